@@ -1,0 +1,48 @@
+# libgyre, shared and static. A room's sources are the files in it.
+find_package(Threads REQUIRED)
+
+set(GYRE_DEFINES)
+set(GYRE_ROOMS core sim)
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  list(APPEND GYRE_ROOMS readiness epoll_fallback)
+  list(APPEND GYRE_DEFINES GYRE_HAVE_EPOLL=1)
+  if(GYRE_WITH_URING)
+    find_package(PkgConfig REQUIRED)
+    pkg_check_modules(LIBURING REQUIRED IMPORTED_TARGET liburing>=2.3)
+    list(APPEND GYRE_ROOMS uring)
+    list(APPEND GYRE_DEFINES GYRE_HAVE_URING=1)
+  endif()
+else()
+  list(APPEND GYRE_ROOMS readiness kqueue_fallback)
+  list(APPEND GYRE_DEFINES GYRE_HAVE_KQUEUE=1)
+endif()
+
+set(GYRE_SOURCES)
+foreach(room IN LISTS GYRE_ROOMS)
+  file(GLOB room_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${room}/*.c)
+  list(APPEND GYRE_SOURCES ${room_sources})
+endforeach()
+
+# What every build of the library's sources needs, whether it is installed or only for the tests.
+function(gyre_library_settings target)
+  target_include_directories(${target}
+    PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>
+    PRIVATE ${PROJECT_SOURCE_DIR}/src)
+  target_compile_definitions(${target} PRIVATE _GNU_SOURCE ${GYRE_DEFINES})
+  target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:gyre_warnings> Threads::Threads)
+  if(TARGET PkgConfig::LIBURING)
+    target_link_libraries(${target} PRIVATE PkgConfig::LIBURING)
+  endif()
+endfunction()
+
+add_library(gyre_shared SHARED ${GYRE_SOURCES})
+gyre_library_settings(gyre_shared)
+set_target_properties(gyre_shared PROPERTIES OUTPUT_NAME gyre VERSION ${PROJECT_VERSION} SOVERSION ${GYRE_SOVERSION}
+  EXPORT_NAME gyre)
+
+add_library(gyre_static STATIC ${GYRE_SOURCES})
+gyre_library_settings(gyre_static)
+set_target_properties(gyre_static PROPERTIES OUTPUT_NAME gyre EXPORT_NAME gyre_static)
+
+add_library(gyre::gyre ALIAS gyre_shared)
+add_library(gyre::gyre_static ALIAS gyre_static)

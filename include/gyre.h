@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT
+ * Everything, for people in a hurry. The order below is a reading order. */
+#ifndef GYRE_H
+#define GYRE_H
+
+#include <gyre/base.h>
+#include <gyre/loop.h>
+#include <gyre/engine.h>
+#include <gyre/conn.h>
+#include <gyre/buf.h>
+#include <gyre/timer.h>
+#include <gyre/stats.h>
+#include <gyre/sim.h>
+
+#endif

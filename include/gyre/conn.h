@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: MIT
+ * Stream connections: TCP and unix, accepted or made with gyre_connect().
+ *
+ * Life: (connecting →) open → closing → closed. `on_open` first, then `on_data`, `on_drain`, `on_eof` as things happen,
+ * `on_close` exactly once and last; after it the pointer is dead (keep a gyre_conn_id to outlive it). A connection that
+ * never opened (connect failed) gets `on_close` alone.
+ *
+ * Reading is a pull. In `on_data` the bytes lie in the receive buffer itself; take what you want, leave the rest. What
+ * is left is copied into the connection's elastic buffer and stays, in order, before the bytes that come next.
+ * `on_data` comes again for leftovers when new bytes arrive or gyre_conn_wake() asks for it. At `read_max_bytes` of
+ * leftovers receiving stops until some are taken.
+ *
+ * Writing queues; what one turn of the loop queued leaves as one gathered send. Above `write_high_bytes` the
+ * connection is congested, and `on_drain` comes when it falls to `write_low_bytes`. A write that would pass
+ * `write_max_bytes` is refused whole with -EAGAIN. */
+#ifndef GYRE_CONN_H
+#define GYRE_CONN_H
+
+#include <gyre/base.h>
+#include <gyre/buf.h>
+#include <gyre/loop.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct gyre_conn;
+struct gyre_listener;
+
+/* Why a connection ended. The errno behind it, if any, is what on_close gets. */
+enum gyre_close_reason {
+    GYRE_CLOSE_NONE = 0, /* still open */
+    GYRE_CLOSE_USER,     /* gyre_conn_close(), everything delivered; err 0 */
+    GYRE_CLOSE_EOF,      /* the peer closed, and there is no on_eof, or our side had shut down before; err 0 */
+    GYRE_CLOSE_ABORT,    /* gyre_conn_abort(); err 0 */
+    GYRE_CLOSE_ERROR,    /* the socket failed; err is -errno */
+    GYRE_CLOSE_CONNECT,  /* the connection could not be made; err says why */
+    GYRE_CLOSE_TIMEOUT,  /* idle or linger time passed; err GYRE_ETIMEOUT */
+    GYRE_CLOSE_SHUTDOWN  /* the loop stopped or was drained past its deadline; err GYRE_ESHUTDOWN */
+};
+
+/* What a connection calls. Only `on_data` is needed. Borrowed, usually static and const; must outlive its connections.
+ * All run on the connection's loop. */
+struct gyre_conn_handlers {
+    void (*on_open)(struct gyre_conn *c);
+    void (*on_data)(struct gyre_conn *c);
+    void (*on_drain)(struct gyre_conn *c); /* congested no more */
+    /* The peer will send no more (FIN), and on_data had all it sent. Writing still works until gyre_conn_shutdown() or
+     * close. Without this handler the connection is closed gracefully here. */
+    void (*on_eof)(struct gyre_conn *c);
+    /* The idle time passed. Without this handler the connection is aborted with GYRE_CLOSE_TIMEOUT; with it, it stays
+     * open and the time starts again. */
+    void (*on_timeout)(struct gyre_conn *c);
+    void (*on_close)(struct gyre_conn *c, int err);
+};
+
+/* Settings of a connection, given to a listener for what it accepts or to gyre_connect(). Sizes are bytes. */
+struct gyre_conn_options {
+    uint32_t read_max_bytes;     /* leftovers kept before receiving stops; 0: 1 MiB */
+    uint32_t write_high_bytes;   /* congested above this; 0: 256 KiB */
+    uint32_t write_low_bytes;    /* on_drain at or below this; 0: a quarter of high */
+    uint32_t write_max_bytes;    /* refuse writes above this; 0: 16 MiB; at most 1 GiB */
+    int64_t idle_timeout_ns;     /* on_timeout after this long without a byte either way; 0: never */
+    int64_t linger_timeout_ns;   /* graceful close: abort after this long without progress; 0: 30 s */
+    int64_t connect_timeout_ns;  /* gyre_connect() only; 0: 30 s */
+    bool delay;                  /* leave Nagle's algorithm on; else TCP_NODELAY is set */
+    bool start_paused;           /* as if gyre_conn_pause() were called in on_open */
+    void *user;                  /* gyre_conn_user() from the start */
+};
+
+/* Connect to `address` ("tcp://127.0.0.1:7000", "tcp://[::1]:7000", "unix:///run/x.sock", "unix://@abstract"; a
+ * host name is not resolved here) on `loop`. Never blocks. `*out` (may be NULL) is borrowed, like every connection:
+ * valid until its on_close. Bytes may be written at once; they leave when the connection is made. Then on_open, or
+ * on_close with the reason: -ECONNREFUSED, -ENOENT, -EHOSTUNREACH, …, GYRE_ETIMEOUT.
+ *
+ * Returns 0, or: GYRE_EADDRESS, GYRE_EPATHLEN, GYRE_EHANDLERS, GYRE_EOPTION, GYRE_ECONNS, GYRE_ETHREAD,
+ * GYRE_ESHUTDOWN, -ENOMEM, -EMFILE, -ENFILE. On error no callback comes.
+ * Thread: the loop's. */
+#define gyre_connect(out, loop, address, handlers, options)                                                            \
+    gyre_connect_sized((out), (loop), (address), (handlers), (options), sizeof(struct gyre_conn_options))
+GYRE_API int gyre_connect_sized(struct gyre_conn **out, struct gyre_loop *loop, const char *address,
+                                const struct gyre_conn_handlers *handlers, const struct gyre_conn_options *options,
+                                size_t size_bytes);
+
+/* ---- Reading. Thread: the connection's loop. ---- */
+
+/* Bytes received and not yet taken. */
+GYRE_API size_t gyre_conn_inbound(const struct gyre_conn *c);
+
+/* The first `len` bytes as one piece, without taking them; `len` 0 means as many as lie together (data NULL and len 0
+ * when there are none). Bytes in several pieces are joined first. The view is valid until the handler returns or the
+ * next call that takes bytes or closes.
+ * Returns 0, or: -EAGAIN if fewer than `len` are here; -EMSGSIZE if `len` is more than `read_max_bytes` and can never
+ * be; -ENOMEM; GYRE_ECLOSED. */
+GYRE_API int gyre_conn_peek(struct gyre_conn *c, size_t len, struct gyre_slice *out);
+
+/* All bytes as up to `iov_count` pieces, without joining or taking. Returns how many pieces were filled. */
+GYRE_API int gyre_conn_peekv(struct gyre_conn *c, struct iovec *iov, int iov_count);
+
+/* Take the first `len` bytes as one piece: peek and discard in one. The view is valid until the handler returns or the
+ * next call that reads or closes. Errors as gyre_conn_peek(). */
+GYRE_API int gyre_conn_next(struct gyre_conn *c, size_t len, struct gyre_slice *out);
+
+/* Drop up to `len` bytes from the front (SIZE_MAX: all). Returns how many. */
+GYRE_API size_t gyre_conn_discard(struct gyre_conn *c, size_t len);
+
+/* Copy up to `len` bytes from the front into `dst` and take them. Returns how many. */
+GYRE_API size_t gyre_conn_read(struct gyre_conn *c, void *dst, size_t len);
+
+/* Offset of the first occurrence of `needle` (1 to 64 bytes) in the bytes received, looking from `from` on.
+ * Returns the offset (0 or more), or -EAGAIN if it is not (yet) there, or -EINVAL. */
+GYRE_API int64_t gyre_conn_find(const struct gyre_conn *c, const void *needle, size_t needle_len, size_t from);
+
+/* ---- Writing. Thread: the connection's loop. ---- */
+
+/* Queue a copy of `len` bytes. All or nothing.
+ * Returns 0, or: -EAGAIN if more than `write_max_bytes` would wait (on_drain follows); -EPIPE after
+ * gyre_conn_shutdown(); GYRE_ECLOSED after close; -EINVAL for NULL data with len > 0; -ENOMEM; GYRE_ETHREAD. */
+GYRE_API int gyre_conn_write(struct gyre_conn *c, const void *data, size_t len);
+
+/* The same for several pieces, all or nothing. `iov_count` 0 to 1024, else -EINVAL. */
+GYRE_API int gyre_conn_writev(struct gyre_conn *c, const struct iovec *iov, int iov_count);
+
+/* `err` 0: the kernel took all the bytes. Else none or only part of them left: GYRE_ECLOSED, GYRE_ESTALE or -errno. */
+typedef void gyre_sent_fn(void *user, int err);
+
+/* Queue `len` bytes at `data` without copying. Borrows them until `done(user, err)`, which comes exactly once, from the
+ * loop, never from within this call; before the connection's on_close. Errors as gyre_conn_write(); on error nothing is
+ * borrowed and `done` is not called. `done` may be NULL for data that is never freed. */
+GYRE_API int gyre_conn_write_ref(struct gyre_conn *c, const void *data, size_t len, gyre_sent_fn *done, void *user);
+
+/* Move up to `max_bytes` of what `src` has received to the send queue of `dst`, on the same loop, without copying where
+ * that is cheap (`src` and `dst` may be the same). Back-pressure is built in: once `dst` is congested the rest stays
+ * with `src`, which stops receiving; when `dst` has drained, `src` receives again and its on_data is called.
+ * Returns how many bytes were moved, or: GYRE_ECLOSED if either is closing; -EPIPE if `dst` was shut down; -EXDEV if
+ * they are on different loops; -ENOMEM; GYRE_ETHREAD. */
+GYRE_API int64_t gyre_conn_forward(struct gyre_conn *src, struct gyre_conn *dst, size_t max_bytes);
+
+/* Bytes queued and not yet taken by the kernel, and whether that is above the high mark (until the low one). */
+GYRE_API size_t gyre_conn_outbound(const struct gyre_conn *c);
+GYRE_API bool gyre_conn_congested(const struct gyre_conn *c);
+
+/* Hold back sending until gyre_conn_uncork(), to gather more. Closing uncorks. */
+GYRE_API void gyre_conn_cork(struct gyre_conn *c);
+GYRE_API void gyre_conn_uncork(struct gyre_conn *c);
+
+/* ---- Flow and end. Thread: the connection's loop. ---- */
+
+/* After pause returns there is no on_data or on_eof until resume; bytes received meanwhile come first then, in order.
+ * Both may be called any number of times. Return 0, or GYRE_ECLOSED, GYRE_ETHREAD. */
+GYRE_API int gyre_conn_pause(struct gyre_conn *c);
+GYRE_API int gyre_conn_resume(struct gyre_conn *c);
+
+/* Have on_data called soon even if nothing new arrives. Returns 0, or GYRE_ECLOSED, GYRE_ETHREAD. */
+GYRE_API int gyre_conn_wake(struct gyre_conn *c);
+
+/* Send FIN once everything queued has left; receiving goes on. Returns 0, or GYRE_ECLOSED, GYRE_ETHREAD. */
+GYRE_API int gyre_conn_shutdown(struct gyre_conn *c);
+
+/* Close gracefully: no further on_data; send what is queued, FIN, throw away what the peer still sends until it closes
+ * too, then on_close. Gives up after `linger_timeout_ns` without progress, then on_close says GYRE_ETIMEOUT and
+ * gyre_conn_unsent() how much did not get through. A second call does nothing.
+ * Returns 0, or GYRE_ETHREAD. */
+GYRE_API int gyre_conn_close(struct gyre_conn *c);
+
+/* Close at once: drop what is queued, reset a TCP connection (RST). Returns 0, or GYRE_ETHREAD. */
+GYRE_API int gyre_conn_abort(struct gyre_conn *c);
+
+/* For on_close: why, and how many accepted bytes were not delivered: those still queued, plus, on TCP, those sent and
+ * not acknowledged when the connection ended. 0 after a clean end. */
+GYRE_API enum gyre_close_reason gyre_conn_close_reason(const struct gyre_conn *c);
+GYRE_API uint64_t gyre_conn_unsent(const struct gyre_conn *c);
+
+/* Change the idle time (0: never); it starts anew. Returns 0, or GYRE_EOPTION, GYRE_ECLOSED, GYRE_ETHREAD. */
+GYRE_API int gyre_conn_set_idle_timeout(struct gyre_conn *c, int64_t timeout_ns);
+
+/* ---- What it is. Thread: the connection's loop. ---- */
+
+GYRE_API struct gyre_loop *gyre_conn_loop(const struct gyre_conn *c);
+GYRE_API struct gyre_listener *gyre_conn_listener(const struct gyre_conn *c); /* NULL if it was connected */
+GYRE_API void *gyre_conn_user(const struct gyre_conn *c);
+GYRE_API void gyre_conn_set_user(struct gyre_conn *c, void *user);
+/* The descriptor: for getsockopt and the like. Never close, read or write it. */
+GYRE_API int gyre_conn_fd(const struct gyre_conn *c);
+
+/* The address of this end or the peer, as getsockname(2) and getpeername(2). Returns 0 or -errno. */
+GYRE_API int gyre_conn_local_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len);
+GYRE_API int gyre_conn_peer_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len);
+
+/* ---- From other threads ---- */
+
+/* A name for a connection that outlives it. Once it has closed the name is stale for ever: it never reaches another
+ * connection (until 2^32 connections have used the same slot). Copy it freely. Its loop must outlive its use. */
+struct gyre_conn_id {
+    struct gyre_loop *loop;
+    uint32_t slot;
+    uint32_t generation;
+};
+
+/* Thread: the connection's loop. */
+GYRE_API struct gyre_conn_id gyre_conn_id(const struct gyre_conn *c);
+
+/* The connection, borrowed, or NULL if it is gone. Thread: the loop's. */
+GYRE_API struct gyre_conn *gyre_conn_from_id(struct gyre_conn_id id);
+
+/* Queue a copy of `len` bytes on the connection's loop. `done(user, err)` (may be NULL) comes once on that loop:
+ * 0 when the kernel took the bytes, GYRE_ESTALE if the connection was gone, or what gyre_conn_write() said.
+ * Returns 0, or -ENOMEM, -EINVAL, -EAGAIN if too many tasks wait; then `done` is not called. Thread: any. */
+GYRE_API int gyre_conn_id_write(struct gyre_conn_id id, const void *data, size_t len, gyre_sent_fn *done, void *user);
+
+/* gyre_conn_wake() and gyre_conn_close() on the connection's loop; nothing happens if it is gone.
+ * Return 0, or -ENOMEM, -EAGAIN. Thread: any. */
+GYRE_API int gyre_conn_id_wake(struct gyre_conn_id id);
+GYRE_API int gyre_conn_id_close(struct gyre_conn_id id);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

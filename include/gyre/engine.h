@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT
+ * An engine: N loops, each on a thread of its own, listeners, and the way accepted connections are spread over them.
+ * All loops of an engine have the same backend. */
+#ifndef GYRE_ENGINE_H
+#define GYRE_ENGINE_H
+
+#include <gyre/base.h>
+#include <gyre/conn.h>
+#include <gyre/loop.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct gyre_engine;
+
+enum { GYRE_LOOPS_PER_CORE = UINT16_MAX }; /* as many loops as this process may use processors */
+
+/* How connections reach the loops. */
+enum gyre_balance {
+    GYRE_BALANCE_AUTO = 0,   /* GYRE_BALANCE_KERNEL where the address can (TCP with several loops), else round-robin */
+    GYRE_BALANCE_KERNEL,     /* one listening socket per loop, SO_REUSEPORT (socket(7)): the kernel chooses */
+    GYRE_BALANCE_ROUND_ROBIN /* the first loop accepts and hands over in turn */
+};
+
+/* What an engine calls, on the loops named. All optional. */
+struct gyre_engine_handlers {
+    void (*on_boot)(struct gyre_engine *engine);     /* every loop is about to serve; on the first loop */
+    void (*on_shutdown)(struct gyre_engine *engine); /* after the last on_close; on the thread in gyre_engine_run() */
+};
+
+struct gyre_engine_options {
+    uint32_t loops;                               /* 0: one; GYRE_LOOPS_PER_CORE; at most 1024 */
+    const struct gyre_engine_handlers *handlers;  /* borrowed until the engine is destroyed */
+    const struct gyre_loop_options *loop;         /* for every loop; copied, what it points to is borrowed */
+    void *user;
+};
+
+/* Make an engine with its loops. Returns owned; free with gyre_engine_destroy().
+ * Returns 0, or: GYRE_EOPTION; else as gyre_loop_create(). Thread: any. */
+#define gyre_engine_create(out, options)                                                                               \
+    gyre_engine_create_sized((out), (options), sizeof(struct gyre_engine_options))
+GYRE_API int gyre_engine_create_sized(struct gyre_engine **out, const struct gyre_engine_options *options,
+                                      size_t size_bytes);
+
+/* Free it and its loops; not while it runs. NULL is allowed. Thread: the one that ran it, or that made it if it never
+ * ran. */
+GYRE_API void gyre_engine_destroy(struct gyre_engine *engine);
+
+struct gyre_listener_options {
+    struct gyre_conn_options conn; /* for what is accepted */
+    enum gyre_balance balance;
+    uint32_t backlog;     /* listen(2); 0: 4096, which the kernel cuts to net.core.somaxconn */
+    bool share_port;      /* other processes may listen on the same TCP port (SO_REUSEPORT); else it must be free */
+    uint32_t unix_mode;   /* permission bits of the unix socket file, such as 0660; 0: as umask(2) says */
+};
+
+/* Listen on `address`: "tcp://0.0.0.0:7000", "tcp://[::1]:0" (port 0: any free one), "tcp4://…", "tcp6://…" (that
+ * family only), "tcp://:7000" (every address, both families), "unix:///run/x.sock", "unix://@name" (Linux's abstract
+ * names). `*out` may be NULL; borrowed, valid until the engine is destroyed. A unix path that
+ * is left over, a socket nobody listens on, is replaced; it is unlinked again at the end.
+ *
+ * Returns 0, or: GYRE_EADDRESS; GYRE_EPATHLEN; GYRE_EHANDLERS; GYRE_EOPTION; GYRE_ESTATE while it runs; -EADDRINUSE
+ * (port taken, path a socket in use), -EEXIST (path is not a socket), -EADDRNOTAVAIL, -EACCES, -EMFILE, -ENOMEM.
+ * On error nothing stays open. Thread: before the engine runs. */
+#define gyre_engine_listen(engine, address, handlers, options)                                                         \
+    gyre_engine_listen_sized(NULL, (engine), (address), (handlers), (options), sizeof(struct gyre_listener_options))
+GYRE_API int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_engine *engine, const char *address,
+                                      const struct gyre_conn_handlers *handlers,
+                                      const struct gyre_listener_options *options, size_t size_bytes);
+
+/* The same on a single loop. Thread: the loop's. */
+#define gyre_loop_listen(out, loop, address, handlers, options)                                                        \
+    gyre_loop_listen_sized((out), (loop), (address), (handlers), (options), sizeof(struct gyre_listener_options))
+GYRE_API int gyre_loop_listen_sized(struct gyre_listener **out, struct gyre_loop *loop, const char *address,
+                                    const struct gyre_conn_handlers *handlers,
+                                    const struct gyre_listener_options *options, size_t size_bytes);
+
+/* Stop accepting for good and close the listening socket(s); its connections live on. Frees a listener made with
+ * gyre_loop_listen(). Thread: the loop's, or before the engine runs. */
+GYRE_API void gyre_listener_close(struct gyre_listener *listener);
+
+/* The address it listens on, port 0 resolved, as gyre_engine_listen() would take it ("tcp://127.0.0.1:40123").
+ * Static to the listener. Thread: any. */
+GYRE_API const char *gyre_listener_address(const struct gyre_listener *listener);
+
+/* Serve on this thread (the first loop) and loops - 1 others until gyre_engine_stop() or gyre_engine_drain().
+ * Returns 0, or: GYRE_ESTATE if it ran before; -EAGAIN if a thread could not be made; -errno if a backend is lost.
+ * Thread: one. */
+GYRE_API int gyre_engine_run(struct gyre_engine *engine);
+
+/* End gyre_engine_run(): stop accepting, abort what is open (on_close with GYRE_ESHUTDOWN), return.
+ * Async-signal-safe. Thread: any. */
+GYRE_API void gyre_engine_stop(struct gyre_engine *engine);
+
+/* End gyre_engine_run() gently: stop accepting, close every connection gracefully (what was queued is sent), and after
+ * `timeout_ns` stop. Async-signal-safe. Thread: any. */
+GYRE_API void gyre_engine_drain(struct gyre_engine *engine, int64_t timeout_ns);
+
+GYRE_API uint32_t gyre_engine_loop_count(const struct gyre_engine *engine);
+GYRE_API struct gyre_loop *gyre_engine_loop(const struct gyre_engine *engine, uint32_t index); /* NULL: out of range */
+GYRE_API void *gyre_engine_user(const struct gyre_engine *engine);
+
+/* Connections open on all loops. Thread: any (a moment's value). */
+GYRE_API uint64_t gyre_engine_conn_count(const struct gyre_engine *engine);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

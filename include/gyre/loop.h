@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT
+ * A loop: one thread, one backend, its connections, timers and posted tasks. Use it alone on a thread of your own, in a
+ * foreign loop (fd, timeout, run_nowait), or let an engine (engine.h) run several. */
+#ifndef GYRE_LOOP_H
+#define GYRE_LOOP_H
+
+#include <gyre/base.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct gyre_loop;
+struct gyre_sim;
+
+struct gyre_loop_options {
+    const char *backend;         /* NULL or "auto": GYRE_BACKEND from the environment, else the best that works here;
+                                    else "io_uring", "epoll" or "kqueue", which then must work */
+    const struct gyre_mem *mem;  /* borrowed until the loop is destroyed; NULL: malloc */
+    const struct gyre_log *log;  /* borrowed until the loop is destroyed; NULL: standard error */
+    struct gyre_sim *sim;        /* run on this simulated network (sim.h) instead; borrowed until destroyed */
+    uint32_t ops_max;            /* operations to expect in flight, a hint; 0: 4096; at most 65536 */
+    uint32_t buf_size_bytes;     /* of one receive buffer; 0: 16384; from 256 to 1 MiB */
+    uint32_t buf_count;          /* receive buffers posted at first; 0: half of the L2 cache's worth */
+    uint32_t buf_count_max;      /* receive buffers at most, posted, held and queued; 0: 1024; at most 16384 */
+    uint32_t conns_max;          /* connections at most; 0: 1048576 */
+    uint32_t tasks_max;          /* posted tasks waiting at most; 0: 65536 */
+    void *user;                  /* for gyre_loop_user() */
+};
+
+/* Make a loop. Returns owned in `*out`; free with gyre_loop_destroy().
+ *
+ * Returns 0, or: GYRE_EBACKEND, GYRE_ENOBACKEND; GYRE_EOPTION; -ENOMEM; -EMFILE, -ENFILE; with a backend asked for by
+ * name, what kept it from working (-EPERM, -ENOSYS, …). With auto the next backend is tried.
+ * Thread: any; the loop then belongs to the first thread that runs it. */
+#define gyre_loop_create(out, options) gyre_loop_create_sized((out), (options), sizeof(struct gyre_loop_options))
+GYRE_API int gyre_loop_create_sized(struct gyre_loop **out, const struct gyre_loop_options *options, size_t size_bytes);
+
+/* Close everything the loop has (each connection gets its on_close, with GYRE_ESHUTDOWN), wait until the kernel has let
+ * go of all its memory, and free it. Tasks still posted are run first. NULL is allowed.
+ * Thread: the loop's; not from a callback. */
+GYRE_API void gyre_loop_destroy(struct gyre_loop *loop);
+
+/* Serve until gyre_loop_stop(). Returns 0, or: GYRE_ETHREAD if another thread ran this loop before; GYRE_ESTATE from
+ * within a callback; -errno if the backend is lost. May be called again after it has returned.
+ * Thread: the loop's. */
+GYRE_API int gyre_loop_run(struct gyre_loop *loop);
+
+/* One turn without waiting: take what is ready, call back, submit. Returns 1 if more is ready at once, 0 if not, or an
+ * error as gyre_loop_run(). Thread: the loop's. */
+GYRE_API int gyre_loop_run_nowait(struct gyre_loop *loop);
+
+/* For a foreign loop: a descriptor that polls readable when gyre_loop_run_nowait() has work (borrowed), and after how
+ * many nanoseconds it has some without that (0: now; -1: never). Call run_nowait after each call that queued something.
+ * Thread: the loop's. */
+GYRE_API int gyre_loop_fd(const struct gyre_loop *loop);
+GYRE_API int64_t gyre_loop_timeout_ns(const struct gyre_loop *loop);
+
+/* Make gyre_loop_run() return after the current turn. Connections stay as they are. Async-signal-safe.
+ * Thread: any. */
+GYRE_API void gyre_loop_stop(struct gyre_loop *loop);
+
+typedef void gyre_task_fn(struct gyre_loop *loop, void *user);
+
+/* Have `task(loop, user)` called on the loop's thread, in the order of posting (per posting thread).
+ * Returns 0, or: -ENOMEM; -EAGAIN if `tasks_max` wait. Thread: any, as long as the loop is not being destroyed. */
+GYRE_API int gyre_loop_post(struct gyre_loop *loop, gyre_task_fn *task, void *user);
+
+/* The loop's clock: CLOCK_MONOTONIC in nanoseconds, read once per turn (virtual on the simulator).
+ * Thread: the loop's. */
+GYRE_API uint64_t gyre_loop_now_ns(const struct gyre_loop *loop);
+
+/* How many connections are open on the loop, those closing included. Thread: any (a moment's value). */
+GYRE_API uint32_t gyre_loop_conn_count(const struct gyre_loop *loop);
+
+GYRE_API void *gyre_loop_user(const struct gyre_loop *loop);
+
+/* Whether the caller is on the loop's thread, inside its run. Thread: any. */
+GYRE_API bool gyre_loop_is_current(const struct gyre_loop *loop);
+
+/* Which backend this loop has, why, and what it uses of the kernel. Thread: any, once the loop was created. */
+GYRE_API void gyre_loop_backend_report(const struct gyre_loop *loop, struct gyre_backend_report *out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

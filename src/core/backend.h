@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT
+ * The seam. What io_uring, epoll, kqueue and the simulator each provide.
+ *
+ * The seam speaks completions. io_uring gives them; the readiness backends make them by waiting and then doing the
+ * system call. Core cannot tell which.
+ *
+ * What every backend promises (tests/contract holds each to it):
+ *
+ *  1. submit() neither fails nor calls back. Whatever goes wrong is an event.
+ *  2. An op yields exactly one last event, the one without GYRE_EV_MORE. Only GYRE_OPF_MULTI ops yield others before
+ *     it. A multi op may end at any event, whatever its result: with data, with a descriptor, with an error.
+ *  3. Events of one op come in order. Nothing else is ordered, not even two sends on one socket; so core keeps one send
+ *     and one receive in flight per stream.
+ *  4. Until its last event an op, its buffer, its address and its descriptor stay valid; the backend may touch them at
+ *     any moment.
+ *  5. cancel() is a request. The op still yields its last event: -ECANCELED, or its real result if that came first (a
+ *     send that had moved some bytes says how many). Events already on their way arrive. No byte received is lost.
+ *  6. Nothing calls core. Events leave through wait(), by value, and only there.
+ *  7. A send's buffer is free for reuse after the last event, not before.
+ *  8. -ENOBUFS ends a GYRE_OPF_POOL op that found its pool exhausted, and no byte is lost. Core submits it again when
+ *     buffers are free, not on a timer. A GYRE_EV_BUF buffer is the receiver's from the event until
+ *     gyre__bufpool_release().
+ *  9. Whether a descriptor blocks is the backend's affair: io_uring must have it blocking, or -EAGAIN comes out;
+ *     readiness must not. Core does no I/O itself.
+ * 10. One thread uses a backend at a time: the one that creates it until the first wait(), from then on the one that
+ *     waits. wake() alone may be called from any other, and from a signal handler.
+ * 11. The end of a stream (RECV res 0) comes after all its data, ends the op, and carries no buffer.
+ * 12. No descriptor starves: whatever one peer sends, the others' events come within a bounded number of waits. */
+#ifndef GYRE_CORE_BACKEND_H
+#define GYRE_CORE_BACKEND_H
+
+#include "op.h"
+
+#include <gyre/base.h>
+#include <gyre/stats.h>
+
+struct gyre_backend;
+struct gyre_sim;
+
+/* An address as the kernel takes it. */
+struct gyre_addr {
+    struct sockaddr_storage ss;
+    socklen_t len;
+};
+
+struct gyre_listen_config {
+    uint32_t backlog;
+    uint32_t unix_mode; /* 0: as umask says */
+    bool share;         /* SO_REUSEPORT before bind: several sockets on one address */
+    bool v6_only;
+};
+
+/* Making and tuning sockets: fast, synchronous, the same for every backend but the simulator, whose descriptors are not
+ * the kernel's. All return -errno on failure. */
+struct gyre_sock_ops {
+    int (*open)(struct gyre_backend *be, int family); /* a stream socket, close-on-exec; returns the descriptor */
+    int (*listen)(struct gyre_backend *be, int fd, const struct gyre_addr *addr, const struct gyre_listen_config *cfg);
+    int (*shutdown)(struct gyre_backend *be, int fd); /* send FIN: SHUT_WR */
+    int (*set_nodelay)(struct gyre_backend *be, int fd);
+    int (*set_reset)(struct gyre_backend *be, int fd); /* close() will send RST and drop what is unsent */
+    int (*name)(struct gyre_backend *be, int fd, bool peer, struct gyre_addr *out);
+    int64_t (*unacked)(struct gyre_backend *be, int fd); /* bytes sent but not acknowledged; 0 if unknown */
+    void (*close)(struct gyre_backend *be, int fd);      /* of a descriptor that was never attached */
+};
+
+extern const struct gyre_sock_ops gyre__sock_system; /* the kernel's sockets; core/sock.c */
+
+struct gyre_backend_config {
+    uint32_t ops_max;    /* how many ops to expect in flight; a hint */
+    uint32_t sq_entries; /* io_uring's queue sizes; 0: chosen by the backend */
+    uint32_t cq_entries;
+    const char *off;     /* kernel features not to use, comma-separated ("defer_taskrun,no_iowait"), or NULL */
+    const struct gyre_mem *mem;
+    const struct gyre_log *log;
+    struct gyre_sim *sim; /* the simulator's network; NULL elsewhere */
+};
+
+struct gyre_backend_ops {
+    const char *name; /* "io_uring", "epoll", "kqueue", "sim" */
+    const struct gyre_sock_ops *sock;
+
+    /* Open, and prove that it works (io_uring: an exchange over a socket pair through the ring). On failure returns
+     * -ENOSYS, -EPERM, -EOPNOTSUPP or what else keeps it from running, and writes to `why` a sentence saying what that
+     * was and what a person can do about it. */
+    int (*create)(struct gyre_backend **out, const struct gyre_backend_config *cfg, char *why, size_t why_size);
+    /* No op may be in flight. Pools still added are removed. */
+    void (*destroy)(struct gyre_backend *be);
+
+    /* Take on `f->fd`. Returns 0 or -errno, and then `f` is as before. */
+    int (*attach)(struct gyre_backend *be, struct gyre_fd *f);
+    /* Let go of `f` and close its descriptor. No op may be in flight on it. */
+    void (*close)(struct gyre_backend *be, struct gyre_fd *f);
+
+    void (*submit)(struct gyre_backend *be, struct gyre_op *op);
+    void (*cancel)(struct gyre_backend *be, struct gyre_op *op);
+
+    /* Hand everything submitted to the kernel, then wait for events: at most `timeout_ns`, 0 to look and return, -1 for
+     * ever. Writes up to `cap` events and returns how many; 0 on time-out, wake() or signal; -errno only if the backend
+     * is lost. May return fewer events than are ready, to keep the bytes of one turn in cache. */
+    int (*wait)(struct gyre_backend *be, struct gyre_event *out, unsigned cap, int64_t timeout_ns);
+    /* Make the current or next wait() return early. Any thread; async-signal-safe. */
+    void (*wake)(struct gyre_backend *be);
+    /* A descriptor that polls readable when wait() would find events; -1 if there is none. */
+    int (*pollable)(struct gyre_backend *be);
+    /* The clock that timers run by, in nanoseconds, never going back. NULL: CLOCK_MONOTONIC. */
+    uint64_t (*now)(struct gyre_backend *be);
+
+    /* Receive buffers for GYRE_OPF_POOL ops. The backend takes buffers with gyre__bufpool_take(), which core gives back
+     * with gyre__bufpool_release(). One pool at a time is enough. Returns 0 or -errno. After pool_remove(), for which no
+     * op may be in flight on it, the backend owns none of its buffers. */
+    int (*pool_add)(struct gyre_backend *be, struct gyre_bufpool *pool);
+    void (*pool_remove)(struct gyre_backend *be, struct gyre_bufpool *pool);
+
+    /* Which kernel features are in use, comma-separated. */
+    void (*features)(struct gyre_backend *be, char *out, size_t size);
+};
+
+/* First member of each backend's own struct. */
+struct gyre_backend {
+    const struct gyre_backend_ops *ops;
+    struct gyre_loop_stats stats; /* both sides of the seam count here */
+};
+
+/* Opens the backend called `name`, or with NULL or "auto" the best that works here: the order is compiled in, and
+ * GYRE_BACKEND in the environment overrides auto. A config with `sim` set opens the simulator. Fills `report` (all but
+ * features) whether it succeeds or not. Returns 0, GYRE_EBACKEND, GYRE_ENOBACKEND or what create() said. */
+int gyre__backend_open(struct gyre_backend **out, const char *name, const struct gyre_backend_config *cfg,
+                       struct gyre_backend_report *report);
+
+/* The table called `name` if it was compiled in, else NULL. */
+const struct gyre_backend_ops *gyre__backend_find(const char *name);
+
+#endif

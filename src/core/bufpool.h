@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT
+ * Receive buffers of one loop.
+ *
+ * The one idea: a buffer that was just given back is the one to use next, because it is in cache. So the free ones are
+ * a stack, and buffers come into being only when the stack is empty, up to a maximum. Each is at any time with exactly
+ * one of: the stack, the backend (posted), or receivers, who count references.
+ *
+ * The address space of all buffers is reserved at once and touched only as they come into being. Neighbours are
+ * staggered by two cache lines, or their first lines would all fall into the same sets of the cache. */
+#ifndef GYRE_CORE_BUFPOOL_H
+#define GYRE_CORE_BUFPOOL_H
+
+#include "check.h"
+#include "mem.h"
+
+#include <stdint.h>
+
+enum { GYRE_BUF_NONE = -1, GYRE_BUF_STAGGER = 128 };
+
+struct gyre_bufpool {
+    uint8_t *base;
+    const struct gyre_mem *mem;
+    uint16_t *free;     /* stack of indexes */
+    uint16_t *refs;     /* by index; 0: on the stack or with the backend */
+    uint32_t size;      /* bytes of one buffer */
+    uint32_t stride;    /* bytes from one to the next */
+    uint16_t count_max; /* never more than this */
+    uint16_t count;     /* that have come into being */
+    uint16_t nfree;     /* on the stack */
+    uint16_t first;     /* how many a backend that posts ahead should post at first */
+};
+
+/* Returns 0, or -ENOMEM. */
+int gyre__bufpool_init(struct gyre_bufpool *pool, const struct gyre_mem *mem, uint32_t size_bytes, uint32_t first,
+                       uint32_t count_max);
+void gyre__bufpool_fini(struct gyre_bufpool *pool);
+
+static inline uint8_t *gyre__bufpool_data(const struct gyre_bufpool *pool, uint16_t buf)
+{
+    return pool->base + (size_t)buf * pool->stride;
+}
+
+/* How many takes would succeed now. */
+static inline unsigned gyre__bufpool_available(const struct gyre_bufpool *pool)
+{
+    return (unsigned)pool->nfree + (unsigned)(pool->count_max - pool->count);
+}
+
+/* For backends: the hottest free buffer, now the backend's; GYRE_BUF_NONE if all are out. */
+static inline int gyre__bufpool_take(struct gyre_bufpool *pool)
+{
+    if (pool->nfree > 0)
+        return pool->free[--pool->nfree];
+    if (pool->count < pool->count_max)
+        return pool->count++;
+    return GYRE_BUF_NONE;
+}
+
+/* For backends: give back a buffer that was taken and not used. */
+static inline void gyre__bufpool_untake(struct gyre_bufpool *pool, uint16_t buf)
+{
+    GYRE_ASSERT(buf < pool->count && pool->refs[buf] == 0);
+    pool->free[pool->nfree++] = buf;
+}
+
+/* For core: an event brought the buffer; it has one reference now. */
+static inline void gyre__bufpool_receive(struct gyre_bufpool *pool, uint16_t buf)
+{
+    GYRE_CHECK(buf < pool->count && pool->refs[buf] == 0);
+    pool->refs[buf] = 1;
+}
+
+static inline void gyre__bufpool_hold(struct gyre_bufpool *pool, uint16_t buf)
+{
+    GYRE_CHECK(pool->refs[buf] > 0 && pool->refs[buf] < UINT16_MAX);
+    pool->refs[buf]++;
+}
+
+/* For core: one reference less; the last one puts the buffer on the stack. */
+static inline void gyre__bufpool_release(struct gyre_bufpool *pool, uint16_t buf)
+{
+    GYRE_CHECK(pool->refs[buf] > 0);
+    if (--pool->refs[buf] == 0)
+        pool->free[pool->nfree++] = buf;
+}
+
+#endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT
+ * The vocabulary of the seam: descriptors, operations, events.
+ *
+ * An operation is one thing asked of the kernel on one descriptor. Its owner fills a struct gyre_op and submits it; from
+ * then until its last event the struct and everything it points to belong to the backend. That is io_uring's rule for a
+ * request, and every backend keeps it.
+ *
+ * Operations live in memory that stays mapped as long as the backend does (core takes it from slabs), so that a backend
+ * may look at the generation of an operation that was given up long ago. */
+#ifndef GYRE_CORE_OP_H
+#define GYRE_CORE_OP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+struct gyre_bufpool;
+struct gyre_event;
+struct gyre_fd;
+struct gyre_op;
+
+/* What to do, and what `res` says when it is done. An error is -errno. */
+enum gyre_op_kind {
+    GYRE_OP_ACCEPT = 1, /* res: a new descriptor, close-on-exec, in the mode (blocking or not) the backend wants */
+    GYRE_OP_CONNECT,    /* res: 0 */
+    GYRE_OP_RECV,       /* res: bytes; 0 is the end of the stream */
+    GYRE_OP_SEND,       /* res: bytes; may be short */
+    GYRE_OP_SENDMSG,    /* res: bytes; may be short */
+};
+
+enum {
+    GYRE_OPF_MULTI = 1u << 0,      /* stay armed until an error, the end or a cancel (ACCEPT, RECV) */
+    GYRE_OPF_POOL = 1u << 1,       /* take the buffer from `u.recv.pool` once there is data (RECV) */
+    GYRE_OPF_POLL_FIRST = 1u << 2, /* hint: nothing is ready now, wait before the first try (RECV, SEND, SENDMSG) */
+};
+
+enum gyre_op_state {
+    GYRE_OPS_IDLE = 0,   /* the owner's: may be filled, reused, freed */
+    GYRE_OPS_INFLIGHT,   /* the backend's, until the last event */
+    GYRE_OPS_CANCELLING, /* the backend's; the last event is on its way */
+};
+
+typedef void gyre_done_fn(struct gyre_op *op, const struct gyre_event *ev);
+
+struct gyre_op {
+    struct gyre_op *next; /* the backend's while in flight, the owner's while idle */
+    struct gyre_fd *f;
+    gyre_done_fn *done;
+    uint8_t kind;
+    uint8_t state; /* moved only by core/loop.c */
+    uint16_t flags;
+    uint16_t gen;  /* goes up with each last event, in core/loop.c; survives reuse of the memory */
+    union {
+        struct {
+            union {
+                void *buf;                 /* without GYRE_OPF_POOL */
+                struct gyre_bufpool *pool; /* with it */
+            };
+            uint32_t len; /* room at `buf` */
+        } recv;
+        struct {
+            const void *buf;
+            uint32_t len;
+        } send;
+        struct {
+            struct msghdr *hdr; /* it and its iovecs stay valid and are not changed until the last event */
+        } msg;
+        struct {
+            const struct sockaddr *addr;
+            uint16_t len;
+            bool started; /* the readiness engine's */
+        } connect;
+    } u;
+};
+
+/* What core knows of a descriptor that helps a backend. */
+enum {
+    GYRE_FDF_ACCEPTED = 1u << 0, /* came from an ACCEPT of a backend of the same kind: its mode is right already */
+    GYRE_FDF_INET = 1u << 1,     /* TCP: a short receive has emptied it */
+};
+
+/* One open descriptor, embedded in its owner. The owner may be freed once `inflight` is 0 and close() has returned. */
+struct gyre_fd {
+    int fd;            /* -1 once closed */
+    uint16_t inflight; /* submitted ops whose last event is not yet dispatched; moved only by core/loop.c */
+    uint8_t flags;     /* GYRE_FDF_*; set by core before attach() */
+    uint8_t be_flags;  /* the backend's own; zeroed by attach() */
+    union {            /* the backend's own bookkeeping; nobody else reads it; set up by attach() */
+        struct {
+            struct gyre_op *tail[2]; /* circular lists of waiting ops by direction (read, write): tail->next is first */
+            struct gyre_fd *run_next;
+        } rd;
+        struct {
+            void *sock;
+        } sim;
+    } be;
+};
+
+enum {
+    GYRE_EV_MORE = 1u << 0, /* not the last event of this op: its buffers stay the backend's */
+    GYRE_EV_BUF = 1u << 1,  /* `buf` is a pool buffer, now the receiver's to release; its bytes are the first `res` */
+};
+
+/* One completion, by value. One event carries at most one buffer: a backend that receives several with one kernel
+ * completion (an io_uring bundle) makes one event of each, GYRE_EV_MORE on all but the last, in stream order. */
+struct gyre_event {
+    struct gyre_op *op;
+    int32_t res;
+    uint16_t flags;
+    uint16_t buf;
+};
+
+_Static_assert(sizeof(struct gyre_event) == 16, "four events to a cache line");
+_Static_assert(sizeof(void *) > 8 || sizeof(struct gyre_op) <= 64, "an operation fits a cache line");
+
+#endif
