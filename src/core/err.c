@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT
+ * Names and sentences for errors, and the version. */
+#include <gyre/base.h>
+
+#include <errno.h>
+#include <string.h>
+
+const char *gyre_version(void)
+{
+    return GYRE_VERSION;
+}
+
+static const struct {
+    int err;
+    const char *name;
+    const char *text;
+} ours[] = {
+#define GYRE_ERROR_ROW(name, number, text) {name, #name, text},
+    GYRE_ERRORS(GYRE_ERROR_ROW)
+#undef GYRE_ERROR_ROW
+};
+
+/* The system's errors that a user of sockets meets, with what they mean here. */
+static const struct {
+    int err;
+    const char *name;
+    const char *text;
+} systems[] = {
+    {0, "OK", "no error"},
+    {-EPERM, "EPERM", "not permitted: a sandbox, a seccomp profile or a missing capability"},
+    {-ENOENT, "ENOENT", "no such file; for a unix socket, nobody has listened on that path"},
+    {-EINTR, "EINTR", "interrupted by a signal"},
+    {-EIO, "EIO", "input/output error"},
+    {-EBADF, "EBADF", "the descriptor is not open"},
+    {-EAGAIN, "EAGAIN", "not now: a limit is reached or too few bytes are here; try again later"},
+    {-ENOMEM, "ENOMEM", "out of memory"},
+    {-EACCES, "EACCES", "permission denied; ports below 1024 and socket directories need rights"},
+    {-EFAULT, "EFAULT", "bad address in memory"},
+    {-EBUSY, "EBUSY", "busy"},
+    {-EEXIST, "EEXIST", "exists already; for a unix socket, the path is something else than a socket"},
+    {-EXDEV, "EXDEV", "the two connections belong to different loops"},
+    {-EINVAL, "EINVAL", "invalid argument"},
+    {-ENFILE, "ENFILE", "the system is out of file descriptors"},
+    {-EMFILE, "EMFILE", "the process is out of file descriptors; raise ulimit -n"},
+    {-EPIPE, "EPIPE", "the sending side was shut down"},
+    {-EMSGSIZE, "EMSGSIZE", "larger than the limit allows"},
+    {-ENOSYS, "ENOSYS", "the kernel does not have this system call"},
+    {-EOPNOTSUPP, "EOPNOTSUPP", "not supported here"},
+    {-E2BIG, "E2BIG", "an option was set that this version of the library does not know"},
+    {-EAFNOSUPPORT, "EAFNOSUPPORT", "the address family is not supported here"},
+    {-EADDRINUSE, "EADDRINUSE", "the address is in use: another socket listens there"},
+    {-EADDRNOTAVAIL, "EADDRNOTAVAIL", "no interface has that address, or no local port is free"},
+    {-ENETDOWN, "ENETDOWN", "the network is down"},
+    {-ENETUNREACH, "ENETUNREACH", "no route to that network"},
+    {-ECONNABORTED, "ECONNABORTED", "the connection was aborted"},
+    {-ECONNRESET, "ECONNRESET", "the peer reset the connection"},
+    {-ENOBUFS, "ENOBUFS", "no buffer space"},
+    {-ENOTCONN, "ENOTCONN", "not connected"},
+    {-ETIMEDOUT, "ETIMEDOUT", "the peer did not answer in time"},
+    {-ECONNREFUSED, "ECONNREFUSED", "connection refused: nobody listens there"},
+    {-EHOSTUNREACH, "EHOSTUNREACH", "no route to that host"},
+    {-ECANCELED, "ECANCELED", "cancelled"},
+};
+
+const char *gyre_err_name(int err)
+{
+    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
+        if (ours[i].err == err)
+            return ours[i].name;
+    for (size_t i = 0; i < sizeof systems / sizeof systems[0]; i++)
+        if (systems[i].err == err)
+            return systems[i].name;
+    return "E?";
+}
+
+const char *gyre_err_text(int err)
+{
+    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
+        if (ours[i].err == err)
+            return ours[i].text;
+    for (size_t i = 0; i < sizeof systems / sizeof systems[0]; i++)
+        if (systems[i].err == err)
+            return systems[i].text;
+    return "an error of the system without a sentence here; see errno(3)";
+}

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: MIT
+ * The kernel's sockets: making, binding, tuning. Everything here is fast and synchronous; what can block is an operation
+ * of the seam.
+ *
+ * A unix path is replaced only if it is a socket that nobody listens on: connect() to it is refused. Between that look
+ * and bind() another process may take the path; bind() then fails, nothing of the other's is lost. */
+#include "backend.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#ifdef SOCK_CLOEXEC
+static int new_socket(int family, int mode)
+{
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | mode, 0);
+    return fd >= 0 ? fd : -errno;
+}
+#else
+static int new_socket(int family, int mode)
+{
+    (void)mode;
+    int fd = socket(family, SOCK_STREAM, 0);
+    if (fd < 0)
+        return -errno;
+    (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+    return fd;
+}
+#define SOCK_NONBLOCK 0
+#endif
+
+static int set_option(int fd, int level, int name, int value)
+{
+    return setsockopt(fd, level, name, &value, sizeof value) == 0 ? 0 : -errno;
+}
+
+static int sock_open(struct gyre_backend *be, int family)
+{
+    (void)be;
+    return new_socket(family, 0);
+}
+
+/* Whether a stale socket file may go. Returns 0 if the path is free now, or why it is not. */
+static int clear_unix_path(const struct gyre_addr *addr)
+{
+    const struct sockaddr_un *un = (const struct sockaddr_un *)&addr->ss;
+    struct stat st;
+    if (un->sun_path[0] == '\0' || lstat(un->sun_path, &st) != 0)
+        return 0;
+    if (!S_ISSOCK(st.st_mode))
+        return -EEXIST;
+
+    int probe = new_socket(AF_UNIX, SOCK_NONBLOCK);
+    if (probe < 0)
+        return probe;
+    int err = connect(probe, (const struct sockaddr *)&addr->ss, addr->len) == 0 ? 0 : errno;
+    (void)close(probe);
+    if (err != ECONNREFUSED)
+        return -EADDRINUSE;
+    return unlink(un->sun_path) == 0 || errno == ENOENT ? 0 : -errno;
+}
+
+static int bind_unix(int fd, const struct gyre_addr *addr, const struct gyre_listen_config *cfg)
+{
+    const struct sockaddr_un *un = (const struct sockaddr_un *)&addr->ss;
+    int err = clear_unix_path(addr);
+    if (err != 0)
+        return err;
+    if (bind(fd, (const struct sockaddr *)&addr->ss, addr->len) != 0)
+        return -errno;
+    if (cfg->unix_mode != 0 && un->sun_path[0] != '\0' && chmod(un->sun_path, (mode_t)cfg->unix_mode) != 0) {
+        err = -errno;
+        (void)unlink(un->sun_path);
+        return err;
+    }
+    return 0;
+}
+
+static int bind_inet(int fd, const struct gyre_addr *addr, const struct gyre_listen_config *cfg)
+{
+    int err = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (err == 0 && cfg->share)
+        err = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    if (err == 0 && addr->ss.ss_family == AF_INET6)
+        err = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, cfg->v6_only);
+    if (err != 0)
+        return err;
+    return bind(fd, (const struct sockaddr *)&addr->ss, addr->len) == 0 ? 0 : -errno;
+}
+
+static int sock_listen(struct gyre_backend *be, int fd, const struct gyre_addr *addr,
+                       const struct gyre_listen_config *cfg)
+{
+    (void)be;
+    bool is_unix = addr->ss.ss_family == AF_UNIX;
+    int err = is_unix ? bind_unix(fd, addr, cfg) : bind_inet(fd, addr, cfg);
+    if (err != 0)
+        return err;
+    if (listen(fd, (int)cfg->backlog) == 0)
+        return 0;
+    err = -errno;
+    if (is_unix && ((const struct sockaddr_un *)&addr->ss)->sun_path[0] != '\0')
+        (void)unlink(((const struct sockaddr_un *)&addr->ss)->sun_path);
+    return err;
+}
+
+static int sock_share(struct gyre_backend *be, int fd)
+{
+    (void)be;
+    return set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+}
+
+static int sock_shutdown(struct gyre_backend *be, int fd)
+{
+    (void)be;
+    return shutdown(fd, SHUT_WR) == 0 ? 0 : -errno;
+}
+
+static int sock_set_nodelay(struct gyre_backend *be, int fd)
+{
+    (void)be;
+    return set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+}
+
+static int sock_set_reset(struct gyre_backend *be, int fd)
+{
+    struct linger linger = {.l_onoff = 1};
+    (void)be;
+    return setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == 0 ? 0 : -errno;
+}
+
+static int sock_name(struct gyre_backend *be, int fd, bool peer, struct gyre_addr *out)
+{
+    struct gyre_addr addr = {.len = sizeof addr.ss};
+    struct sockaddr *sa = (struct sockaddr *)&addr.ss;
+    (void)be;
+    if ((peer ? getpeername(fd, sa, &addr.len) : getsockname(fd, sa, &addr.len)) != 0)
+        return -errno;
+    *out = addr;
+    return 0;
+}
+
+#ifdef TIOCOUTQ
+static int64_t sock_unacked(struct gyre_backend *be, int fd)
+{
+    int bytes = 0;
+    struct sockaddr_storage ss;
+    socklen_t len = sizeof ss;
+    (void)be;
+    /* On a unix socket the figure counts the kernel's bookkeeping too. */
+    if (getsockname(fd, (struct sockaddr *)&ss, &len) != 0 || ss.ss_family == AF_UNIX)
+        return 0;
+    return ioctl(fd, TIOCOUTQ, &bytes) == 0 ? bytes : 0;
+}
+#else
+static int64_t sock_unacked(struct gyre_backend *be, int fd)
+{
+    (void)be;
+    (void)fd;
+    return 0;
+}
+#endif
+
+static void sock_close(struct gyre_backend *be, int fd)
+{
+    (void)be;
+    (void)close(fd);
+}
+
+const struct gyre_sock_ops gyre__sock_system = {
+    .open = sock_open,
+    .listen = sock_listen,
+    .share = sock_share,
+    .shutdown = sock_shutdown,
+    .set_nodelay = sock_set_nodelay,
+    .set_reset = sock_set_reset,
+    .name = sock_name,
+    .unacked = sock_unacked,
+    .close = sock_close,
+};
