@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT
+ * The connections to one server, and what is sent over them.
+ *
+ * A request is `size` bytes, its answer the same bytes. A connection that has requests to send writes all it may at
+ * once, and counts answers by bytes. Every byte that comes back is compared with what was sent at that place of the
+ * stream. A connection that breaks, that brings a byte it should not, or that waits for an answer without progress for
+ * `stall_ms` spoils its target for good, with the reason in `error`. */
+#ifndef BENCH_TARGET_H
+#define BENCH_TARGET_H
+
+#include "address.h"
+#include "histogram.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct bench_shape {
+    uint32_t connections;
+    uint32_t size;     /* bytes of a request */
+    uint32_t pipeline; /* requests on a connection at once */
+    uint32_t stall_ms;
+};
+
+struct bench_conn {
+    int fd;
+    uint32_t tx;          /* place in the pattern of the next byte to send */
+    uint32_t rx;          /* and of the next byte to come back */
+    uint32_t partial;     /* bytes here of the answer that is not complete yet */
+    bool wants_out;       /* the kernel took less than offered: EPOLLOUT is asked for */
+    uint64_t unsent;      /* bytes of requests begun that the kernel has not taken */
+    uint64_t unanswered;  /* bytes of requests begun that have not come back */
+    uint64_t due;         /* open loop: requests that should have been sent and are not begun */
+    uint64_t answers;     /* open loop: answers so far; the next one answers the request of this number */
+    uint64_t began_ns;    /* closed loop: when the batch in flight was written */
+    uint64_t progress_ns; /* when a byte came back last, or when the wait for one began */
+    uint64_t received;    /* bytes since the connection was made, for messages */
+};
+
+/* What a stretch of load brought. "Window" is the time that is measured: the warm-up and the wait for the last answers
+ * lie outside. */
+struct bench_result {
+    uint64_t window_ns;
+    uint64_t requests;       /* answered within the window */
+    uint64_t requests_total; /* answered at all: what the server has worked for */
+    uint64_t bytes;          /* of the answers within the window */
+    uint64_t unanswered;     /* open loop: due within the window and given up; they are in `latency` as far as known */
+    struct bench_histogram latency;
+};
+
+struct bench_target {
+    const struct bench_address *address;
+    struct bench_shape shape;
+    struct bench_conn *conns;
+    uint32_t nopen; /* connections made */
+    int epoll_fd;
+    uint64_t busy;   /* connections with an answer to wait for */
+    char error[200]; /* empty: sound */
+
+    /* Of the stretch of load under way. */
+    struct bench_result *result;
+    uint64_t from_ns; /* the window */
+    uint64_t until_ns;
+    uint64_t last_ns;  /* closed loop: no batch begins after this */
+    uint64_t start_ns; /* open loop: when request 0 is due */
+    uint64_t rate;     /* open loop: requests per second over all connections; 0: closed loop */
+    uint64_t scan_ns;  /* when to look for stalls again */
+};
+
+uint64_t bench_now_ns(void);
+
+/* Make all connections. Returns 0, or -1 with `error` set. Close it in any case. */
+int bench_target_open(struct bench_target *t, const struct bench_address *address, const struct bench_shape *shape);
+void bench_target_close(struct bench_target *t);
+
+/* Mark the target spoilt; the first reason stays. Returns -1. */
+__attribute__((format(printf, 2, 3))) int bench_target_fail(struct bench_target *t, const char *format, ...);
+
+/* Begin `count` requests on a connection and write them. Returns 0, or -1 with `error` set. */
+int bench_conn_begin(struct bench_target *t, struct bench_conn *c, uint32_t count, uint64_t now_ns);
+
+/* Wait up to `timeout_ns` for events, and read and check what came. Calls `bench_conn_answered` of the kind of load
+ * under way. Returns 0, or -1 with `error` set. */
+int bench_target_poll(struct bench_target *t, uint64_t timeout_ns);
+
+/* Closed loop: each connection writes `pipeline` requests at once and the next batch when all are answered. Begins
+ * batches for `warmup_ns` and then `duration_ns`, and waits for the last ones. A latency is that of a request from the
+ * time its batch was written. With both times 0 each connection sends one batch, and the window lasts until all are
+ * answered. Returns 0, or -1 with `error` set. */
+int bench_run_closed(struct bench_target *t, uint64_t warmup_ns, uint64_t duration_ns, struct bench_result *result);
+
+/* Open loop: `rate` requests per second, evenly spaced, over all connections in turn. A latency counts from the time
+ * the request was due, whether or not it could be sent then. At most `pipeline` are in flight on a connection; those
+ * due beyond it wait, and their wait counts. */
+int bench_run_open(struct bench_target *t, uint64_t rate, uint64_t warmup_ns, uint64_t duration_ns,
+                   struct bench_result *result);
+
+/* What the open loop does with `count` answers that came at `now_ns`. Returns 0, or -1 with `error` set. */
+int bench_open_answered(struct bench_target *t, struct bench_conn *c, uint32_t count, uint64_t now_ns);
+
+#endif
