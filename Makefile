@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+# The two commands for a fresh machine are `make demo` and `make test`; each installs what is missing first. CMake does
+# the building: this file only knows which presets and scripts make up a command. `make help` lists them.
+
+PREFIX ?= /usr/local
+JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+PYTHON ?= python3
+CLANG_FORMAT ?= clang-format
+
+C_FILES = find include src tests examples bench -name '*.[ch]' -o -name '*.cpp'
+
+.PHONY: release setup demo test bench install format clean help
+
+release: ## build the library, examples and benchmarks as users get them, in build/release (the default)
+	cmake --preset release
+	cmake --build --preset release --parallel $(JOBS)
+
+setup: ## install the packages that building and testing need, where they are missing
+	@scripts/setup.sh
+
+demo: ## set up, build, and show io_uring next to epoll on this machine
+	@scripts/setup.sh
+	@$(MAKE) --no-print-directory release
+	$(PYTHON) bench/demo.py --build build/release
+
+test: ## set up, then run every test: sanitizers, threads, without io_uring, installed
+	@scripts/setup.sh
+	$(PYTHON) scripts/test.py --jobs $(JOBS)
+
+bench: release ## run the benchmarks; results go to bench/results
+	$(PYTHON) bench/run.py --build build/release
+
+install: release ## install under PREFIX (/usr/local); DESTDIR is honoured
+	cmake --install build/release --prefix $(PREFIX)
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ] && command -v ldconfig >/dev/null; then ldconfig; fi
+
+format: ## apply .clang-format to every C and C++ file
+	$(C_FILES) | xargs $(CLANG_FORMAT) -i
+
+clean: ## remove everything that was built
+	rm -rf build
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[a-z ]*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
