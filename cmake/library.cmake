@@ -39,10 +39,17 @@ add_library(gyre_shared SHARED ${GYRE_SOURCES})
 gyre_library_settings(gyre_shared)
 set_target_properties(gyre_shared PROPERTIES OUTPUT_NAME gyre VERSION ${PROJECT_VERSION} SOVERSION ${GYRE_SOVERSION}
   EXPORT_NAME gyre)
+include(CheckLinkerFlag)
+set(GYRE_SYMBOL_MAP ${PROJECT_SOURCE_DIR}/src/libgyre.map)
+check_linker_flag(C "-Wl,--version-script=${GYRE_SYMBOL_MAP}" GYRE_HAVE_SYMBOL_MAPS)
+if(GYRE_HAVE_SYMBOL_MAPS)
+  target_link_options(gyre_shared PRIVATE "-Wl,--version-script=${GYRE_SYMBOL_MAP}")
+  set_property(TARGET gyre_shared APPEND PROPERTY LINK_DEPENDS ${GYRE_SYMBOL_MAP})
+endif()
 
 add_library(gyre_static STATIC ${GYRE_SOURCES})
 gyre_library_settings(gyre_static)
-set_target_properties(gyre_static PROPERTIES OUTPUT_NAME gyre EXPORT_NAME gyre_static)
+set_target_properties(gyre_static PROPERTIES OUTPUT_NAME gyre EXPORT_NAME gyre_static POSITION_INDEPENDENT_CODE ON)
 
 add_library(gyre::gyre ALIAS gyre_shared)
 add_library(gyre::gyre_static ALIAS gyre_static)
