@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: MIT
+"""The checks that need no compiler. Each takes a tree (source.py) and returns its findings, one line of text each, empty
+when all is well. Every message ends with what to do instead.
+"""
+
+import os
+import re
+import socket
+
+import source
+
+LIMITS = {"function": 70, "file": 600, "columns": 120, "README": 80}
+
+BACKEND_MAY = {f"core/{name}.h" for name in ("op", "backend", "bufpool", "log", "mem", "check", "list")}
+EVERYTHING_OF_CORE = {"core/"}
+
+# What each room may include with quotes besides its own files: whole names, or a folder that ends with a slash.
+ROOMS = {
+    "core": set(),
+    "uring": BACKEND_MAY,
+    "readiness": BACKEND_MAY,
+    "epoll_fallback": BACKEND_MAY | {"readiness/"},
+    "kqueue_fallback": BACKEND_MAY | {"readiness/"},
+    "sim": BACKEND_MAY | {"core/addr.h"},
+    "proxy": EVERYTHING_OF_CORE,
+    "tls": EVERYTHING_OF_CORE,
+}
+PUBLIC_HEADERS_FOR = {"core", "sim", "proxy", "tls"}
+
+# A kernel's or a library's header and the only room of src that includes it.
+FOREIGN = [
+    (re.compile(r"^liburing"), "uring"),
+    (re.compile(r"^linux/io_uring"), "uring"),
+    (re.compile(r"^sys/epoll\.h$"), "epoll_fallback"),
+    (re.compile(r"^sys/event\.h$"), "kqueue_fallback"),
+    (re.compile(r"^openssl/"), "tls"),
+]
+
+MEMORY = "gyre__alloc, gyre__resize and gyre__free of core/mem.h"
+LOGGING = "gyre__log of core/log.h"
+BOUNDED = "snprintf, memcpy or the length you know"
+RETURNING = "return an error; GYRE_CHECK of core/check.h for corruption"
+WAITING = "a timer, a condition, or the event you wait for"
+
+# Calls, where they are banned, the files they are allowed in all the same, and what to use.
+BANNED = [
+    ("malloc calloc realloc free aligned_alloc posix_memalign strdup strndup", ("src/",), {"src/core/mem.c"}, MEMORY),
+    ("printf puts putchar fprintf vprintf vfprintf fputs perror", ("src/",), {"src/core/log.c", "src/core/check.h"},
+     LOGGING),
+    ("strerror", ("src/",), {"src/core/err.c"}, "gyre_err_text, which is safe with threads"),
+    ("getenv secure_getenv", ("src/",), {"src/core/backend.c"}, "an option; the environment is read in one place"),
+    ("exit _exit abort", ("src/",), {"src/core/check.h"}, RETURNING),
+    ("assert", ("src/",), set(), "GYRE_ASSERT of core/check.h"),
+    ("rand srand random", ("src/",), set(), "a seeded generator of your own; a run must be repeatable"),
+    ("strcpy strcat sprintf vsprintf gets strtok alloca", ("src/", "include/", "examples/", "bench/", "tests/"), set(),
+     BOUNDED),
+    ("usleep sleep nanosleep", ("src/", "include/", "examples/", "tests/"), set(), WAITING),
+]
+
+PLATFORM = re.compile(r"^[ \t]*#[ \t]*(?:el)?if.*\b(?:__linux__|__APPLE__|__\w+BSD__|_WIN32|__GLIBC__|GYRE_HAVE_\w+)\b")
+PLATFORM_FILES = {"src/core/backend.c", "src/core/sock.c", "src/readiness/perform.c"}
+
+
+def room_of(path):
+    parts = path.split("/")
+    return parts[1] if len(parts) > 2 and parts[0] == "src" else None
+
+
+def may_include(tree, path, name):
+    """Whether the file at `path` may include "name"."""
+    folder, room = path.rsplit("/", 1)[0], room_of(path)
+    if f"{folder}/{name}" in tree or name.startswith(f"{room}/"):
+        return True
+    return room in ROOMS and any(name == allowed or allowed.endswith("/") and name.startswith(allowed)
+                                 for allowed in ROOMS[room])
+
+
+def check_layers(tree):
+    """Who includes whom, and where a platform is asked for."""
+    found = []
+    for path, text in tree.items():
+        room = room_of(path)
+        outside = path.split("/")[0] in ("include", "examples")
+        if not source.is_c(path) or not (room or outside):
+            continue
+        for line, quote, name in source.includes(text):
+            place = f"{path}:{line}: includes {name}"
+            if quote == '"' and not may_include(tree, path, name):
+                found.append(f"{place}; {'only its own files' if outside else 'not for src/' + room} "
+                             "(the table is in tests/tidy/checks.py)")
+            if quote == "<" and name.startswith("gyre") and room and room not in PUBLIC_HEADERS_FOR:
+                found.append(f"{place}; a backend knows core/backend.h, not the interface")
+            found += [f"{place}; only src/{owner} does" for pattern, owner in FOREIGN
+                      if pattern.match(name) and room != owner]
+        if room and path not in PLATFORM_FILES:
+            found += [f"{path}:{number}: asks for a platform; only {', '.join(sorted(PLATFORM_FILES))} may"
+                      for number, text_line in enumerate(text.splitlines(), 1) if PLATFORM.match(text_line)]
+        if room and room not in ROOMS:
+            found.append(f"{path}: src/{room} is no room; add it to the table in tests/tidy/checks.py")
+    return found
+
+
+def read_ratchet(text):
+    """Lines of `path[:function] number`; # begins a comment."""
+    entries = {}
+    for line in text.splitlines():
+        words = line.split("#")[0].split()
+        if len(words) == 2:
+            entries[words[0]] = int(words[1])
+    return entries
+
+
+def measured(tree):
+    """What has a size: its name, where it is, its size, its limit."""
+    for path, text in tree.items():
+        if not (source.is_c(path) or source.is_python(path) or path.endswith(".sh")):
+            continue
+        lines = text.splitlines()
+        yield path, path, len(lines), LIMITS["file"], "lines"
+        for number, line in enumerate(lines, 1):
+            if len(line) > LIMITS["columns"]:
+                yield f"{path}:{number}", f"{path}:{number}", len(line), LIMITS["columns"], "columns"
+        for name, first, last in source.functions(path, text):
+            if name is not None:
+                yield f"{path}:{name}", f"{path}:{first}: {name}", last - first + 1, LIMITS["function"], "lines"
+
+
+def check_sizes(tree):
+    """Functions, files and lines, with the exceptions of ratchet.txt, which may only shrink."""
+    ratchet = read_ratchet(tree.get("tests/tidy/ratchet.txt", ""))
+    found, over = [], set()
+    for key, place, size, limit, unit in measured(tree):
+        if size <= limit:
+            continue
+        over.add(key)
+        if key not in ratchet:
+            found.append(f"{place}: {size} {unit}, more than {limit}; split it")
+        elif size > ratchet[key]:
+            found.append(f"{place}: {size} {unit}, grown from {ratchet[key]}; split it")
+        elif size < ratchet[key]:
+            found.append(f"{place}: {size} {unit}, fewer than tests/tidy/ratchet.txt says; write {size} there")
+    found += [f"tests/tidy/ratchet.txt: {key} is within its limit; take it out" for key in ratchet if key not in over]
+    for path, text in tree.items():
+        if source.is_c(path):
+            found += [f"{path}:{first}: braces do not balance; no #if may hold half a block"
+                      for name, first, _ in source.c_functions(text) if name is None]
+    return found
+
+
+def check_banned(tree):
+    """Calls that have one home, or none."""
+    found = []
+    for path, text in tree.items():
+        if not source.is_c(path):
+            continue
+        code = source.blank_directives(source.blank_literals(text)) if path.endswith(".cpp") \
+            else source.blank_literals(text)
+        for names, where, allowed, instead in BANNED:
+            if not path.startswith(where) or path in allowed:
+                continue
+            pattern = r"(?<![\w.])(?<!->)(" + "|".join(names.split()) + r")\s*\("
+            found += [f"{path}:{source.line_of(code, match.start())}: {match.group(1)}() is banned here; use {instead}"
+                      for match in re.finditer(pattern, code)]
+        found += [f"{path}:{source.line_of(code, match.start())}: a typedef'd struct; write struct at each use"
+                  for match in re.finditer(r"\btypedef\s+(?:struct|union|enum)\b", code)]
+    return found
+
+
+def check_opening(tree):
+    """Each C file opens with its licence and with what it is."""
+    found = []
+    for path, text in tree.items():
+        if not source.is_c(path):
+            continue
+        lines = text.splitlines() + ["", ""]
+        if lines[0] != "/* SPDX-License-Identifier: MIT":
+            found.append(f"{path}:1: does not open with /* SPDX-License-Identifier: MIT")
+        elif not re.match(r" \* [A-Z\"'<`]?\w*.*\w+ \w+", lines[1]) and len(lines[1].split()) < 4:
+            found.append(f"{path}:2: no sentence that says what the file is")
+    return found
+
+
+def paragraph_above(lines, index):
+    """The first line of the paragraph that line `index` is in, and the one above that, or None."""
+    while index > 0 and lines[index - 1].strip():
+        index -= 1
+    above = index - 1
+    while above >= 0 and not lines[above].strip():
+        above -= 1
+    return lines[index], lines[above] if above >= 0 else None
+
+
+def check_documented(tree):
+    """Each public function has its comment, its group's, or one on its own line."""
+    found = []
+    for path, line, name in source.api_functions(tree):
+        lines = tree[path].splitlines()
+        first, above = paragraph_above(lines, line - 1)
+        in_comment = first.lstrip().startswith(("/*", "*", "typedef"))
+        under_heading = above is not None and above.startswith("/* ----")
+        if not in_comment and not under_heading and "/*" not in lines[line - 1]:
+            found.append(f"{path}:{line}: {name} has no comment; say what it does, what it returns, which thread")
+    return found
+
+
+def rooms(tree):
+    """The folders that owe a README.md."""
+    found = set()
+    for path in tree:
+        parts = path.split("/")
+        if parts[0] in ("src", "tests") and len(parts) > 2:
+            found.add("/".join(parts[:2]))
+        elif parts[0] in ("bench", "examples"):
+            found.add(parts[0])
+    return sorted(found)
+
+
+def check_rooms(tree):
+    """Each room has a README.md of one page."""
+    found = []
+    for room in rooms(tree):
+        text = tree.get(f"{room}/README.md")
+        if text is None:
+            found.append(f"{room}: no README.md; say what it is, what it may include, its one idea")
+        elif len(text.splitlines()) > LIMITS["README"]:
+            found.append(f"{room}/README.md: {len(text.splitlines())} lines, more than {LIMITS['README']}; cut it")
+        elif not text.startswith("# "):
+            found.append(f"{room}/README.md:1: no title; open with # and the room's name")
+    return found
+
+
+def check_marks(tree):
+    """No work left in a comment without a number; how many branches are marked untested."""
+    found, untested = [], 0
+    for path, text in tree.items():
+        untested += len(re.findall(r"/\* UNTESTED: ", text)) if source.is_c(path) else 0
+        for number, line in enumerate(text.splitlines(), 1):
+            if re.search(r"\b(?:TO[D]O|FI[X]ME|X[X]X)\b(?! ?\(#\d+\))", line):
+                found.append(f"{path}:{number}: work left over; open an issue and write its number as (#1), or do it")
+    print(f"{untested} branches are marked UNTESTED")
+    return found
+
+
+def machine_words(root):
+    """Patterns for what belongs to a machine and not to the project."""
+    patterns = [r"(?<![\w.~-])/(?:root|home|Users|work)/\w"]
+    folder, host, home = str(root), socket.gethostname(), os.path.expanduser("~")
+    patterns += [re.escape(word) for word in (folder, home) if word.count("/") > 1]
+    if len(host) > 5 and not host.startswith("localhost"):
+        patterns.append(r"\b" + re.escape(host) + r"\b")
+    return re.compile("|".join(patterns))
+
+
+def check_words(tree, root="/srv/no/such/tree"):
+    """No path and no name of the machine it was written on."""
+    pattern = machine_words(root)
+    return [f"{path}:{number}: {match.group(0)} belongs to a machine; say it without"
+            for path, text in tree.items() for number, line in enumerate(text.splitlines(), 1)
+            for match in pattern.finditer(line)]
+
+
+CHECKS = {
+    "layers": check_layers,
+    "sizes": check_sizes,
+    "banned": check_banned,
+    "opening": check_opening,
+    "documented": check_documented,
+    "rooms": check_rooms,
+    "marks": check_marks,
+    "words": check_words,
+}

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""The checks that need a compiler or what it made: headers that stand alone, and the symbols of the libraries."""
+
+import re
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import source
+
+STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only"]
+
+
+def output(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def compile_alone(include, header, command):
+    """The compiler's complaint about a file that includes `header` twice and nothing else, or None."""
+    text = f"#include <{header}>\n#include <{header}>\nextern int nothing;\nint nothing;\n"
+    done = subprocess.run([*command, *STRICT, "-I", str(include), "-"], input=text, capture_output=True, text=True,
+                          check=False)
+    return None if done.returncode == 0 else f"include/{header}: not by itself as {' '.join(command)}:\n{done.stderr}"
+
+
+def check_headers(tree, compilers):
+    """Each public header alone, as C11 and as C++17."""
+    names = [path.removeprefix("include/") for path in tree if path.startswith("include/") and path.endswith(".h")]
+    if not names:
+        return ["include: no header"]
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(tree[f"include/{name}"], encoding="utf-8")
+        with ThreadPoolExecutor(2) as pool:
+            jobs = [pool.submit(compile_alone, folder, name, command) for name in names for command in compilers]
+            return [job.result() for job in jobs if job.result() is not None]
+
+
+def c_and_cxx(c_compiler, cxx_compiler):
+    return [[c_compiler, "-std=c11", "-x", "c"], [cxx_compiler, "-std=c++17", "-x", "c++"]]
+
+
+def defined(nm_output):
+    """The names in the output of nm, without versions and without the version nodes themselves."""
+    found = set()
+    for line in nm_output.splitlines():
+        words = line.split()
+        if len(words) == 3 and words[1] != "A":
+            found.add(words[2].split("@")[0])
+    return found
+
+
+def compare_symbols(declared, exported, archived, needed, uring):
+    """What the headers declare, the shared library exports, the archive defines, the shared library links."""
+    found = [f"{name}: declared in a public header and not exported; define it, or take it out"
+             for name in sorted(declared - exported)]
+    found += [f"{name}: exported and in no public header; make it static or call it gyre__"
+              for name in sorted(exported - declared)]
+    found += [f"{name}: a global name of libgyre.a that is not gyre's; make it static or call it gyre__"
+              for name in sorted(archived) if not re.match(r"gyre_|__odr_asan", name)]
+    links_uring = any(name.startswith("liburing") for name in needed)
+    if links_uring != uring:
+        found.append(f"libgyre.so {'links' if links_uring else 'does not link'} liburing, and GYRE_WITH_URING says "
+                     "otherwise; see cmake/library.cmake")
+    return found
+
+
+def check_symbols(tree, shared, archive, uring):
+    """The libraries define what the headers declare, no more and no less."""
+    declared = {name for _, _, name in source.api_functions(tree)}
+    exported = defined(output("nm", "-D", "--defined-only", shared))
+    archived = defined(output("nm", "-g", "--defined-only", archive))
+    needed = re.findall(r"\(NEEDED\).*\[(.*)\]", output("readelf", "-d", shared))
+    return compare_symbols(declared, exported, archived, needed, uring)

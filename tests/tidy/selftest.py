@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""Every check on small trees: bad ones, for each of which it must say the words given, and good ones, on which it must
+be silent. A check that could not fail would be worth nothing.
+"""
+
+import contextlib
+import io
+
+import checks
+import compiled
+
+OPENING = "/* SPDX-License-Identifier: MIT\n * What this file is, in a sentence. */\n"
+LONG_LINES = "".join(f"    x += {n};\n" for n in range(68))
+
+
+def c_file(code=""):
+    return OPENING + code
+
+
+# check, name of the case, the tree, and what it must say; None: nothing.
+CASES = [
+    ("layers", "core includes a backend", {"src/core/loop.c": '#include "uring/uring.h"'}, "not for src/core"),
+    ("layers", "a backend includes a forbidden part of core", {"src/epoll_fallback/epoll.c": '#include "core/conn.h"'},
+     "not for src/epoll_fallback"),
+    ("layers", "one backend includes another", {"src/uring/uring.c": '#include "readiness/poller.h"'},
+     "not for src/uring"),
+    ("layers", "a comment between # and include", {"src/uring/uring.c": '# /* x */ include "core/conn.h"'},
+     "not for src/uring"),
+    ("layers", "a backend includes the interface", {"src/uring/uring.c": "#include <gyre/conn.h>"}, "a backend knows"),
+    ("layers", "liburing outside its room", {"src/core/loop.c": "#include <liburing.h>"}, "only src/uring"),
+    ("layers", "liburing in a public header", {"include/gyre/loop.h": "#include <liburing.h>"}, "only src/uring"),
+    ("layers", "epoll outside its room", {"src/readiness/perform.c": "#include <sys/epoll.h>"},
+     "only src/epoll_fallback"),
+    ("layers", "kqueue outside its room", {"src/core/sock.c": "#include <sys/event.h>"}, "only src/kqueue_fallback"),
+    ("layers", "openssl outside its room", {"src/core/conn.c": "#include <openssl/ssl.h>"}, "only src/tls"),
+    ("layers", "an example looks inside", {"examples/echo.c": '#include "core/conn.h"'}, "only its own files"),
+    ("layers", "a platform asked for in the wrong file", {"src/core/conn.c": "#ifdef __linux__\n#endif"}, "platform"),
+    ("layers", "a room nobody knows", {"src/misc/misc.c": "int x;"}, "no room"),
+    ("layers", "what is allowed", {
+        "src/core/loop.c": '#include "loop.h"\n#include "core/op.h"\n#include <gyre/loop.h>\n#include <errno.h>',
+        "src/core/loop.h": "", "src/core/op.h": "", "src/sim/sim.c": '#include "core/addr.h"\n#include <gyre/sim.h>',
+        "src/uring/uring.c": '#include "core/backend.h"\n#include <liburing.h>\n/* #include "core/conn.h" */',
+        "src/epoll_fallback/epoll.c": '#include "readiness/poller.h"\n#include <sys/epoll.h>',
+        "tests/unit/x.c": '#include "core/conn.h"'}, None),
+    ("sizes", "a function of 71 lines", {"src/core/a.c": f"int f(void)\n{{\n{LONG_LINES}}}\n"}, "f: 71 lines"),
+    ("sizes", "a long function in extern C", {"include/a.h": f'extern "C" {{\nint f(void)\n{{\n{LONG_LINES}}}\n}}\n'},
+     "f: 71 lines"),
+    ("sizes", "a long test", {"tests/unit/a.c": f"Test(a, b, .init = c)\n{{\n{LONG_LINES}}}\n"}, "Test: 71 lines"),
+    ("sizes", "a long Python function", {"bench/a.py": "def f():\n" + "    x = 1\n" * 70}, "f: 71 lines"),
+    ("sizes", "a file of 601 lines", {"bench/a.c": "\n" * 601}, "601 lines, more than 600"),
+    ("sizes", "a line of 121 columns", {"include/a.h": "x" * 121}, "121 columns"),
+    ("sizes", "braces that do not balance", {"src/core/a.c": "int f(void) {\n#if X\n if (a) {\n#endif\n}\n"},
+     "do not balance"),
+    ("sizes", "an exception that has grown", {"src/core/a.c": "\n" * 620, "tests/tidy/ratchet.txt": "src/core/a.c 610"},
+     "grown from 610"),
+    ("sizes", "an exception that has shrunk", {"src/core/a.c": "\n" * 605, "tests/tidy/ratchet.txt": "src/core/a.c 610"},
+     "write 605 there"),
+    ("sizes", "an exception no longer needed", {"src/core/a.c": "", "tests/tidy/ratchet.txt": "src/core/a.c 610"},
+     "take it out"),
+    ("sizes", "what is allowed", {
+        "src/core/a.c": "static const struct x t[] = {\n" + "    {1},\n" * 90 + "};\nint f(void)\n{\n"
+                        + LONG_LINES[LONG_LINES.index("\n") + 1:] + "}\n" + "x" * 119 + "…\n",
+        "src/core/b.c": "\n" * 610, "tests/tidy/ratchet.txt": "src/core/b.c 610 # a reason"}, None),
+    ("banned", "malloc in the library", {"src/core/conn.c": "p = malloc(4);"}, "gyre__alloc"),
+    ("banned", "free in a backend", {"src/uring/a.c": "(free)(p); free (p);"}, "gyre__free"),
+    ("banned", "printf in the library", {"src/core/conn.c": 'printf("x");'}, "gyre__log"),
+    ("banned", "strerror outside its file", {"src/sim/sim.c": "strerror(1)"}, "gyre_err_text"),
+    ("banned", "the environment", {"src/core/loop.c": 'getenv("X")'}, "an option"),
+    ("banned", "abort", {"src/core/loop.c": "abort();"}, "GYRE_CHECK"),
+    ("banned", "assert", {"src/core/loop.c": "assert(x);"}, "GYRE_ASSERT"),
+    ("banned", "rand", {"src/sim/sim.c": "rand()"}, "repeatable"),
+    ("banned", "strcpy in an example", {"examples/a.c": "strcpy(a, b);"}, "snprintf"),
+    ("banned", "sprintf in a benchmark", {"bench/a.c": "sprintf(a, b);"}, "snprintf"),
+    ("banned", "a sleep in a test", {"tests/api/a.c": "usleep(1);"}, "a timer"),
+    ("banned", "a typedef'd struct", {"include/gyre/a.h": "typedef struct a a;"}, "write struct"),
+    ("banned", "what is allowed", {
+        "src/core/mem.c": "free(p); realloc(p, 1);", "src/core/log.c": "fprintf(stderr, x);",
+        "src/core/conn.c": 'gyre__free(m, p); pool->free(1); ops.free(2); /* free() */ s = "malloc(1)";',
+        "examples/a.c": 'printf("x"); p = malloc(1); exit(1);', "bench/a.c": "nanosleep(a, b);"}, None),
+    ("opening", "no licence", {"src/core/a.c": "/* What it is, in words. */"}, "SPDX"),
+    ("opening", "no sentence", {"tests/unit/a.h": "/* SPDX-License-Identifier: MIT\n */\n"}, "no sentence"),
+    ("opening", "an empty file", {"bench/a.c": ""}, "SPDX"),
+    ("opening", "what is asked", {"src/core/a.c": c_file("int x;")}, None),
+    ("documented", "no comment", {"include/gyre/a.h": "int x;\n\nGYRE_API int gyre_a(void);\n"}, "gyre_a has no comment"),
+    ("documented", "comments of each kind", {
+        "include/gyre/a.h": "/* Does it.\n * Returns 0. */\nGYRE_API int\ngyre_a(int x);\nGYRE_API int gyre_b(void);\n\n"
+                            "GYRE_API int gyre_c(void); /* short */\n\n/* ---- Group ---- */\n\n"
+                            "GYRE_API struct gyre_d gyre_d(void);\n"}, None),
+    ("rooms", "a room without a page", {"src/core/a.c": ""}, "src/core: no README.md"),
+    ("rooms", "tests without a page", {"tests/unit/a.c": ""}, "tests/unit: no README.md"),
+    ("rooms", "bench without a page", {"bench/a.c": ""}, "bench: no README.md"),
+    ("rooms", "a page too long", {"examples/README.md": "# x\n" * 81}, "81 lines"),
+    ("rooms", "a page without a title", {"examples/README.md": "x\n"}, "no title"),
+    ("rooms", "what is asked", {"src/core/a.c": "", "src/core/README.md": "# src/core\n", "src/libgyre.map": ""}, None),
+    ("marks", "work left over", {"src/core/a.c": "/* TO" "DO: later */"}, "open an issue"),
+    ("marks", "with a number", {"src/core/a.c": "/* TO" "DO (#12): later */\n/* UNTESTED: no such card */"}, None),
+    ("words", "somebody's home", {"bench/README.md": "run /ho" "me/me/x"}, "belongs to a machine"),
+    ("words", "what is allowed", {"src/core/a.c": '"unix:///run/x.sock" /tmp/x /usr/share a/root/b'}, None),
+]
+
+HEADERS = [
+    ("a header that lacks an include", "size_t x;\n", True),
+    ("a header without a guard", "struct x { int a; };\n", True),
+    ("a header that is not C++", "#ifndef A\n#define A\nint f(int class);\n#endif\n", True),
+    ("a header that stands alone", "#ifndef A\n#define A\nint f(int a);\n#endif\n", False),
+]
+
+# declared, exported, archived, needed, GYRE_WITH_URING, and what must be said
+SYMBOLS = [
+    ("all agree", {"gyre_a"}, {"gyre_a"}, {"gyre_a", "gyre__b"}, ["liburing.so.2"], True, None),
+    ("declared only", {"gyre_a", "gyre_b"}, {"gyre_a"}, set(), [], False, "gyre_b: declared"),
+    ("an internal name exported", {"gyre_a"}, {"gyre_a", "gyre__b"}, set(), [], False, "gyre__b: exported"),
+    ("a stray name in the archive", set(), set(), {"helper"}, [], False, "helper: a global name"),
+    ("liburing linked without leave", set(), set(), set(), ["liburing.so.2"], False, "links liburing"),
+    ("liburing not linked", set(), set(), set(), ["libc.so.6"], True, "does not link"),
+]
+
+NM = "0000000000000000 A GYRE_0\n0000000000001139 T gyre_a@@GYRE_0\n                 U malloc@GLIBC_2.2.5\n"
+
+
+def verdict(name, found, expected):
+    """Whether what a check said is what it had to say; complains if not."""
+    good = not found if expected is None else any(expected in line for line in found)
+    if not good:
+        print(f"self-test: {name}: expected {expected or 'silence'}, got {found}")
+    return good
+
+
+def run_headers(cc, cxx):
+    for name, text, bad in HEADERS:
+        found = compiled.check_headers({"include/a.h": text}, compiled.c_and_cxx(cc, cxx))
+        yield verdict(f"headers: {name}", found, "not by itself" if bad else None)
+    yield verdict("headers: none at all", compiled.check_headers({}, []), "no header")
+
+
+def run(cc, cxx):
+    results = []
+    for check, name, tree, expected in CASES:
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = checks.CHECKS[check](tree)
+        results.append(verdict(f"{check}: {name}", found, expected))
+    for name, *given, expected in SYMBOLS:
+        results.append(verdict(f"symbols: {name}", compiled.compare_symbols(*given), expected))
+    results.append(verdict("symbols: reading nm", sorted(compiled.defined(NM) ^ {"gyre_a"}), None))
+    results += run_headers(cc, cxx)
+    untried = set(checks.CHECKS) - {check for check, _, _, expected in CASES if expected}
+    results.append(verdict("a check that no case makes fail", sorted(untried), None))
+    print(f"self-test: {sum(results)} cases as they should be, {len(results) - sum(results)} not")
+    return 0 if all(results) else 1

@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""One check of the tree's order, or the proof that each check can fail.
+
+    tidy.py CHECK --root DIRECTORY          findings on standard output; exits with 1 if there are any
+    tidy.py headers --cc CC --cxx CXX …
+    tidy.py symbols --shared libgyre.so --archive libgyre.a --uring ON …
+    tidy.py self-test --cc CC --cxx CXX
+"""
+
+import argparse
+import sys
+
+import checks
+import compiled
+import selftest
+import source
+
+
+def findings(args):
+    tree = source.read_tree(args.root)
+    if not any(source.is_c(path) for path in tree):
+        return [f"{args.root}: no C files; is this the tree?"]
+    if args.check == "headers":
+        return compiled.check_headers(tree, compiled.c_and_cxx(args.cc, args.cxx))
+    if args.check == "symbols":
+        return compiled.check_symbols(tree, args.shared, args.archive, args.uring == "ON")
+    if args.check == "words":
+        return checks.check_words(tree, args.root)
+    return checks.CHECKS[args.check](tree)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("check", choices=[*checks.CHECKS, "headers", "symbols", "self-test"])
+    parser.add_argument("--root", default=".")
+    parser.add_argument("--cc", default="cc")
+    parser.add_argument("--cxx", default="c++")
+    parser.add_argument("--shared")
+    parser.add_argument("--archive")
+    parser.add_argument("--uring", choices=["ON", "OFF"], default="ON")
+    args = parser.parse_args()
+    if args.check == "self-test":
+        return selftest.run(args.cc, args.cxx)
+    found = findings(args)
+    for line in found:
+        print(line)
+    if found:
+        print(f"tidy: {args.check}: {len(found)} found", file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
