@@ -88,7 +88,7 @@ struct gyre_fd {
     union {            /* the backend's own bookkeeping; nobody else reads it; set up by attach() */
         struct {
             struct gyre_op *tail[2]; /* circular lists of waiting ops by direction (read, write): tail->next is first */
-            struct gyre_fd *run_next;
+            struct gyre_fd *run_next[2]; /* in the queues of descriptors to serve, by direction */
         } rd;
         struct {
             void *sock;
