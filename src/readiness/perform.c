@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: MIT
+ * One operation, one system call: what an op asks for, done now on a descriptor that does not block.
+ *
+ * The normal course: the call succeeds, and its result becomes the event. A receive takes its pool buffer just before
+ * the call and gives it back if nothing came, so buffers never wait with idle connections.
+ *
+ * What can go wrong: the call would block, then the op stays as it was; the pool is empty, then the op ends with
+ * -ENOBUFS before any byte is touched; anything else ends the op with the call's own error.
+ *
+ * Differences between platforms are whole functions here, and nowhere else in the readiness rooms. */
+#include "poller.h"
+
+#include "core/bufpool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+enum {
+    BLOCKED = INT32_MIN,   /* in place of a result; no errno is that large */
+    CALL_MAX = 0x7ffff000, /* bytes of one call, so that its result fits an int32_t; Linux stops there by itself */
+};
+
+#ifdef MSG_NOSIGNAL
+enum { SEND_FLAGS = MSG_NOSIGNAL };
+#else
+enum { SEND_FLAGS = 0 }; /* SO_NOSIGPIPE was set by gyre__perform_prepare() */
+#endif
+
+static int set_nonblocking(int fd)
+{
+    int mode = fcntl(fd, F_GETFL);
+    if (mode < 0)
+        return -errno;
+    if (mode & O_NONBLOCK)
+        return 0;
+    return fcntl(fd, F_SETFL, mode | O_NONBLOCK) == 0 ? 0 : -errno;
+}
+
+#ifdef __APPLE__
+static int accept_one(int listener)
+{
+    int fd = accept(listener, NULL, NULL);
+    if (fd < 0)
+        return -1;
+    /* The mode is set in attach() or not at all: a descriptor marked GYRE_FDF_ACCEPTED is believed to have it. */
+    if (set_nonblocking(fd) == 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0)
+        return fd;
+    int err = errno;
+    (void)close(fd);
+    errno = err;
+    return -1;
+}
+
+int gyre__perform_prepare(const struct gyre_fd *f)
+{
+    int on = 1;
+    if (setsockopt(f->fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on) != 0)
+        return -errno;
+    return f->flags & GYRE_FDF_ACCEPTED ? 0 : set_nonblocking(f->fd);
+}
+#else
+static int accept_one(int listener)
+{
+    return accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
+int gyre__perform_prepare(const struct gyre_fd *f)
+{
+    return f->flags & GYRE_FDF_ACCEPTED ? 0 : set_nonblocking(f->fd);
+}
+#endif
+
+/* What a call that does not connect returned, as a result. */
+static int32_t result(ssize_t n)
+{
+    if (n >= 0)
+        return (int32_t)n;
+    return errno == EAGAIN || errno == EWOULDBLOCK ? BLOCKED : -errno;
+}
+
+static int32_t do_accept(const struct gyre_op *op, struct gyre_loop_stats *stats)
+{
+    int fd;
+    do {
+        stats->calls++;
+        fd = accept_one(op->f->fd);
+    } while (fd < 0 && errno == EINTR);
+    return result(fd);
+}
+
+/* A unix socket whose listener's backlog is full says EAGAIN, and no edge ever follows; likewise Linux's TCP when it
+ * has no local port left. To wait would need a timer, so that is the result, for the user to try again. */
+static int32_t start_connect(struct gyre_op *op, struct gyre_loop_stats *stats)
+{
+    op->u.connect.started = true;
+    /* A socket never connected polls as hung up on Linux. What is seen from here on is about the connection. */
+    op->f->be_flags &= (uint8_t)~GYRE_RDF_ODD;
+    stats->calls++;
+    if (connect(op->f->fd, op->u.connect.addr, op->u.connect.len) == 0)
+        return 0;
+    /* Interrupted, it goes on by itself and must not be called again. */
+    return errno == EINPROGRESS || errno == EINTR ? BLOCKED : -errno;
+}
+
+/* connect() is called once; after that the outcome is in SO_ERROR, but only once the socket has a peer, or an early
+ * edge would read as success. */
+static int32_t do_connect(struct gyre_op *op, struct gyre_loop_stats *stats)
+{
+    if (!op->u.connect.started)
+        return start_connect(op, stats);
+    int err = 0;
+    socklen_t len = sizeof err;
+    struct sockaddr_storage peer;
+    socklen_t peer_len = sizeof peer;
+    stats->calls += 2;
+    if (getsockopt(op->f->fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0)
+        return -errno;
+    if (err != 0)
+        return -err;
+    if (getpeername(op->f->fd, (struct sockaddr *)&peer, &peer_len) == 0)
+        return 0;
+    return errno == ENOTCONN ? BLOCKED : -errno;
+}
+
+static int32_t receive(int fd, void *buf, uint32_t room, struct gyre_loop_stats *stats)
+{
+    ssize_t n;
+    do {
+        stats->calls++;
+        n = recv(fd, buf, room < CALL_MAX ? room : CALL_MAX, 0);
+    } while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
+    return result(n);
+}
+
+static int32_t receive_in_pool(const struct gyre_op *op, struct gyre_event *ev, struct gyre_loop_stats *stats)
+{
+    struct gyre_bufpool *pool = op->u.recv.pool;
+    int buf = gyre__bufpool_take(pool);
+    if (GYRE_UNLIKELY(buf == GYRE_BUF_NONE)) {
+        stats->enobufs++;
+        return -ENOBUFS;
+    }
+    int32_t res = receive(op->f->fd, gyre__bufpool_data(pool, (uint16_t)buf), pool->size, stats);
+    if (res <= 0) {
+        gyre__bufpool_untake(pool, (uint16_t)buf);
+        return res;
+    }
+    ev->buf = (uint16_t)buf;
+    ev->flags |= GYRE_EV_BUF;
+    return res;
+}
+
+static int32_t do_recv(const struct gyre_op *op, struct gyre_event *ev, struct gyre_loop_stats *stats)
+{
+    if (op->flags & GYRE_OPF_POOL)
+        return receive_in_pool(op, ev, stats);
+    return receive(op->f->fd, op->u.recv.buf, op->u.recv.len, stats);
+}
+
+static int32_t do_send(const struct gyre_op *op, struct gyre_loop_stats *stats)
+{
+    uint32_t len = op->u.send.len < CALL_MAX ? op->u.send.len : CALL_MAX;
+    ssize_t n;
+    do {
+        stats->calls++;
+        n = send(op->f->fd, op->u.send.buf, len, SEND_FLAGS);
+    } while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
+    return result(n);
+}
+
+static int32_t do_sendmsg(const struct gyre_op *op, struct gyre_loop_stats *stats)
+{
+    ssize_t n;
+    do {
+        stats->calls++;
+        n = sendmsg(op->f->fd, op->u.msg.hdr, SEND_FLAGS);
+    } while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
+    return result(n);
+}
+
+static int32_t call(struct gyre_op *op, struct gyre_event *ev, struct gyre_loop_stats *stats)
+{
+    switch ((enum gyre_op_kind)op->kind) {
+    case GYRE_OP_ACCEPT:
+        return do_accept(op, stats);
+    case GYRE_OP_CONNECT:
+        return do_connect(op, stats);
+    case GYRE_OP_RECV:
+        return do_recv(op, ev, stats);
+    case GYRE_OP_SEND:
+        return do_send(op, stats);
+    case GYRE_OP_SENDMSG:
+        return do_sendmsg(op, stats);
+    }
+    return -EINVAL;
+}
+
+/* Whether the receive that brought `res` bytes has emptied its socket, known without asking again.
+ *
+ * TCP fills the room it is given as far as it has bytes, so fewer bytes than room means that none are left, with two
+ * exceptions. The end of the stream, or an error, may follow the bytes at once, and its edge may be the one that is
+ * just being served. And a receive stops short before urgent data, with more behind it. Both are seen by the poller
+ * (epoll: RDHUP, HUP, ERR, PRI; kqueue: EV_EOF, but nothing for urgent data), and from then on only EAGAIN counts.
+ * If either arrives between the poller's answer and the receive, it makes an edge of its own, not yet reported, and
+ * that brings the belief back. Over kqueue, bytes that follow urgent data wait for the next edge. */
+static bool has_emptied(const struct gyre_op *op, int32_t res)
+{
+    uint32_t room = op->flags & GYRE_OPF_POOL ? op->u.recv.pool->size : op->u.recv.len;
+    return res > 0 && (uint32_t)res < room && (op->f->flags & GYRE_FDF_INET) && !(op->f->be_flags & GYRE_RDF_ODD);
+}
+
+enum gyre_performed gyre__perform(struct gyre_op *op, struct gyre_event *ev, struct gyre_loop_stats *stats)
+{
+    *ev = (struct gyre_event){.op = op};
+    ev->res = call(op, ev, stats);
+    if (ev->res == BLOCKED)
+        return GYRE_PERFORM_BLOCKED;
+    bool over = ev->res < 0 || (op->kind == GYRE_OP_RECV && ev->res == 0);
+    if ((op->flags & GYRE_OPF_MULTI) && !over)
+        ev->flags |= GYRE_EV_MORE;
+    return op->kind == GYRE_OP_RECV && has_emptied(op, ev->res) ? GYRE_PERFORM_DRAINED : GYRE_PERFORM_DONE;
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT
+ * The smaller seam: what epoll and kqueue provide to the readiness engine, and the engine's own functions that the two
+ * put into their backend tables.
+ *
+ * A poller watches descriptors edge-triggered and says which may be read or written; it performs nothing and knows no
+ * operation. All its functions but wake() are called from the loop's thread. */
+#ifndef GYRE_READINESS_POLLER_H
+#define GYRE_READINESS_POLLER_H
+
+#include "core/backend.h"
+#include "core/op.h"
+
+/* A direction is the index of a queue, and the number of a bit. */
+enum { GYRE_DIR_READ = 0, GYRE_DIR_WRITE = 1 };
+
+/* What the engine keeps in gyre_fd.be_flags. The first three are also a poller's answer. */
+enum {
+    GYRE_RDF_READABLE = 1u << GYRE_DIR_READ,  /* believed until a call says EAGAIN, or a short receive says as much */
+    GYRE_RDF_WRITABLE = 1u << GYRE_DIR_WRITE, /* believed until a call says EAGAIN */
+    GYRE_RDF_ODD = 1u << 2,           /* hang-up, error or urgent data was seen: a short receive proves nothing */
+    GYRE_RDF_WATCHING_WRITE = 1u << 3, /* watch_write() was called */
+    GYRE_RDF_QUEUED = 1u << 4,        /* in the run queue of the read direction; shifted by 1: of the write direction */
+};
+
+struct gyre_ready {
+    struct gyre_fd *f; /* NULL: wake() was called */
+    uint8_t bits;      /* GYRE_RDF_READABLE, _WRITABLE, _ODD */
+};
+
+struct gyre_poller {
+    int fd;
+    int wake_fd;  /* epoll's eventfd; -1 where the poller wakes itself */
+    bool precise; /* takes nanoseconds; else time-outs are rounded up to milliseconds */
+};
+
+struct gyre_poller_ops {
+    int (*open)(struct gyre_poller *p); /* on failure -errno; close() is called even so */
+    void (*close)(struct gyre_poller *p);
+    /* Watch for reading, for the life of the descriptor. What is ready already is reported by the next wait(). */
+    int (*add)(struct gyre_poller *p, struct gyre_fd *f);
+    /* From now on watch for writing too. If that is possible already, the next wait() says so. */
+    int (*watch_write)(struct gyre_poller *p, struct gyre_fd *f);
+    /* Stop watching; wait() never names `f` again. The descriptor is closed next. */
+    void (*remove)(struct gyre_poller *p, struct gyre_fd *f);
+    /* At most `timeout_ns`, 0 to look, -1 for ever; never early. Returns how many answers, or -errno. */
+    int (*wait)(struct gyre_poller *p, struct gyre_ready *out, unsigned cap, int64_t timeout_ns);
+    void (*wake)(struct gyre_poller *p); /* any thread, any signal handler */
+    const char *(*features)(const struct gyre_poller *p);
+};
+
+/* ---- readiness.c: the functions of a backend table, see core/backend.h. ---- */
+
+int gyre__rd_create(struct gyre_backend **out, const struct gyre_backend_config *cfg,
+                    const struct gyre_backend_ops *ops, const struct gyre_poller_ops *poller, char *why,
+                    size_t why_size);
+void gyre__rd_destroy(struct gyre_backend *be);
+int gyre__rd_attach(struct gyre_backend *be, struct gyre_fd *f);
+void gyre__rd_close(struct gyre_backend *be, struct gyre_fd *f);
+void gyre__rd_submit(struct gyre_backend *be, struct gyre_op *op);
+void gyre__rd_cancel(struct gyre_backend *be, struct gyre_op *op);
+int gyre__rd_wait(struct gyre_backend *be, struct gyre_event *out, unsigned cap, int64_t timeout_ns);
+void gyre__rd_wake(struct gyre_backend *be);
+int gyre__rd_pollable(struct gyre_backend *be);
+int gyre__rd_pool_add(struct gyre_backend *be, struct gyre_bufpool *pool);
+void gyre__rd_pool_remove(struct gyre_backend *be, struct gyre_bufpool *pool);
+void gyre__rd_features(struct gyre_backend *be, char *out, size_t size);
+
+/* Everything but name and create. */
+#define GYRE_READINESS_BACKEND                                                                                         \
+    .sock = &gyre__sock_system, .destroy = gyre__rd_destroy, .attach = gyre__rd_attach, .close = gyre__rd_close,       \
+    .submit = gyre__rd_submit, .cancel = gyre__rd_cancel, .wait = gyre__rd_wait, .wake = gyre__rd_wake,                \
+    .pollable = gyre__rd_pollable, .pool_add = gyre__rd_pool_add, .pool_remove = gyre__rd_pool_remove,                 \
+    .features = gyre__rd_features
+
+/* ---- perform.c: the system calls. ---- */
+
+enum gyre_performed {
+    GYRE_PERFORM_BLOCKED, /* it would block; nothing has changed, and there is no event */
+    GYRE_PERFORM_DONE,    /* `ev` is filled */
+    GYRE_PERFORM_DRAINED, /* the same, and the next call would block */
+};
+
+/* Make the system call for `op` once. `ev` has GYRE_EV_MORE if `op` stays armed. */
+enum gyre_performed gyre__perform(struct gyre_op *op, struct gyre_event *ev, struct gyre_loop_stats *stats);
+
+/* Make a descriptor fit for gyre__perform(): it must not block, nor raise SIGPIPE. Returns 0 or -errno. */
+int gyre__perform_prepare(const struct gyre_fd *f);
+
+#endif

@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: MIT
+ * Completions made from readiness.
+ *
+ * Each descriptor is watched once, edge-triggered, and has a queue of waiting ops per direction. A direction is
+ * believed ready until a system call says EAGAIN; the next edge brings the belief back. A descriptor with a waiting op
+ * in a direction believed ready stands in that direction's run queue. Belief costs at most one wasted call per edge and
+ * saves an epoll_ctl() for every op.
+ *
+ * submit() only queues. A turn, one wait(), is this: first what was cancelled, then the sends and connects, then
+ * receives and accepts until about TURN_BYTES have come in. Only if all that gave no event is the poller asked, and
+ * what it says is run in the same way. So what is received is answered while its bytes are in the nearest cache, and a
+ * batch of requests costs one call of the poller.
+ *
+ * What can go wrong. A peer that never stops sending would keep the run queue from emptying and the poller from being
+ * asked: each descriptor's turn is FD_TURN events, then it goes to the back, and the poller is asked at least every
+ * POLL_EVERY turns. Sends could fill every turn: receives that had no room go first in the next one. An op may be
+ * cancelled when its last event is on its way already: then it is in no queue, and cancel() leaves it alone. A
+ * descriptor may be closed with answers outstanding: there are none, for all the poller's answers of a turn become bits
+ * before wait() returns, no callback runs in between, and close() takes the descriptor out of poller and queues. */
+#include "poller.h"
+
+#include "core/check.h"
+#include "core/log.h"
+#include "core/mem.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <unistd.h>
+
+enum {
+    POLL_BATCH = 128,       /* answers taken from the poller at once */
+    POLL_EVERY = 16,        /* turns without asking the poller, at most */
+    FD_TURN = 16,           /* events of one direction of one descriptor per turn */
+    TURN_BYTES = 32 * 1024, /* received bytes after which a turn ends: what the first-level cache holds */
+};
+
+struct run_queue {
+    struct gyre_fd *head, *tail;
+};
+
+struct gyre_rd {
+    struct gyre_backend base;
+    const struct gyre_mem *mem;
+    const struct gyre_poller_ops *poller;
+    struct gyre_poller p;
+    struct run_queue run[2];   /* descriptors with a waiting op in a direction believed ready */
+    struct gyre_op *cancelled; /* circular list of ops whose -ECANCELED is due; the last one */
+    unsigned unpolled;         /* turns since the poller was asked */
+    bool reads_due;            /* sends took up all of the turn before */
+    atomic_bool woken;         /* wake() was called, and its answer has not been taken */
+};
+
+/* Where the events of a turn go, and how far it has come. */
+struct turn {
+    struct gyre_event *out;
+    unsigned n, cap;
+    uint32_t bytes; /* received */
+};
+
+static struct gyre_rd *rd_of(struct gyre_backend *be)
+{
+    return GYRE_CONTAINER(be, struct gyre_rd, base);
+}
+
+static unsigned op_dir(const struct gyre_op *op)
+{
+    switch ((enum gyre_op_kind)op->kind) {
+    case GYRE_OP_CONNECT:
+    case GYRE_OP_SEND:
+    case GYRE_OP_SENDMSG:
+        return GYRE_DIR_WRITE;
+    case GYRE_OP_ACCEPT:
+    case GYRE_OP_RECV:
+        break;
+    }
+    return GYRE_DIR_READ;
+}
+
+/* ---- Queues of ops: circular, held by the last one. ---- */
+
+static void push(struct gyre_op **tail, struct gyre_op *op)
+{
+    op->next = op;
+    if (*tail != NULL) {
+        op->next = (*tail)->next;
+        (*tail)->next = op;
+    }
+    *tail = op;
+}
+
+/* Returns whether `op` was there. The queues are one or two ops long: core keeps one op per direction. */
+static bool unlink_op(struct gyre_op **tail, struct gyre_op *op)
+{
+    struct gyre_op *prev = *tail;
+    if (prev == NULL)
+        return false;
+    while (prev->next != op) {
+        prev = prev->next;
+        if (prev == *tail)
+            return false;
+    }
+    prev->next = op->next;
+    if (*tail == op)
+        *tail = prev == op ? NULL : prev;
+    return true;
+}
+
+/* ---- Run queues. ---- */
+
+static unsigned queued_bit(unsigned dir)
+{
+    return (unsigned)GYRE_RDF_QUEUED << dir;
+}
+
+static bool can_run(const struct gyre_fd *f, unsigned dir)
+{
+    return f->be.rd.tail[dir] != NULL && (f->be_flags & (1u << dir));
+}
+
+static void run_later(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir)
+{
+    struct run_queue *q = &rd->run[dir];
+    if (!can_run(f, dir) || (f->be_flags & queued_bit(dir)))
+        return;
+    f->be_flags |= (uint8_t)queued_bit(dir);
+    f->be.rd.run_next[dir] = NULL;
+    if (q->head == NULL)
+        q->head = f;
+    else
+        q->tail->be.rd.run_next[dir] = f;
+    q->tail = f;
+}
+
+static struct gyre_fd *run_pop(struct run_queue *q, unsigned dir)
+{
+    struct gyre_fd *f = q->head;
+    q->head = f->be.rd.run_next[dir];
+    f->be_flags &= (uint8_t)~queued_bit(dir);
+    return f;
+}
+
+/* Only for a descriptor that is closed while in the queue, which takes a cancel just before. */
+static void run_remove(struct run_queue *q, struct gyre_fd *f, unsigned dir)
+{
+    struct gyre_fd **at = &q->head, *prev = NULL;
+    if (!(f->be_flags & queued_bit(dir)))
+        return;
+    while (*at != f) {
+        GYRE_CHECK(*at != NULL);
+        prev = *at;
+        at = &prev->be.rd.run_next[dir];
+    }
+    *at = f->be.rd.run_next[dir];
+    if (q->tail == f)
+        q->tail = prev;
+    f->be_flags &= (uint8_t)~queued_bit(dir);
+}
+
+/* ---- Serving descriptors. ---- */
+
+/* A call would have blocked. Writing is watched from the first time that this happens, or else each read of a peer on
+ * a unix socket would be an edge. Returns whether an event says that watching is impossible. */
+static bool blocked(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir, struct gyre_event *ev)
+{
+    f->be_flags &= (uint8_t)~(1u << dir);
+    if (dir == GYRE_DIR_READ || (f->be_flags & GYRE_RDF_WATCHING_WRITE))
+        return false;
+    int err = rd->poller->watch_write(&rd->p, f);
+    if (err == 0) {
+        f->be_flags |= GYRE_RDF_WATCHING_WRITE;
+        return false;
+    }
+    /* UNTESTED: the kernel has no memory for a second watch. The belief comes back, or no later op would be tried. */
+    f->be_flags |= GYRE_RDF_WRITABLE;
+    ev->res = err;
+    return true;
+}
+
+static bool turn_over(const struct turn *t)
+{
+    return t->n == t->cap || t->bytes >= TURN_BYTES;
+}
+
+static void serve(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir, struct turn *t)
+{
+    for (unsigned left = FD_TURN; left > 0 && can_run(f, dir) && !turn_over(t); left--) {
+        struct gyre_op *op = f->be.rd.tail[dir]->next;
+        struct gyre_event *ev = &t->out[t->n];
+        enum gyre_performed performed = gyre__perform(op, ev, &rd->base.stats);
+        if (performed == GYRE_PERFORM_BLOCKED && !blocked(rd, f, dir, ev))
+            return;
+        if (performed == GYRE_PERFORM_DRAINED)
+            f->be_flags &= (uint8_t)~(1u << dir);
+        if (!(ev->flags & GYRE_EV_MORE))
+            (void)unlink_op(&f->be.rd.tail[dir], op);
+        if (op->kind == GYRE_OP_RECV && ev->res > 0)
+            t->bytes += (uint32_t)ev->res;
+        t->n++;
+    }
+}
+
+/* Each descriptor in the queue has at most one go; those not done go to the back. */
+static void run(struct gyre_rd *rd, unsigned dir, struct turn *t)
+{
+    struct run_queue *q = &rd->run[dir];
+    struct gyre_fd *f = NULL, *last = q->tail;
+    while (q->head != NULL && f != last && !turn_over(t)) {
+        f = run_pop(q, dir);
+        serve(rd, f, dir, t);
+        run_later(rd, f, dir);
+    }
+}
+
+static void run_both(struct gyre_rd *rd, struct turn *t)
+{
+    if (rd->reads_due)
+        run(rd, GYRE_DIR_READ, t);
+    run(rd, GYRE_DIR_WRITE, t);
+    if (!rd->reads_due)
+        run(rd, GYRE_DIR_READ, t);
+    rd->reads_due = !rd->reads_due && t->bytes == 0 && t->n == t->cap;
+}
+
+static void take_cancelled(struct gyre_rd *rd, struct turn *t)
+{
+    while (rd->cancelled != NULL && t->n < t->cap) {
+        struct gyre_op *op = rd->cancelled->next;
+        (void)unlink_op(&rd->cancelled, op);
+        t->out[t->n++] = (struct gyre_event){.op = op, .res = -ECANCELED};
+    }
+}
+
+/* Ask the poller, and turn its answers into bits and places in the run queues. Returns 0 or -errno. */
+static int poll_fds(struct gyre_rd *rd, int64_t timeout_ns)
+{
+    struct gyre_ready ready[POLL_BATCH];
+    rd->unpolled = 0;
+    rd->base.stats.enters++;
+    int got = rd->poller->wait(&rd->p, ready, POLL_BATCH, timeout_ns);
+    for (int i = 0; i < got; i++) {
+        struct gyre_fd *f = ready[i].f;
+        if (f == NULL) {
+            rd->base.stats.wakes++;
+            /* Not a plain store: who finds it set after this must find what was posted before it was set. */
+            (void)atomic_exchange(&rd->woken, false);
+            continue;
+        }
+        f->be_flags |= ready[i].bits;
+        run_later(rd, f, GYRE_DIR_READ);
+        run_later(rd, f, GYRE_DIR_WRITE);
+    }
+    return got >= 0 || got == -EINTR ? 0 : got;
+}
+
+int gyre__rd_wait(struct gyre_backend *be, struct gyre_event *out, unsigned cap, int64_t timeout_ns)
+{
+    struct gyre_rd *rd = rd_of(be);
+    struct turn t = {.out = out, .cap = cap};
+    GYRE_ASSERT(cap > 0);
+    take_cancelled(rd, &t);
+    run_both(rd, &t);
+    bool idle = t.n == 0 && rd->run[GYRE_DIR_READ].head == NULL && rd->run[GYRE_DIR_WRITE].head == NULL;
+    if (!idle && ++rd->unpolled < POLL_EVERY)
+        return (int)t.n;
+    int err = poll_fds(rd, idle ? timeout_ns : 0);
+    if (err != 0 && t.n == 0)
+        return err;
+    if (idle)
+        run_both(rd, &t);
+    return (int)t.n;
+}
+
+/* ---- The rest of the table. ---- */
+
+void gyre__rd_submit(struct gyre_backend *be, struct gyre_op *op)
+{
+    unsigned dir = op_dir(op);
+    GYRE_ASSERT(op->state == GYRE_OPS_INFLIGHT && op->f->fd >= 0);
+    if (op->kind == GYRE_OP_CONNECT)
+        op->u.connect.started = false;
+    push(&op->f->be.rd.tail[dir], op);
+    run_later(rd_of(be), op->f, dir);
+}
+
+void gyre__rd_cancel(struct gyre_backend *be, struct gyre_op *op)
+{
+    struct gyre_rd *rd = rd_of(be);
+    if (unlink_op(&op->f->be.rd.tail[op_dir(op)], op))
+        push(&rd->cancelled, op);
+}
+
+int gyre__rd_attach(struct gyre_backend *be, struct gyre_fd *f)
+{
+    struct gyre_rd *rd = rd_of(be);
+    int err = gyre__perform_prepare(f);
+    if (err != 0)
+        return err;
+    f->be.rd.tail[GYRE_DIR_READ] = NULL;
+    f->be.rd.tail[GYRE_DIR_WRITE] = NULL;
+    /* Not readable until the poller says so, which it does at once if it is: the first receive of a connection would
+     * nearly always be in vain. */
+    f->be_flags = GYRE_RDF_WRITABLE;
+    return rd->poller->add(&rd->p, f);
+}
+
+void gyre__rd_close(struct gyre_backend *be, struct gyre_fd *f)
+{
+    struct gyre_rd *rd = rd_of(be);
+    for (unsigned dir = GYRE_DIR_READ; dir <= GYRE_DIR_WRITE; dir++) {
+        GYRE_CHECK(f->be.rd.tail[dir] == NULL);
+        run_remove(&rd->run[dir], f, dir);
+    }
+    rd->poller->remove(&rd->p, f);
+    (void)close(f->fd);
+    f->fd = -1;
+}
+
+/* Callers that find the flag set leave it at that: the answer of the one who set it is still to be taken, after which
+ * core looks at all that was posted. */
+void gyre__rd_wake(struct gyre_backend *be)
+{
+    struct gyre_rd *rd = rd_of(be);
+    if (!atomic_exchange(&rd->woken, true))
+        rd->poller->wake(&rd->p);
+}
+
+int gyre__rd_pollable(struct gyre_backend *be)
+{
+    return rd_of(be)->p.fd;
+}
+
+/* Nothing is posted ahead, so a pool needs no preparing: ops bring theirs along. */
+int gyre__rd_pool_add(struct gyre_backend *be, struct gyre_bufpool *pool)
+{
+    (void)be;
+    (void)pool;
+    return 0;
+}
+
+void gyre__rd_pool_remove(struct gyre_backend *be, struct gyre_bufpool *pool)
+{
+    (void)be;
+    (void)pool;
+}
+
+void gyre__rd_features(struct gyre_backend *be, char *out, size_t size)
+{
+    struct gyre_rd *rd = rd_of(be);
+    (void)snprintf(out, size, "%s", rd->poller->features(&rd->p));
+}
+
+/* ---- Making and ending. ---- */
+
+/* A wake must arrive, or posting would be lost on this system. */
+static int prove(struct gyre_rd *rd)
+{
+    struct gyre_ready ready[1];
+    rd->poller->wake(&rd->p);
+    int got = rd->poller->wait(&rd->p, ready, 1, 0);
+    if (got < 0)
+        return got;
+    return got == 1 && ready[0].f == NULL ? 0 : -EIO;
+}
+
+static const char *reason(int err)
+{
+    switch (err) {
+    case -EMFILE:
+        return "this process may open no more descriptors; raise its limit (ulimit -n)";
+    case -ENFILE:
+        return "the system may open no more files; raise its limit";
+    case -ENOMEM:
+        return "out of memory";
+    case -ENOSYS:
+        return "this kernel does not have it";
+    case -EPERM:
+    case -EACCES:
+        return "the system forbids it to this process (a seccomp filter, a jail); allow it there";
+    case -EIO:
+        return "it opened, but a wake-up sent through it did not arrive; it is not complete on this system";
+    default:
+        return "it does not open";
+    }
+}
+
+static int fail(struct gyre_rd *rd, const char *name, int err, char *why, size_t why_size)
+{
+    (void)snprintf(why, why_size, "%s: %s (errno %d)", name, reason(err), -err);
+    if (rd != NULL) {
+        rd->poller->close(&rd->p);
+        gyre__free(rd->mem, rd);
+    }
+    return err;
+}
+
+int gyre__rd_create(struct gyre_backend **out, const struct gyre_backend_config *cfg,
+                    const struct gyre_backend_ops *ops, const struct gyre_poller_ops *poller, char *why,
+                    size_t why_size)
+{
+    struct gyre_rd *rd = gyre__alloc(cfg->mem, sizeof *rd);
+    if (rd == NULL)
+        return fail(NULL, ops->name, -ENOMEM, why, why_size);
+    rd->base.ops = ops;
+    rd->mem = cfg->mem;
+    rd->poller = poller;
+    rd->p = (struct gyre_poller){.fd = -1, .wake_fd = -1};
+    atomic_init(&rd->woken, false);
+    int err = poller->open(&rd->p);
+    if (err == 0)
+        err = prove(rd);
+    if (err != 0)
+        return fail(rd, ops->name, err, why, why_size);
+    *out = &rd->base;
+    return 0;
+}
+
+void gyre__rd_destroy(struct gyre_backend *be)
+{
+    struct gyre_rd *rd = rd_of(be);
+    GYRE_ASSERT(rd->cancelled == NULL);
+    rd->poller->close(&rd->p);
+    gyre__free(rd->mem, rd);
+}
