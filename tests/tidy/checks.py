@@ -196,7 +196,8 @@ def check_documented(tree):
     for path, line, name in source.api_functions(tree):
         lines = tree[path].splitlines()
         first, above = paragraph_above(lines, line - 1)
-        in_comment = first.lstrip().startswith(("/*", "*", "typedef"))
+        before = lines[line - 2] if line > 1 else ""
+        in_comment = first.lstrip().startswith(("/*", "*", "typedef")) or before.lstrip().startswith(("/*", "*"))
         under_heading = above is not None and above.startswith("/* ----")
         if not in_comment and not under_heading and "/*" not in lines[line - 1]:
             found.append(f"{path}:{line}: {name} has no comment; say what it does, what it returns, which thread")

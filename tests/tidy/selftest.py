@@ -82,8 +82,11 @@ CASES = [
     ("opening", "an empty file", {"bench/a.c": ""}, "SPDX"),
     ("opening", "what is asked", {"src/core/a.c": c_file("int x;")}, None),
     ("documented", "no comment", {"include/gyre/a.h": "int x;\n\nGYRE_API int gyre_a(void);\n"}, "gyre_a has no comment"),
+    ("documented", "a neighbour's comment", {
+        "include/gyre/a.h": "GYRE_API int gyre_a(void); /* this */\nGYRE_API int gyre_b(void);\n"}, "gyre_b has no"),
     ("documented", "comments of each kind", {
         "include/gyre/a.h": "/* Does it.\n * Returns 0. */\nGYRE_API int\ngyre_a(int x);\nGYRE_API int gyre_b(void);\n\n"
+                            "struct x;\n/* Own. */\nGYRE_API int gyre_e(void);\n\n"
                             "GYRE_API int gyre_c(void); /* short */\n\n/* ---- Group ---- */\n\n"
                             "GYRE_API struct gyre_d gyre_d(void);\n"}, None),
     ("rooms", "a room without a page", {"src/core/a.c": ""}, "src/core: no README.md"),
