@@ -97,6 +97,7 @@ GYRE_API void gyre_engine_stop(struct gyre_engine *engine);
  * `timeout_ns` stop. Async-signal-safe. Thread: any. */
 GYRE_API void gyre_engine_drain(struct gyre_engine *engine, int64_t timeout_ns);
 
+/* Its loops, borrowed, and what its options gave as `user`. Thread: any. */
 GYRE_API uint32_t gyre_engine_loop_count(const struct gyre_engine *engine);
 GYRE_API struct gyre_loop *gyre_engine_loop(const struct gyre_engine *engine, uint32_t index); /* NULL: out of range */
 GYRE_API void *gyre_engine_user(const struct gyre_engine *engine);

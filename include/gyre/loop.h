@@ -73,6 +73,7 @@ GYRE_API uint64_t gyre_loop_now_ns(const struct gyre_loop *loop);
 /* How many connections are open on the loop, those closing included. Thread: any (a moment's value). */
 GYRE_API uint32_t gyre_loop_conn_count(const struct gyre_loop *loop);
 
+/* What the options gave as `user`. Thread: any. */
 GYRE_API void *gyre_loop_user(const struct gyre_loop *loop);
 
 /* Whether the caller is on the loop's thread, inside its run. Thread: any. */

@@ -31,6 +31,7 @@ GYRE_API int gyre_timer_start(struct gyre_timer *timer, int64_t delay_ns, int64_
 /* After it returns the timer does not fire until started again. Thread: the loop's. */
 GYRE_API void gyre_timer_stop(struct gyre_timer *timer);
 
+/* Whether it was started and has yet to fire. Thread: the loop's. */
 GYRE_API bool gyre_timer_is_active(const struct gyre_timer *timer);
 
 #ifdef __cplusplus
