@@ -41,7 +41,9 @@ os_ids() {
 other_command() {
     case "$(uname -s) $(os_ids)" in
     Darwin*) echo "brew install cmake pkgconf criterion python3" ;;
-    *fedora* | *rhel*) echo "sudo dnf install gcc gcc-c++ make cmake pkgconf-pkg-config liburing-devel criterion-devel python3" ;;
+    *fedora* | *rhel*)
+        echo "sudo dnf install gcc gcc-c++ make cmake pkgconf-pkg-config liburing-devel criterion-devel python3"
+        ;;
     *arch*) echo "sudo pacman -S --needed gcc make cmake pkgconf liburing criterion python" ;;
     *suse*) echo "sudo zypper install gcc gcc-c++ make cmake pkgconf liburing-devel criterion-devel python3" ;;
     *) return 1 ;;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * A program of somebody else's: it knows the installed headers and nothing of the tree. On one loop it listens, connects
- * to itself, sends a line and waits for the echo.
+ * A program of somebody else's: it knows the installed headers and nothing of the tree. On one loop it listens,
+ * connects to itself, sends a line and waits for the echo.
  *
  * Prints "echoed N bytes over BACKEND" and exits with 0. Whatever goes wrong is said on standard error, exit 1; a
  * connection that stays silent ends by its idle time. */

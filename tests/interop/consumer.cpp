@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The same from C++17, with an engine of two loops instead of a loop alone: the first loop connects to the listener once
- * all of them serve, and the echo drains the engine.
+ * The same from C++17, with an engine of two loops instead of a loop alone: the first loop connects to the listener
+ * once all of them serve, and the echo drains the engine.
  *
  * Prints "echoed N bytes over BACKEND" and exits with 0. Whatever goes wrong is said on standard error, exit 1. */
 #include <gyre.h>

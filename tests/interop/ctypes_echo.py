@@ -68,7 +68,8 @@ def echo(lib, loop):
     client = Handlers(on_open=CONN_FN(lambda conn: lib.gyre_conn_write(conn, LINE, len(LINE)) and None),
                       on_data=CONN_FN(take), on_close=CLOSE_FN(lambda conn, err: lib.gyre_loop_stop(loop)))
     listener = c_void_p()
-    check(lib, lib.gyre_loop_listen_sized(byref(listener), loop, b"tcp://127.0.0.1:0", byref(server), None, 0), "listen")
+    err = lib.gyre_loop_listen_sized(byref(listener), loop, b"tcp://127.0.0.1:0", byref(server), None, 0)
+    check(lib, err, "listen")
     address = lib.gyre_listener_address(listener)
     check(lib, lib.gyre_connect_sized(None, loop, address, byref(client), None, 0), "connect")
     check(lib, lib.gyre_loop_run(loop), "run")
