@@ -8,6 +8,7 @@ import io
 
 import checks
 import compiled
+import driver_test
 
 OPENING = "/* SPDX-License-Identifier: MIT\n * What this file is, in a sentence. */\n"
 RATCHET = "tests/tidy/ratchet.txt"
@@ -136,7 +137,7 @@ def run_headers(cc, cxx):
     yield verdict("headers: none at all", compiled.check_headers({}, []), "no header")
 
 
-def run(cc, cxx):
+def run(cc, cxx, root):
     results = []
     for check, name, tree, expected in CASES:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -146,6 +147,7 @@ def run(cc, cxx):
         results.append(verdict(f"symbols: {name}", compiled.compare_symbols(*given), expected))
     results.append(verdict("symbols: reading nm", sorted(compiled.defined(NM) ^ {"gyre_a"}), None))
     results += run_headers(cc, cxx)
+    results += driver_test.run(root, verdict)
     untried = set(checks.CHECKS) - {check for check, _, _, expected in CASES if expected}
     results.append(verdict("a check that no case makes fail", sorted(untried), None))
     print(f"self-test: {sum(results)} cases as they should be, {len(results) - sum(results)} not")

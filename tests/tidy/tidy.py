@@ -5,7 +5,7 @@
     tidy.py CHECK --root DIRECTORY          findings on standard output; exits with 1 if there are any
     tidy.py headers --cc CC --cxx CXX …
     tidy.py symbols --shared libgyre.so --archive libgyre.a --uring ON …
-    tidy.py self-test --cc CC --cxx CXX
+    tidy.py self-test --cc CC --cxx CXX …
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main():
     parser.add_argument("--uring", choices=["ON", "OFF"], default="ON")
     args = parser.parse_args()
     if args.check == "self-test":
-        return selftest.run(args.cc, args.cxx)
+        return selftest.run(args.cc, args.cxx, args.root)
     found = findings(args)
     for line in found:
         print(line)

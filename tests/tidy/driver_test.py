@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""scripts/test.py counts right: what it makes of the reports of ctest and Criterion, the bad ones above all."""
+
+import importlib.util
+import tempfile
+import xml.etree.ElementTree as xml
+from pathlib import Path
+
+CASE = '<testcase name="a" status="{}"/>'
+GOOD, BAD = '<testcase name="x" status="run"/>', '<testcase name="x" status="fail"><failure message="1"/></testcase>'
+SKIPPED = '<testcase name="x" status="notrun"><skipped message="SKIP_RETURN_CODE=77"/></testcase>'
+NOT_FOUND = '<testcase name="x" status="notrun"><skipped message="Unable to find executable"/></testcase>'
+
+# name, the line of ctest's report, the statuses in Criterion's report (None: there is none; "": it is cut short), and
+# how many passed, failed and skipped
+CASES = [
+    ("a plain program", GOOD, None, (1, 0, 0)),
+    ("a plain program that fails", BAD, None, (0, 1, 0)),
+    ("a plain program that skips", SKIPPED, None, (0, 0, 1)),
+    ("a program that is not there", NOT_FOUND, None, (0, 1, 0)),
+    ("a suite", GOOD, ["PASSED", "PASSED", "SKIPPED"], (2, 0, 1)),
+    ("a suite with a failure and a crash", BAD, ["PASSED", "FAILED", "ERRORED"], (1, 2, 0)),
+    ("a suite that leaks at exit", BAD, ["PASSED", "PASSED"], (2, 1, 0)),
+    ("a suite that crashes before its report", BAD, None, (0, 1, 0)),
+    ("a suite whose report is cut short", GOOD, "", (0, 1, 0)),
+    ("a suite that dies while it reports", BAD, "", (0, 1, 0)),
+    ("a status nobody knows", GOOD, ["PASSED", "PUZZLED"], (1, 1, 0)),
+]
+
+
+def load(root):
+    spec = importlib.util.spec_from_file_location("test_driver", Path(root, "scripts/test.py"))
+    driver = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(driver)
+    return driver
+
+
+def count(driver, line, statuses):
+    with tempfile.TemporaryDirectory() as folder:
+        if statuses is not None:
+            body = "".join(CASE.format(status) for status in statuses)
+            end = f'<testsuite name="s">{body}</testsuite></testsuites>' if statuses else ""
+            Path(folder, "x.xml").write_text(f"<testsuites>{end}", encoding="utf-8")
+        tally = driver.Tally()
+        driver.ctest_case(xml.fromstring(line), Path(folder), driver.STAGES[0], tally)
+        return tally.passed, tally.failed, len(tally.skipped)
+
+
+def run(root, verdict):
+    """A verdict for each case."""
+    driver = load(root)
+    for name, line, statuses, expected in CASES:
+        got = count(driver, line, statuses)
+        yield verdict(f"scripts/test.py: {name}: {expected} expected, {got} counted", [] if got == expected else [got],
+                      None)
