@@ -2,8 +2,8 @@
  * Which backends exist here, and choosing one.
  *
  * The normal course: with auto the compiled-in order is tried, best first; the first that opens is taken, and for each
- * one before it the report says why not. GYRE_BACKEND in the environment stands in for auto. A backend asked for by name
- * is the only one tried: with "epoll" no io_uring system call is made at all. */
+ * one before it the report says why not. GYRE_BACKEND in the environment stands in for auto. A backend asked for by
+ * name is the only one tried: with "epoll" no io_uring system call is made at all. */
 #include "backend.h"
 #include "log.h"
 
@@ -36,6 +36,13 @@ static const struct gyre_backend_ops *const compiled_in[] = {
 #endif
     NULL,
 };
+
+/* What auto says of io_uring in a build without it. */
+#ifdef GYRE_HAVE_URING
+static const char *const left_out = NULL;
+#else
+static const char *const left_out = "no io_uring: not compiled into this library";
+#endif
 
 static const char *const known[] = {"io_uring", "epoll", "kqueue"};
 
@@ -86,7 +93,7 @@ static int open_one(struct gyre_backend **out, const struct gyre_backend_ops *op
         return 0;
     }
     char text[sizeof report->reason + 32];
-    (void)snprintf(text, sizeof text, "no %s: %s", ops->name, why[0] != '\0' ? why : strerror(-err));
+    (void)snprintf(text, sizeof text, "no %s: %s", ops->name, why[0] != '\0' ? why : gyre_err_text(err));
     explain(report, text);
     return err;
 }
@@ -118,9 +125,8 @@ static int open_best(struct gyre_backend **out, const struct gyre_backend_config
                      struct gyre_backend_report *report)
 {
     int err = GYRE_ENOBACKEND;
-#ifndef GYRE_HAVE_URING
-    explain(report, "no io_uring: not compiled into this library");
-#endif
+    if (left_out != NULL)
+        explain(report, left_out);
     for (size_t i = 0; compiled_in[i] != NULL; i++) {
         err = open_one(out, compiled_in[i], cfg, report);
         if (err == 0) {
