@@ -101,6 +101,20 @@ def check_layers(tree):
     return found
 
 
+def check_conditions(tree):
+    """No #if inside a function of the library: two functions, or two files."""
+    found = []
+    for path, text in tree.items():
+        if not (source.is_c(path) and path.startswith("src/")):
+            continue
+        lines = source.blank_comments(text).splitlines()
+        for name, first, last in source.c_functions(text):
+            found += [f"{path}:{number}: a condition for the compiler inside {name}; write a function for each case"
+                      for number in range(first, last + 1)
+                      if name and re.match(r"[ \t]*#[ \t]*(?:el|if|endif)", lines[number - 1])]
+    return found
+
+
 def read_ratchet(text):
     """Lines of `path[:function] number`; # begins a comment."""
     entries = {}
@@ -263,6 +277,7 @@ def check_words(tree, root="/srv/no/such/tree"):
 
 CHECKS = {
     "layers": check_layers,
+    "conditions": check_conditions,
     "sizes": check_sizes,
     "banned": check_banned,
     "opening": check_opening,

@@ -44,6 +44,10 @@ CASES = [
         "src/uring/uring.c": '#include "core/backend.h"\n#include <liburing.h>\n/* #include "core/conn.h" */',
         "src/epoll_fallback/epoll.c": '#include "readiness/poller.h"\n#include <sys/epoll.h>',
         "tests/unit/x.c": '#include "core/conn.h"'}, None),
+    ("conditions", "#if in a function", {"src/core/a.c": "int f(void)\n{\n# ifdef X\n    g();\n# endif\n}\n"}, "inside f"),
+    ("conditions", "what is allowed", {
+        "src/core/a.c": "#if X\nint f(void)\n{\n    return g(/*\n#if */);\n}\n#else\nint f(void)\n{\n}\n#endif\n",
+        "tests/unit/a.c": "int f(void)\n{\n#if X\n#endif\n}\n"}, None),
     ("sizes", "a function of 71 lines", {"src/core/a.c": f"int f(void)\n{{\n{LONG_LINES}}}\n"}, "f: 71 lines"),
     ("sizes", "a long function in extern C", {"include/a.h": f'extern "C" {{\nint f(void)\n{{\n{LONG_LINES}}}\n}}\n'},
      "f: 71 lines"),
