@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: MIT
+ * What one request does when it is its turn: one event, or it waits on. */
+#include "sim_internal.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/uio.h>
+
+/* Whether its cancel has got through. */
+static bool is_cancelled(const struct sim_req *req)
+{
+    return req->cancelled && req->held == 0;
+}
+
+/* A cancel and the result race. In chaos either may win, when quiet the cancel does. */
+static bool cancel_wins(struct sim_backend *be, const struct sim_req *req)
+{
+    if (!is_cancelled(req))
+        return false;
+    return be->sim->opt.profile == GYRE_SIM_QUIET || gyre__sim_below(be->sim, 2) == 0;
+}
+
+static bool finish(struct gyre_event *ev, int32_t res)
+{
+    ev->res = res;
+    return true;
+}
+
+/* Whether a multi operation goes on after this event. */
+static bool goes_on(struct sim_backend *be, const struct gyre_op *op, bool one)
+{
+    struct gyre_sim *sim = be->sim;
+    if (!(op->flags & GYRE_OPF_MULTI) || one)
+        return false;
+    if (!gyre__sim_chance(sim, sim->opt.more_dropped_permille))
+        return true;
+    sim->counts.mores_dropped++;
+    return false;
+}
+
+/* ---- Accept ---- */
+
+/* The error drawn for this accept, or 0. */
+static int accept_fault(struct sim_sock *s)
+{
+    struct gyre_sim *sim = s->sim;
+    if (gyre__sim_chance(sim, sim->opt.accept_emfile_permille)) {
+        sim->counts.accepts_failed++;
+        return -EMFILE;
+    }
+    if (s->family == AF_UNIX || !gyre__sim_chance(sim, sim->opt.accept_aborted_permille))
+        return 0;
+    sim->counts.accepts_failed++;
+    struct sim_sock *lost = gyre__sim_accept(s);
+    gyre__sim_stream_leave(lost, true);
+    lost->state = SIM_FRESH;
+    gyre__sim_sock_destroy(lost);
+    return -ECONNABORTED;
+}
+
+static bool perform_accept(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
+{
+    struct sim_sock *s = req->sock;
+    if (s->state != SIM_LISTENING)
+        return finish(ev, -EINVAL);
+    if (s->queue_first == NULL || cancel_wins(be, req))
+        return is_cancelled(req) ? finish(ev, -ECANCELED) : false;
+    int fd = accept_fault(s);
+    if (fd == 0)
+        fd = gyre__sim_fd_install(s->queue_first);
+    if (fd < 0)
+        return finish(ev, fd);
+    (void)gyre__sim_accept(s);
+    if (goes_on(be, req->op, be->one_accept))
+        ev->flags |= GYRE_EV_MORE;
+    return finish(ev, fd);
+}
+
+/* ---- Connect ---- */
+
+static bool perform_connect(struct sim_req *req, struct gyre_event *ev)
+{
+    struct sim_sock *s = req->sock;
+    const struct gyre_op *op = req->op;
+    if (!req->started) {
+        if (is_cancelled(req))
+            return finish(ev, -ECANCELED);
+        int err = gyre__sim_connect(s, op->u.connect.addr, op->u.connect.len);
+        if (err != 0)
+            return finish(ev, err);
+    }
+    if (!s->connect_done)
+        return is_cancelled(req) ? finish(ev, -ECANCELED) : false;
+    s->connect_done = false;
+    return finish(ev, s->err_connect);
+}
+
+/* ---- Receive ---- */
+
+/* How many of the bytes that are there a receive gets. */
+static uint32_t recv_size(struct sim_backend *be, const struct sim_sock *s, uint32_t room)
+{
+    struct gyre_sim *sim = be->sim;
+    uint64_t here = gyre__sim_stream_inbound(s);
+    uint32_t len = here < room ? (uint32_t)here : room;
+    if (len < 2 || !gyre__sim_chance(sim, sim->opt.recv_short_permille))
+        return len;
+    sim->counts.recvs_short++;
+    return 1 + (uint32_t)gyre__sim_below(sim, len - 1);
+}
+
+static bool no_bufs(struct sim_backend *be, struct gyre_event *ev)
+{
+    be->sim->counts.enobufs++;
+    return finish(ev, -ENOBUFS);
+}
+
+static bool recv_into_pool(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
+{
+    struct gyre_sim *sim = be->sim;
+    struct gyre_bufpool *pool = req->op->u.recv.pool;
+    GYRE_CHECK(pool == be->pool);
+    if (gyre__sim_chance(sim, sim->opt.enobufs_permille))
+        return no_bufs(be, ev);
+    int buf = gyre__bufpool_take(pool);
+    if (buf == GYRE_BUF_NONE)
+        return no_bufs(be, ev);
+    be->bufs_taken++;
+    uint8_t *data = gyre__bufpool_data(pool, (uint16_t)buf);
+    uint32_t len = recv_size(be, req->sock, pool->size);
+    (void)gyre__sim_stream_take(req->sock, data, len);
+    if (len < pool->size)
+        data[len] = SIM_SCRIBBLE; /* whoever reads one byte too many reads that */
+    ev->buf = (uint16_t)buf;
+    ev->flags |= GYRE_EV_BUF;
+    if (goes_on(be, req->op, be->one_recv))
+        ev->flags |= GYRE_EV_MORE;
+    return finish(ev, (int32_t)len);
+}
+
+/* One buffer, so one event: a second would overwrite what the first is about. */
+static bool recv_into_own(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
+{
+    const struct gyre_op *op = req->op;
+    uint32_t len = recv_size(be, req->sock, op->u.recv.len < INT32_MAX ? op->u.recv.len : INT32_MAX);
+    (void)gyre__sim_stream_take(req->sock, op->u.recv.buf, len);
+    return finish(ev, (int32_t)len);
+}
+
+static bool perform_recv(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
+{
+    struct sim_sock *s = req->sock;
+    if (s->state == SIM_CONNECTED && gyre__sim_stream_inbound(s) > 0) {
+        if (cancel_wins(be, req))
+            return finish(ev, -ECANCELED);
+        return (req->op->flags & GYRE_OPF_POOL) ? recv_into_pool(be, req, ev) : recv_into_own(be, req, ev);
+    }
+    if (cancel_wins(be, req))
+        return finish(ev, -ECANCELED);
+    int end = gyre__sim_recv_end(s);
+    if (end != -EAGAIN)
+        return finish(ev, end);
+    return is_cancelled(req) ? finish(ev, -ECANCELED) : false;
+}
+
+/* ---- Send ---- */
+
+/* The pieces of a send; `one` holds the piece of a plain one. */
+static const struct iovec *pieces(const struct gyre_op *op, struct iovec *one, size_t *count)
+{
+    if (op->kind == GYRE_OP_SENDMSG) {
+        *count = op->u.msg.hdr->msg_iovlen;
+        return op->u.msg.hdr->msg_iov;
+    }
+    /* iovecs are not const, but nobody writes through this one. */
+    one->iov_base = (void *)(uintptr_t)op->u.send.buf;
+    one->iov_len = op->u.send.len;
+    *count = 1;
+    return one;
+}
+
+uint64_t gyre__sim_content(const struct gyre_op *op)
+{
+    struct iovec one;
+    size_t count;
+    uint64_t hash = 0;
+    if (op->kind != GYRE_OP_SEND && op->kind != GYRE_OP_SENDMSG)
+        return 0;
+    const struct iovec *iov = pieces(op, &one, &count);
+    for (size_t i = 0; i < count; i++)
+        hash = gyre__sim_hash(hash, iov[i].iov_base, iov[i].iov_len);
+    return hash;
+}
+
+static uint64_t total_size(const struct iovec *iov, size_t count)
+{
+    uint64_t total = 0;
+    for (size_t i = 0; i < count; i++)
+        total += iov[i].iov_len;
+    return total < INT32_MAX ? total : INT32_MAX;
+}
+
+/* Put `len` bytes into the stream, those after the first `skip`. */
+static void put(struct sim_sock *s, const struct iovec *iov, uint64_t skip, uint32_t len)
+{
+    for (; len > 0; iov++) {
+        if (skip >= iov->iov_len) {
+            skip -= iov->iov_len;
+            continue;
+        }
+        uint64_t here = iov->iov_len - skip;
+        uint32_t run = here < len ? (uint32_t)here : len;
+        gyre__sim_stream_put(s, (const uint8_t *)iov->iov_base + skip, run);
+        len -= run;
+        skip = 0;
+    }
+    gyre__sim_stream_flush(s);
+}
+
+/* How much a send takes now. */
+static uint32_t send_size(struct sim_backend *be, uint32_t room, uint64_t left)
+{
+    struct gyre_sim *sim = be->sim;
+    uint32_t len = left < room ? (uint32_t)left : room;
+    if (len < 2 || !gyre__sim_chance(sim, sim->opt.send_short_permille))
+        return len;
+    sim->counts.sends_short++;
+    return 1 + (uint32_t)gyre__sim_below(sim, len - 1);
+}
+
+static bool perform_send(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
+{
+    struct sim_sock *s = req->sock;
+    struct iovec one;
+    size_t count;
+    const struct iovec *iov = pieces(req->op, &one, &count);
+    uint64_t total = total_size(iov, count);
+    if (cancel_wins(be, req))
+        return finish(ev, req->moved > 0 ? (int32_t)req->moved : -ECANCELED);
+    /* With bytes moved the error is for the next send. */
+    if (req->moved > 0 && (s->shut || s->dead))
+        return finish(ev, (int32_t)req->moved);
+    int err = gyre__sim_send_err(s);
+    if (err != 0 || total == 0)
+        return finish(ev, err);
+    uint32_t room = gyre__sim_stream_room(s);
+    uint64_t left = total - req->moved;
+    /* Not for every few bytes of room. */
+    if (room < left && room < s->stream->pipe[s->side].send_max / 4 + 1) {
+        if (!is_cancelled(req))
+            return false;
+        return finish(ev, req->moved > 0 ? (int32_t)req->moved : -ECANCELED);
+    }
+    uint32_t len = send_size(be, room, left);
+    put(s, iov, req->moved, len);
+    req->moved += len;
+    /* A send that took a part may end, or go on until a cancel or an error tells how far it got. */
+    if (len < left && be->sim->opt.profile == GYRE_SIM_CHAOS && gyre__sim_below(be->sim, 2) == 0) {
+        req->again = true;
+        return false;
+    }
+    return finish(ev, (int32_t)req->moved);
+}
+
+bool gyre__sim_perform(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
+{
+    switch ((enum gyre_op_kind)req->op->kind) {
+    case GYRE_OP_ACCEPT:
+        return perform_accept(be, req, ev);
+    case GYRE_OP_CONNECT:
+        return perform_connect(req, ev);
+    case GYRE_OP_RECV:
+        return perform_recv(be, req, ev);
+    case GYRE_OP_SEND:
+    case GYRE_OP_SENDMSG:
+        return perform_send(be, req, ev);
+    }
+    return finish(ev, -EOPNOTSUPP);
+}

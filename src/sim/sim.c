@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: MIT
+ * A simulation as a whole: its options, its clock, its dice, its trace. */
+#include "sim_internal.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+
+enum { BUF_BYTES_MAX = 16 << 20, PORT_FIRST = 32768 };
+
+#define START_NS UINT64_C(1000000000)
+#define DELAY_NS_DEFAULT UINT64_C(2000000)
+#define DELAY_NS_MAX UINT64_C(3600000000000)
+#define RESENT_NS UINT64_C(200000000)
+
+/* ---- Chance ---- */
+
+/* A linear congruential generator, its state mixed so that all bits of the result are good. */
+uint64_t gyre__sim_random(struct gyre_sim *sim)
+{
+    sim->chance = sim->chance * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    uint64_t x = sim->chance;
+    x ^= x >> 32;
+    x *= UINT64_C(0x9fb21c651e98df25);
+    x ^= x >> 29;
+    return x;
+}
+
+uint64_t gyre__sim_below(struct gyre_sim *sim, uint64_t bound)
+{
+    GYRE_ASSERT(bound > 0);
+    return gyre__sim_random(sim) % bound;
+}
+
+bool gyre__sim_chance(struct gyre_sim *sim, uint16_t permille)
+{
+    return permille > 0 && gyre__sim_below(sim, 1000) < permille;
+}
+
+uint64_t gyre__sim_delay_ns(struct gyre_sim *sim)
+{
+    uint64_t span_ns = sim->opt.delay_max_ns - sim->opt.delay_min_ns;
+    uint64_t delay_ns = sim->opt.delay_min_ns + (span_ns > 0 ? gyre__sim_below(sim, span_ns + 1) : 0);
+    if (!gyre__sim_chance(sim, sim->opt.loss_permille))
+        return delay_ns;
+    sim->counts.losses++;
+    return delay_ns + (RESENT_NS << gyre__sim_below(sim, 3));
+}
+
+/* ---- The trace ---- */
+
+static uint64_t mix(uint64_t hash, uint64_t value)
+{
+    hash = (hash ^ value) * UINT64_C(0xd6e8feb86659fd93);
+    return hash ^ (hash >> 32);
+}
+
+void gyre__sim_trace(struct gyre_sim *sim, uint64_t value)
+{
+    sim->trace = mix(sim->trace, value);
+}
+
+uint64_t gyre__sim_hash(uint64_t hash, const void *data, size_t len)
+{
+    const uint8_t *bytes = data;
+    uint64_t word;
+    hash = mix(hash, len);
+    for (; len >= sizeof word; bytes += sizeof word, len -= sizeof word) {
+        memcpy(&word, bytes, sizeof word);
+        hash = mix(hash, word);
+    }
+    word = 0;
+    if (len > 0)
+        memcpy(&word, bytes, len);
+    return mix(hash, word);
+}
+
+uint64_t gyre_sim_trace_hash(const struct gyre_sim *sim)
+{
+    return sim->trace;
+}
+
+uint64_t gyre_sim_seed(const struct gyre_sim *sim)
+{
+    return sim->opt.seed;
+}
+
+void gyre_sim_counts(const struct gyre_sim *sim, struct gyre_sim_counts *out)
+{
+    *out = sim->counts;
+}
+
+/* ---- The clock ---- */
+
+uint64_t gyre_sim_now_ns(const struct gyre_sim *sim)
+{
+    return sim->now_ns;
+}
+
+void gyre__sim_clock_to(struct gyre_sim *sim, uint64_t at_ns)
+{
+    gyre__sim_due_run(sim);
+    for (;;) {
+        uint64_t next_ns = gyre__sim_due_next_ns(sim);
+        if (next_ns > at_ns)
+            break;
+        sim->now_ns = next_ns;
+        gyre__sim_due_run(sim);
+    }
+    if (sim->now_ns < at_ns)
+        sim->now_ns = at_ns;
+}
+
+void gyre_sim_advance(struct gyre_sim *sim, uint64_t ns)
+{
+    uint64_t at_ns = sim->now_ns + ns;
+    gyre__sim_clock_to(sim, at_ns < SIM_NEVER_NS - 1 && at_ns >= ns ? at_ns : SIM_NEVER_NS - 1);
+}
+
+bool gyre_sim_step(struct gyre_sim *sim)
+{
+    uint64_t next_ns = gyre__sim_due_next_ns(sim);
+    if (next_ns == SIM_NEVER_NS)
+        return false;
+    gyre__sim_clock_to(sim, next_ns);
+    return true;
+}
+
+bool gyre_sim_idle(const struct gyre_sim *sim)
+{
+    return sim->dues.count == 0 && !gyre__sim_pending(sim);
+}
+
+/* ---- Options ---- */
+
+/* Copies what the caller's version has of the options. */
+static int copy_options(struct gyre_sim_options *out, const struct gyre_sim_options *options, size_t size_bytes)
+{
+    *out = (struct gyre_sim_options){.seed = 0};
+    if (options == NULL)
+        return 0;
+    const uint8_t *bytes = (const uint8_t *)options;
+    for (size_t i = sizeof *out; i < size_bytes; i++)
+        if (bytes[i] != 0)
+            return -E2BIG;
+    memcpy(out, options, size_bytes < sizeof *out ? size_bytes : sizeof *out);
+    return 0;
+}
+
+/* The probabilities, where to find them, and what they are in chaos. */
+static const struct {
+    size_t offset;
+    uint16_t chaos;
+} permilles[] = {
+    {offsetof(struct gyre_sim_options, recv_short_permille), 200},
+    {offsetof(struct gyre_sim_options, send_short_permille), 200},
+    {offsetof(struct gyre_sim_options, more_dropped_permille), 100},
+    {offsetof(struct gyre_sim_options, cancel_late_permille), 300},
+    {offsetof(struct gyre_sim_options, enobufs_permille), 20},
+    {offsetof(struct gyre_sim_options, shuffle_permille), 1000},
+    {offsetof(struct gyre_sim_options, few_events_permille), 200},
+    {offsetof(struct gyre_sim_options, accept_emfile_permille), 5},
+    {offsetof(struct gyre_sim_options, accept_aborted_permille), 3},
+    {offsetof(struct gyre_sim_options, connect_timeout_permille), 3},
+    {offsetof(struct gyre_sim_options, connect_unreachable_permille), 3},
+    {offsetof(struct gyre_sim_options, reset_permille), 1},
+    {offsetof(struct gyre_sim_options, loss_permille), 10},
+};
+
+static int resolve_permilles(struct gyre_sim_options *opt)
+{
+    for (size_t i = 0; i < sizeof permilles / sizeof permilles[0]; i++) {
+        uint16_t *value = (uint16_t *)(void *)((char *)opt + permilles[i].offset);
+        if (*value == 0)
+            *value = opt->profile == GYRE_SIM_CHAOS ? permilles[i].chaos : 0;
+        else if (*value == GYRE_SIM_NEVER)
+            *value = 0;
+        if (*value > 1000)
+            return GYRE_EOPTION;
+    }
+    return 0;
+}
+
+static int resolve_options(struct gyre_sim_options *opt)
+{
+    if (opt->profile != GYRE_SIM_CHAOS && opt->profile != GYRE_SIM_QUIET)
+        return GYRE_EOPTION;
+    if (opt->delay_max_ns == 0)
+        opt->delay_max_ns = opt->profile == GYRE_SIM_CHAOS ? DELAY_NS_DEFAULT : 0;
+    if (opt->delay_max_ns < opt->delay_min_ns)
+        opt->delay_max_ns = opt->delay_min_ns;
+    if (opt->delay_max_ns > DELAY_NS_MAX)
+        return GYRE_EOPTION;
+    if (opt->send_buf_bytes > BUF_BYTES_MAX || opt->recv_buf_bytes > BUF_BYTES_MAX)
+        return GYRE_EOPTION;
+    if (opt->fds_max == 0)
+        opt->fds_max = 1u << 20;
+    if (opt->fds_max > 1u << 20)
+        return GYRE_EOPTION;
+    if (opt->mem == NULL)
+        opt->mem = &gyre__mem_system;
+    return resolve_permilles(opt);
+}
+
+/* ---- Life ---- */
+
+int gyre_sim_create_sized(struct gyre_sim **out, const struct gyre_sim_options *options, size_t size_bytes)
+{
+    struct gyre_sim_options opt;
+    int err = copy_options(&opt, options, size_bytes);
+    if (err == 0)
+        err = resolve_options(&opt);
+    if (err != 0)
+        return err;
+    struct gyre_sim *sim = gyre__alloc(opt.mem, sizeof *sim);
+    if (sim == NULL)
+        return -ENOMEM;
+    sim->mem = opt.mem;
+    sim->opt = opt;
+    sim->chance = mix(opt.seed, 1); /* neighbouring seeds shall not begin alike */
+    sim->now_ns = START_NS;
+    sim->port_next = PORT_FIRST;
+    *out = sim;
+    return 0;
+}
+
+static void close_left_open(struct sim_sock *s)
+{
+    gyre__free(s->sim->mem, s->handle);
+    gyre__sim_sock_destroy(s);
+}
+
+void gyre_sim_destroy(struct gyre_sim *sim)
+{
+    if (sim == NULL)
+        return;
+    GYRE_CHECK(sim->backends == NULL); /* its loops hold on to it */
+    /* Listeners first: connections that nobody has accepted are theirs. */
+    while (sim->listeners != NULL)
+        close_left_open(sim->listeners);
+    while (sim->socks != NULL)
+        close_left_open(sim->socks);
+    GYRE_CHECK(sim->streams == NULL && sim->dues.reserved == 0);
+    gyre__free(sim->mem, sim->dues.heap);
+    gyre__free(sim->mem, sim->fds);
+    gyre__free(sim->mem, sim);
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT
+ * The socket operations of core, on descriptors of the simulation. */
+#include "sim_internal.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <netinet/in.h>
+#include <sys/un.h>
+
+static struct sim_sock *find(struct gyre_backend *be, int fd)
+{
+    return gyre__sim_fd_find(((struct sim_backend *)be)->sim, fd);
+}
+
+static int sock_open(struct gyre_backend *be, int family)
+{
+    struct gyre_sim *sim = ((struct sim_backend *)be)->sim;
+    if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
+        return -EAFNOSUPPORT;
+    struct sim_sock *s = gyre__sim_sock_create(sim, family);
+    if (s == NULL)
+        return -ENOMEM;
+    s->local.len = family == AF_INET    ? sizeof(struct sockaddr_in)
+                   : family == AF_INET6 ? sizeof(struct sockaddr_in6)
+                                        : offsetof(struct sockaddr_un, sun_path);
+    s->local.ss.ss_family = (sa_family_t)family;
+    int fd = gyre__sim_fd_install(s);
+    if (fd < 0)
+        gyre__sim_sock_destroy(s);
+    return fd;
+}
+
+static int sock_listen(struct gyre_backend *be, int fd, const struct gyre_addr *addr,
+                       const struct gyre_listen_config *cfg)
+{
+    struct sim_sock *s = find(be, fd);
+    return s != NULL ? gyre__sim_listen(s, addr, cfg) : -EBADF;
+}
+
+static int sock_shutdown(struct gyre_backend *be, int fd)
+{
+    struct sim_sock *s = find(be, fd);
+    return s != NULL ? gyre__sim_shutdown(s) : -EBADF;
+}
+
+static int sock_set_nodelay(struct gyre_backend *be, int fd)
+{
+    struct sim_sock *s = find(be, fd);
+    if (s == NULL)
+        return -EBADF;
+    return s->family != AF_UNIX ? 0 : -EOPNOTSUPP;
+}
+
+static int sock_set_reset(struct gyre_backend *be, int fd)
+{
+    struct sim_sock *s = find(be, fd);
+    if (s == NULL)
+        return -EBADF;
+    s->reset_on_close = true;
+    return 0;
+}
+
+static int sock_name(struct gyre_backend *be, int fd, bool peer, struct gyre_addr *out)
+{
+    struct sim_sock *s = find(be, fd);
+    if (s == NULL)
+        return -EBADF;
+    if (!peer) {
+        *out = s->local;
+        return 0;
+    }
+    if (s->state != SIM_CONNECTED)
+        return -ENOTCONN;
+    /* Linux forgets the peer once a TCP connection is over for both sides. */
+    if (s->family != AF_UNIX && (s->dead || gyre__sim_stream_over(s)))
+        return -ENOTCONN;
+    *out = s->remote;
+    return 0;
+}
+
+static int64_t sock_unacked(struct gyre_backend *be, int fd)
+{
+    struct sim_sock *s = find(be, fd);
+    return s != NULL && s->state == SIM_CONNECTED ? (int64_t)gyre__sim_stream_unacked(s) : 0;
+}
+
+static void sock_close(struct gyre_backend *be, int fd)
+{
+    struct sim_sock *s = find(be, fd);
+    if (s == NULL)
+        return;
+    GYRE_CHECK(s->f == NULL); /* an attached descriptor is the backend's to close */
+    gyre__sim_sock_destroy(s);
+}
+
+const struct gyre_sock_ops gyre__sock_sim = {
+    .open = sock_open,
+    .listen = sock_listen,
+    .shutdown = sock_shutdown,
+    .set_nodelay = sock_set_nodelay,
+    .set_reset = sock_set_reset,
+    .name = sock_name,
+    .unacked = sock_unacked,
+    .close = sock_close,
+};
