@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT
+ * The backends that a test is run with. */
+#include "backends.h"
+#include "env.h"
+
+#include <errno.h>
+#include <gyre/sim.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const names[] = {"io_uring", "epoll", "kqueue", "sim"};
+static const char *const transports[] = {"tcp4", "tcp6", "unix", "abstract"};
+
+enum { NAMES = sizeof names / sizeof names[0], TRANSPORTS = sizeof transports / sizeof transports[0] };
+
+bool backends_is_real(const char *name)
+{
+    return strcmp(name, "sim") != 0;
+}
+
+/* Whether the comma-separated list in the environment variable has the name. */
+static bool listed(const char *variable, const char *name)
+{
+    const char *at = getenv(variable);
+    size_t len = strlen(name);
+    while (at != NULL && *at != '\0') {
+        size_t run = strcspn(at, ",");
+        if (run == len && strncmp(at, name, len) == 0)
+            return true;
+        at += run;
+        at += *at == ',';
+    }
+    return false;
+}
+
+static bool wanted(const char *name)
+{
+    const char *only = getenv("GYRE_TEST_ONLY");
+    return gyre__backend_find(name) != NULL && (only == NULL || only[0] == '\0' || listed("GYRE_TEST_ONLY", name));
+}
+
+static struct backend_param *make_params(bool only_real, unsigned transport_count, size_t *count)
+{
+    static struct backend_param params[NAMES * TRANSPORTS];
+    *count = 0;
+    for (unsigned i = 0; i < NAMES; i++) {
+        if (!wanted(names[i]) || (only_real && !backends_is_real(names[i])))
+            continue;
+        for (unsigned t = 0; t < transport_count; t++) {
+            struct backend_param *p = &params[(*count)++];
+            *p = (struct backend_param){.transport = (enum transport)t};
+            (void)snprintf(p->backend, sizeof p->backend, "%s", names[i]);
+            (void)snprintf(p->transport_name, sizeof p->transport_name, "%s", transports[t]);
+        }
+    }
+    return params;
+}
+
+struct criterion_test_params backends_each(void)
+{
+    size_t count;
+    struct backend_param *params = make_params(false, 1, &count);
+    return cr_make_param_array(struct backend_param, params, count, NULL);
+}
+
+struct criterion_test_params backends_each_real(void)
+{
+    size_t count;
+    struct backend_param *params = make_params(true, 1, &count);
+    return cr_make_param_array(struct backend_param, params, count, NULL);
+}
+
+struct criterion_test_params backends_each_transport(void)
+{
+    size_t count;
+    struct backend_param *params = make_params(false, TRANSPORTS, &count);
+    return cr_make_param_array(struct backend_param, params, count, NULL);
+}
+
+/* The simulator at its worst, but for what breaks connections: the suites compare what was sent with what has come. */
+static struct gyre_sim *make_sim(const struct gyre_mem *mem)
+{
+    struct env_rng rng;
+    struct gyre_sim *sim = NULL;
+    env_rng_init(&rng, 1);
+    struct gyre_sim_options options = {
+        .seed = env_rng_next(&rng),
+        .mem = mem,
+        .accept_emfile_permille = GYRE_SIM_NEVER,
+        .accept_aborted_permille = GYRE_SIM_NEVER,
+        .connect_timeout_permille = GYRE_SIM_NEVER,
+        .connect_unreachable_permille = GYRE_SIM_NEVER,
+        .reset_permille = GYRE_SIM_NEVER,
+    };
+    int err = gyre_sim_create(&sim, &options);
+    cr_assert_eq(err, 0, "gyre_sim_create: %d", err);
+    return sim;
+}
+
+void backends_sim_free(struct gyre_sim *sim)
+{
+    gyre_sim_destroy(sim);
+}
+
+struct gyre_backend *backends_open(const char *name, struct gyre_backend_config cfg, struct gyre_sim **sim)
+{
+    char why[384] = "";
+    struct gyre_backend *be = NULL;
+    const struct gyre_backend_ops *ops = gyre__backend_find(name);
+    *sim = NULL;
+    cr_assert_not_null(ops, "%s was compiled in when the list was made", name);
+    if (!backends_is_real(name))
+        cfg.sim = *sim = make_sim(cfg.mem);
+    int err = ops->create(&be, &cfg, why, sizeof why);
+    if (err == 0)
+        return be;
+    cr_assert_lt(err, 0, "create() of %s returned %d", name, err);
+    cr_assert_neq(why[0], '\0', "create() of %s failed with %d and gave no reason", name, err);
+    if (listed("GYRE_TEST_REQUIRE", name))
+        cr_assert_fail("%s is required and does not open: %s", name, why);
+    cr_skip_test("%s: %s", name, why);
+    return NULL;
+}
