@@ -38,7 +38,7 @@ enum gyre_close_reason {
     GYRE_CLOSE_ERROR,    /* the socket failed; err is -errno */
     GYRE_CLOSE_CONNECT,  /* the connection could not be made; err says why */
     GYRE_CLOSE_TIMEOUT,  /* idle or linger time passed; err GYRE_ETIMEOUT */
-    GYRE_CLOSE_SHUTDOWN  /* the loop stopped or was drained past its deadline; err GYRE_ESHUTDOWN */
+    GYRE_CLOSE_SHUTDOWN  /* the loop drained, everything delivered; err 0. Or it stopped; err GYRE_ESHUTDOWN */
 };
 
 /* What a connection calls. Only `on_data` is needed. Borrowed, usually static and const; must outlive its connections.

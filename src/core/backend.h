@@ -46,7 +46,8 @@ struct gyre_addr {
 struct gyre_listen_config {
     uint32_t backlog;
     uint32_t unix_mode; /* 0: as umask says */
-    bool share;         /* SO_REUSEPORT before bind: several sockets on one address */
+    bool share;         /* SO_REUSEPORT before bind: others, of this user, may be bound there already */
+    bool share_later;   /* SO_REUSEPORT between bind and listen: the address must be free, others may follow */
     bool v6_only;
 };
 
@@ -55,7 +56,6 @@ struct gyre_listen_config {
 struct gyre_sock_ops {
     int (*open)(struct gyre_backend *be, int family); /* a stream socket, close-on-exec; returns the descriptor */
     int (*listen)(struct gyre_backend *be, int fd, const struct gyre_addr *addr, const struct gyre_listen_config *cfg);
-    int (*share)(struct gyre_backend *be, int fd);    /* let others bind to this bound socket's address: SO_REUSEPORT */
     int (*shutdown)(struct gyre_backend *be, int fd); /* send FIN: SHUT_WR */
     int (*set_nodelay)(struct gyre_backend *be, int fd);
     int (*set_reset)(struct gyre_backend *be, int fd); /* close() will send RST and drop what is unsent */

@@ -91,7 +91,11 @@ static int bind_inet(int fd, const struct gyre_addr *addr, const struct gyre_lis
         err = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, cfg->v6_only);
     if (err != 0)
         return err;
-    return bind(fd, (const struct sockaddr *)&addr->ss, addr->len) == 0 ? 0 : -errno;
+    if (bind(fd, (const struct sockaddr *)&addr->ss, addr->len) != 0)
+        return -errno;
+    /* Not before bind: that would succeed although a stranger of the same user listens there. Not after listen: the
+     * socket would stay outside the group among which the kernel shares connections out. */
+    return cfg->share_later ? set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1) : 0;
 }
 
 static int sock_listen(struct gyre_backend *be, int fd, const struct gyre_addr *addr,
@@ -108,12 +112,6 @@ static int sock_listen(struct gyre_backend *be, int fd, const struct gyre_addr *
     if (is_unix && ((const struct sockaddr_un *)&addr->ss)->sun_path[0] != '\0')
         (void)unlink(((const struct sockaddr_un *)&addr->ss)->sun_path);
     return err;
-}
-
-static int sock_share(struct gyre_backend *be, int fd)
-{
-    (void)be;
-    return set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
 }
 
 static int sock_shutdown(struct gyre_backend *be, int fd)
@@ -176,7 +174,6 @@ static void sock_close(struct gyre_backend *be, int fd)
 const struct gyre_sock_ops gyre__sock_system = {
     .open = sock_open,
     .listen = sock_listen,
-    .share = sock_share,
     .shutdown = sock_shutdown,
     .set_nodelay = sock_set_nodelay,
     .set_reset = sock_set_reset,

@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: MIT
+ * The life of a stream connection; conn.h tells it. Reading is in inbound.c, writing in outbound.c. */
+#include "conn.h"
+#include "listener.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* ---- slots ---- */
+
+static int add_slab(struct gyre_loop *l)
+{
+    size_t table_bytes = (l->conn_slab_count + 1) * sizeof(struct gyre_conn *);
+    struct gyre_conn **table = gyre__resize(l->mem, l->conn_slabs, table_bytes);
+    if (table == NULL)
+        return -ENOMEM;
+    l->conn_slabs = table;
+    struct gyre_conn *slab = gyre__alloc(l->mem, GYRE_CONNS_PER_SLAB * sizeof *slab);
+    if (slab == NULL)
+        return -ENOMEM;
+    for (uint32_t i = GYRE_CONNS_PER_SLAB; i-- > 0;) {
+        slab[i].slot = l->conn_slab_count * GYRE_CONNS_PER_SLAB + i;
+        slab[i].magic = GYRE_CONN_DEAD_MAGIC;
+        slab[i].settle_next = l->free_conns;
+        l->free_conns = &slab[i];
+    }
+    l->conn_slabs[l->conn_slab_count++] = slab;
+    return 0;
+}
+
+/* A fresh connection. What must outlive the slot's former holders stays: its number and the generations. */
+static int take_slot(struct gyre_conn **out, struct gyre_loop *l)
+{
+    if (gyre_loop_conn_count(l) >= l->conns_max)
+        return GYRE_ECONNS;
+    if (l->free_conns == NULL && add_slab(l) != 0)
+        return -ENOMEM;
+    struct gyre_conn *c = l->free_conns;
+    l->free_conns = c->settle_next;
+    uint32_t slot = c->slot, generation = c->generation;
+    uint16_t recv_gen = c->recv.gen, send_gen = c->send.gen;
+    memset(c, 0, sizeof *c);
+    c->magic = GYRE_CONN_MAGIC;
+    c->slot = slot;
+    c->generation = generation;
+    c->recv.gen = recv_gen;
+    c->send.gen = send_gen;
+    c->loop = l;
+    atomic_fetch_add_explicit(&l->conn_count, 1, memory_order_relaxed);
+    *out = c;
+    return 0;
+}
+
+static void give_slot(struct gyre_conn *c)
+{
+    struct gyre_loop *l = c->loop;
+    c->magic = GYRE_CONN_DEAD_MAGIC;
+    c->state = GYRE_CONN_FREE;
+    c->generation++;
+    c->settle_next = l->free_conns;
+    l->free_conns = c;
+    atomic_fetch_sub_explicit(&l->conn_count, 1, memory_order_relaxed);
+}
+
+void gyre__conns_each(struct gyre_loop *l, void (*fn)(struct gyre_conn *c))
+{
+    for (uint32_t s = 0; s < l->conn_slab_count; s++)
+        for (uint32_t i = 0; i < GYRE_CONNS_PER_SLAB; i++)
+            if (l->conn_slabs[s][i].state != GYRE_CONN_FREE)
+                fn(&l->conn_slabs[s][i]);
+}
+
+void gyre__conns_fini(struct gyre_loop *l)
+{
+    for (uint32_t s = 0; s < l->conn_slab_count; s++)
+        gyre__free(l->mem, l->conn_slabs[s]);
+    gyre__free(l->mem, l->conn_slabs);
+    l->conn_slabs = NULL;
+    l->conn_slab_count = 0;
+    l->free_conns = NULL;
+}
+
+/* ---- timers ---- */
+
+static int64_t ticks_to_ns(uint64_t ticks)
+{
+    return (int64_t)ticks * GYRE_TICK_NS;
+}
+
+void gyre__conn_start_timer(struct gyre_conn *c)
+{
+    struct gyre_loop *l = c->loop;
+    const struct gyre_conn_options *options = &c->profile->options;
+    int64_t delay_ns = c->idle_ns;
+    if (c->state == GYRE_CONN_CONNECTING)
+        delay_ns = options->connect_timeout_ns;
+    else if (c->state == GYRE_CONN_CLOSING || c->state == GYRE_CONN_LINGERING)
+        delay_ns = options->linger_timeout_ns;
+    c->active_tick = l->wheel.tick;
+    if (delay_ns > 0)
+        gyre__wheel_start(&l->wheel, &c->timer, l->now_ns + (uint64_t)delay_ns);
+    else
+        gyre__wheel_stop(&l->wheel, &c->timer);
+}
+
+/* Bytes moved since the timer was started: it goes on from then. Returns whether it was so. */
+static bool timer_goes_on(struct gyre_conn *c, int64_t limit_ns)
+{
+    int64_t quiet_ns = ticks_to_ns(c->loop->wheel.tick - c->active_tick);
+    if (quiet_ns >= limit_ns)
+        return false;
+    gyre__wheel_start(&c->loop->wheel, &c->timer, c->loop->now_ns + (uint64_t)(limit_ns - quiet_ns));
+    return true;
+}
+
+static void idle_time_passed(struct gyre_conn *c)
+{
+    if (timer_goes_on(c, c->idle_ns))
+        return;
+    if (c->profile->handlers->on_timeout == NULL) {
+        gyre__conn_end(c, GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT);
+        return;
+    }
+    gyre__conn_start_timer(c);
+    c->profile->handlers->on_timeout(c);
+}
+
+uint64_t gyre__conn_unacked(const struct gyre_conn *c)
+{
+    struct gyre_backend *be = c->loop->be;
+    int64_t bytes = c->flags & GYRE_CF_CONNECTED ? be->ops->sock->unacked(be, c->f.fd) : 0;
+    if (bytes > 0 && (c->flags & GYRE_CF_FIN_SENT))
+        bytes--; /* FIN takes one sequence number */
+    return (uint64_t)bytes;
+}
+
+/* Before FIN was sent, progress is a send; after it, an acknowledgement. What the peer says is none. */
+static void linger_time_passed(struct gyre_conn *c)
+{
+    uint64_t unacked = gyre__conn_unacked(c);
+    bool acked = c->state == GYRE_CONN_LINGERING && unacked < c->unsent;
+    c->unsent = unacked;
+    if (acked)
+        c->active_tick = c->loop->wheel.tick;
+    if (!timer_goes_on(c, c->profile->options.linger_timeout_ns))
+        gyre__conn_end(c, GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT);
+}
+
+static void on_timer(struct gyre__timer *t)
+{
+    struct gyre_conn *c = GYRE_CONTAINER(t, struct gyre_conn, timer);
+    GYRE_CHECK(c->magic == GYRE_CONN_MAGIC);
+    switch ((enum gyre__conn_state)c->state) {
+    case GYRE_CONN_CONNECTING:
+        gyre__conn_end(c, GYRE_CLOSE_CONNECT, GYRE_ETIMEOUT);
+        break;
+    case GYRE_CONN_OPEN:
+        idle_time_passed(c);
+        break;
+    case GYRE_CONN_CLOSING:
+    case GYRE_CONN_LINGERING:
+        linger_time_passed(c);
+        break;
+    case GYRE_CONN_ENDING:
+    case GYRE_CONN_FREE:
+        break;
+    }
+}
+
+/* ---- beginning ---- */
+
+int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct gyre__profile *profile, bool accepted,
+                   bool inet)
+{
+    struct gyre_conn *c;
+    int err = take_slot(&c, l);
+    if (err != 0) {
+        l->be->ops->sock->close(l->be, fd);
+        return err;
+    }
+    c->f.fd = fd;
+    c->f.flags = (uint8_t)((accepted ? GYRE_FDF_ACCEPTED : 0) | (inet ? GYRE_FDF_INET : 0));
+    c->recv.f = &c->f;
+    c->recv.done = gyre__conn_on_recv;
+    c->send.f = &c->f;
+    c->send.done = gyre__conn_on_sent;
+    c->profile = profile;
+    c->user = profile->options.user;
+    c->idle_ns = profile->options.idle_timeout_ns;
+    c->timer.fire = on_timer;
+    if (profile->options.start_paused)
+        c->flags |= GYRE_CF_PAUSED;
+    err = l->be->ops->attach(l->be, &c->f);
+    if (err != 0) {
+        l->be->ops->sock->close(l->be, fd);
+        give_slot(c);
+        return err;
+    }
+    c->state = GYRE_CONN_CONNECTING;
+    *out = c;
+    return 0;
+}
+
+void gyre__conn_discard(struct gyre_conn *c)
+{
+    gyre__wheel_stop(&c->loop->wheel, &c->timer);
+    c->loop->be->ops->close(c->loop->be, &c->f);
+    give_slot(c);
+}
+
+void gyre__conn_opened(struct gyre_conn *c)
+{
+    c->flags |= GYRE_CF_CONNECTED;
+    gyre__conn_settle_later(c);
+    if (c->state == GYRE_CONN_CONNECTING) {
+        c->state = GYRE_CONN_OPEN;
+        gyre__conn_start_timer(c);
+        if (c->profile->handlers->on_open != NULL)
+            c->profile->handlers->on_open(c);
+    }
+    gyre__conn_update_recv(c);
+}
+
+int gyre__conn_adopt(struct gyre_loop *l, int fd, struct gyre__profile *profile, bool inet)
+{
+    struct gyre_conn *c;
+    if (l->phase != GYRE_PHASE_SERVING) {
+        l->be->ops->sock->close(l->be, fd);
+        return GYRE_ESHUTDOWN;
+    }
+    int err = gyre__conn_new(&c, l, fd, profile, true, inet);
+    if (err != 0)
+        return err;
+    profile->refs++;
+    l->be->stats.accepted++;
+    gyre__conn_opened(c);
+    return 0;
+}
+
+/* ---- ending ---- */
+
+/* Nothing is in flight any more: tell the user, close, free. */
+static void finish(struct gyre_conn *c)
+{
+    struct gyre_loop *l = c->loop;
+    struct gyre_backend *be = l->be;
+    GYRE_CHECK(c->f.inflight == 0);
+    if (c->err != 0 || (c->flags & GYRE_CF_RESET))
+        c->unsent += c->out.bytes + gyre__conn_unacked(c);
+    gyre__segq_clear(&c->out, &l->segs, c->err != 0 ? c->err : GYRE_ECLOSED);
+    gyre__segq_clear(&c->in, &l->segs, 0);
+    if (c->profile->handlers->on_close != NULL)
+        c->profile->handlers->on_close(c, c->err);
+
+    if (c->flags & GYRE_CF_RESET)
+        (void)be->ops->sock->set_reset(be, c->f.fd);
+    be->ops->close(be, &c->f);
+    be->stats.closed++;
+    gyre__profile_release(l, c->profile);
+    give_slot(c);
+    gyre__acceptors_retry(l);
+}
+
+void gyre__conn_end(struct gyre_conn *c, enum gyre_close_reason reason, int err)
+{
+    struct gyre_loop *l = c->loop;
+    if (c->state == GYRE_CONN_ENDING)
+        return;
+    c->reason = (uint8_t)reason;
+    c->err = err;
+    if (reason == GYRE_CLOSE_ABORT || reason == GYRE_CLOSE_SHUTDOWN || reason == GYRE_CLOSE_TIMEOUT)
+        c->flags |= GYRE_CF_RESET;
+    if (!(c->flags & GYRE_CF_SEND_FAILED))
+        c->unsent = 0; /* finish() counts */
+    c->state = GYRE_CONN_ENDING;
+    gyre__wheel_stop(&l->wheel, &c->timer);
+    gyre__forward_forget(c);
+    gyre__forward_release_waiters(c);
+    gyre__conn_unstarve(c);
+    gyre__op_cancel(l, &c->recv);
+    gyre__op_cancel(l, &c->send);
+    gyre__conn_settle_later(c);
+}
+
+void gyre__conn_begin_close(struct gyre_conn *c, enum gyre_close_reason reason)
+{
+    if (c->state != GYRE_CONN_OPEN && c->state != GYRE_CONN_CONNECTING)
+        return;
+    if (c->state == GYRE_CONN_CONNECTING && c->out.bytes == 0) {
+        gyre__conn_end(c, reason, 0);
+        return;
+    }
+    if (c->flags & GYRE_CF_SEND_FAILED) {
+        gyre__conn_end(c, GYRE_CLOSE_ERROR, c->err);
+        return;
+    }
+    c->state = GYRE_CONN_CLOSING;
+    c->reason = (uint8_t)reason;
+    c->flags &= (uint16_t) ~(GYRE_CF_CORKED | GYRE_CF_WAKE);
+    gyre__forward_forget(c);
+    gyre__forward_release_waiters(c);
+    gyre__conn_start_timer(c);
+    gyre__conn_update_recv(c);
+    gyre__conn_settle_later(c);
+}
+
+/* ---- settling ---- */
+
+void gyre__conn_settle_later(struct gyre_conn *c)
+{
+    struct gyre_loop *l = c->loop;
+    if (c->flags & GYRE_CF_SETTLE)
+        return;
+    c->flags |= GYRE_CF_SETTLE;
+    c->settle_next = NULL;
+    *l->settle_tail = c;
+    l->settle_tail = &c->settle_next;
+}
+
+static bool all_sent(const struct gyre_conn *c)
+{
+    return c->out.tail == NULL && c->send.state == GYRE_OPS_IDLE && (c->flags & GYRE_CF_CONNECTED);
+}
+
+static void send_fin(struct gyre_conn *c)
+{
+    struct gyre_backend *be = c->loop->be;
+    if (c->flags & GYRE_CF_FIN_SENT)
+        return;
+    c->flags |= GYRE_CF_FIN_SENT;
+    (void)be->ops->sock->shutdown(be, c->f.fd); /* if the peer is gone, the receive says so */
+}
+
+static void settle_open(struct gyre_conn *c)
+{
+    if (GYRE_UNLIKELY(c->flags & (GYRE_CF_WAKE | GYRE_CF_DELIVER))) {
+        c->flags &= (uint16_t)~GYRE_CF_DELIVER;
+        gyre__conn_deliver(c, c->in.tail != NULL || (c->flags & GYRE_CF_WAKE));
+    }
+    if (c->state != GYRE_CONN_OPEN)
+        return;
+    if (GYRE_UNLIKELY(c->recv.state == GYRE_OPS_IDLE))
+        gyre__conn_update_recv(c);
+    gyre__conn_flush(c);
+    if (!(c->flags & GYRE_CF_SHUT) || !all_sent(c))
+        return;
+    send_fin(c);
+    if (c->flags & GYRE_CF_EOF_TOLD)
+        gyre__conn_end(c, GYRE_CLOSE_EOF, 0);
+}
+
+static void settle_closing(struct gyre_conn *c)
+{
+    gyre__conn_flush(c);
+    if (!all_sent(c))
+        return;
+    if (c->flags & GYRE_CF_EOF) {
+        gyre__conn_end(c, (enum gyre_close_reason)c->reason, 0);
+        return;
+    }
+    send_fin(c);
+    c->state = GYRE_CONN_LINGERING;
+    c->unsent = UINT64_MAX; /* what was unacknowledged when last looked at */
+    gyre__conn_start_timer(c);
+}
+
+static void settle(struct gyre_conn *c)
+{
+    switch ((enum gyre__conn_state)c->state) {
+    case GYRE_CONN_OPEN:
+        settle_open(c);
+        break;
+    case GYRE_CONN_CLOSING:
+        settle_closing(c);
+        break;
+    case GYRE_CONN_ENDING:
+        if (c->f.inflight == 0)
+            finish(c);
+        break;
+    case GYRE_CONN_CONNECTING:
+    case GYRE_CONN_LINGERING:
+    case GYRE_CONN_FREE:
+        break;
+    }
+}
+
+void gyre__conns_settle(struct gyre_loop *l)
+{
+    struct gyre_conn *c = l->settle_head, *next;
+    l->settle_head = NULL;
+    l->settle_tail = &l->settle_head;
+    for (; c != NULL; c = next) {
+        next = c->settle_next;
+        c->flags &= (uint16_t)~GYRE_CF_SETTLE;
+        settle(c);
+    }
+}
+
+/* ---- the user's side ---- */
+
+int gyre_conn_close(struct gyre_conn *c)
+{
+    int err = gyre__conn_usable(c);
+    if (err == 0)
+        gyre__conn_begin_close(c, GYRE_CLOSE_USER);
+    return err == GYRE_ETHREAD ? err : 0;
+}
+
+int gyre_conn_abort(struct gyre_conn *c)
+{
+    if (c == NULL || c->magic != GYRE_CONN_MAGIC)
+        return 0;
+    if (!gyre__loop_allows(c->loop))
+        return GYRE_ETHREAD;
+    gyre__conn_end(c, GYRE_CLOSE_ABORT, 0);
+    return 0;
+}
+
+int gyre_conn_shutdown(struct gyre_conn *c)
+{
+    int err = gyre__conn_usable(c);
+    if (err != 0)
+        return err;
+    c->flags |= GYRE_CF_SHUT;
+    c->flags &= (uint16_t)~GYRE_CF_CORKED;
+    gyre__conn_settle_later(c);
+    return 0;
+}
+
+int gyre_conn_set_idle_timeout(struct gyre_conn *c, int64_t timeout_ns)
+{
+    int err = gyre__conn_usable(c);
+    if (err != 0)
+        return err;
+    if (timeout_ns < 0)
+        return GYRE_EOPTION;
+    c->idle_ns = timeout_ns;
+    if (c->state == GYRE_CONN_OPEN)
+        gyre__conn_start_timer(c);
+    return 0;
+}
+
+enum gyre_close_reason gyre_conn_close_reason(const struct gyre_conn *c)
+{
+    return (enum gyre_close_reason)c->reason;
+}
+
+uint64_t gyre_conn_unsent(const struct gyre_conn *c)
+{
+    return c->state == GYRE_CONN_ENDING ? c->unsent : 0;
+}
+
+struct gyre_loop *gyre_conn_loop(const struct gyre_conn *c)
+{
+    return c->loop;
+}
+
+struct gyre_listener *gyre_conn_listener(const struct gyre_conn *c)
+{
+    return c->profile->listener;
+}
+
+void *gyre_conn_user(const struct gyre_conn *c)
+{
+    return c->user;
+}
+
+void gyre_conn_set_user(struct gyre_conn *c, void *user)
+{
+    c->user = user;
+}
+
+int gyre_conn_fd(const struct gyre_conn *c)
+{
+    return c->f.fd;
+}
+
+static int address(const struct gyre_conn *c, bool peer, struct sockaddr_storage *out, socklen_t *out_len)
+{
+    struct gyre_addr addr;
+    struct gyre_backend *be = c->loop->be;
+    int err = be->ops->sock->name(be, c->f.fd, peer, &addr);
+    if (err != 0)
+        return err;
+    *out = addr.ss;
+    *out_len = addr.len;
+    return 0;
+}
+
+int gyre_conn_local_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len)
+{
+    return address(c, false, out, out_len);
+}
+
+int gyre_conn_peer_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len)
+{
+    return address(c, true, out, out_len);
+}

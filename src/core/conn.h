@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT
+ * A stream connection from the inside.
+ *
+ * The normal course of a connection that was accepted:
+ *   OPEN      both ops may be in flight; bytes flow.
+ *   CLOSING   gyre_conn_close() or the peer's end: what is queued is sent, what comes in is thrown away.
+ *   LINGERING FIN was sent; waits for the peer's, or for the linger time.
+ *   ENDING    every op was asked to cancel; waits for their last events. Nothing is freed before that.
+ *   DEAD      on_close was called; the slot is free.
+ * One that was made with gyre_connect() starts in CONNECTING and uses its send op for that.
+ *
+ * What can go wrong: a failed receive, or a failed connect, goes to ENDING at once. A failed send drops what is queued
+ * but lets receiving go on to its end, because the peer may have answered before it closed. gyre_conn_abort() goes to
+ * ENDING from anywhere. All callbacks come from dispatch, timers and settle, never from a call the user makes. */
+#ifndef GYRE_CORE_CONN_H
+#define GYRE_CORE_CONN_H
+
+#include "loop.h"
+
+#include <gyre/conn.h>
+
+enum { GYRE_CONN_MAGIC = 0x636f6e6e, GYRE_CONN_DEAD_MAGIC = 0x64656164 };
+
+enum gyre__conn_state {
+    GYRE_CONN_FREE = 0,
+    GYRE_CONN_CONNECTING,
+    GYRE_CONN_OPEN,
+    GYRE_CONN_CLOSING,
+    GYRE_CONN_LINGERING,
+    GYRE_CONN_ENDING,
+};
+
+enum {
+    GYRE_CF_SETTLE = 1u << 0,       /* on the loop's settle list */
+    GYRE_CF_PAUSED = 1u << 1,       /* gyre_conn_pause() */
+    GYRE_CF_BLOCKED = 1u << 2,      /* forwarding to a congested connection; see c->forward */
+    GYRE_CF_STARVED = 1u << 3,      /* on the loop's starved list */
+    GYRE_CF_WAKE = 1u << 4,         /* on_data is due at settle */
+    GYRE_CF_EOF = 1u << 5,          /* the peer's end came */
+    GYRE_CF_EOF_TOLD = 1u << 6,     /* and was acted on */
+    GYRE_CF_SHUT = 1u << 7,         /* gyre_conn_shutdown(): FIN after the queue */
+    GYRE_CF_FIN_SENT = 1u << 8,
+    GYRE_CF_CONGESTED = 1u << 9,    /* above the high mark, until the low one */
+    GYRE_CF_CORKED = 1u << 10,
+    GYRE_CF_SEND_FAILED = 1u << 11, /* c->err says why */
+    GYRE_CF_RESET = 1u << 12,       /* close with RST */
+    GYRE_CF_HEAP_RECV = 1u << 13,   /* the receive in flight fills a chunk, for want of receive buffers */
+    GYRE_CF_CONNECTED = 1u << 14,   /* the socket is: ops other than CONNECT may be submitted */
+    GYRE_CF_DELIVER = 1u << 15,     /* receiving goes on: on_data is due at settle if there are bytes */
+};
+
+/* Options of the connections of one listener, or of one gyre_connect(); checked and with the defaults filled in. */
+struct gyre__profile {
+    struct gyre_conn_options options;
+    const struct gyre_conn_handlers *handlers;
+    struct gyre_listener *listener; /* NULL: connected */
+    uint32_t refs; /* of a connected one, freed at 0; a listener's lives as long as the listener */
+};
+
+struct gyre_conn {
+    uint32_t magic;
+    uint8_t state;  /* enum gyre__conn_state */
+    uint8_t reason; /* enum gyre_close_reason; set when closing begins */
+    uint16_t flags; /* GYRE_CF_* */
+    struct gyre_fd f;
+    struct gyre_op recv;
+    struct gyre_op send; /* also CONNECT */
+    struct gyre_loop *loop;
+    struct gyre__profile *profile;
+    void *user;
+    struct gyre__segq in;  /* received, not taken */
+    struct gyre__segq out; /* queued; the first of it may be in flight */
+    struct gyre_conn *settle_next;
+    struct gyre__forward *forward; /* as a source: waits for the destination to drain */
+    struct gyre__forward *waiters; /* as a destination: the sources that wait */
+    struct gyre__timer timer;      /* CONNECTING: the connect limit; OPEN: idle; CLOSING, LINGERING: linger */
+    uint64_t active_tick;          /* when bytes last moved, in ticks of the wheel */
+    int64_t idle_ns;               /* the idle limit; 0: none */
+    uint64_t unsent;               /* what gyre_conn_unsent() says once closed */
+    uint32_t slot;
+    uint32_t generation;
+    int err; /* for on_close */
+};
+
+/* A source that waits for its destination to drain; on both their lists. */
+struct gyre__forward {
+    struct gyre__forward *next, **prev; /* on dst->waiters */
+    struct gyre_conn *src;
+    struct gyre_conn *dst;
+};
+
+/* ---- conn.c: life ---- */
+
+/* A connection in state CONNECTING or OPEN around `fd`, attached; the caller then starts it. On failure the descriptor
+ * is closed. Returns 0, GYRE_ECONNS, -ENOMEM or what attach said. */
+int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct gyre__profile *profile, bool accepted,
+                   bool inet);
+
+/* Undo gyre__conn_new(): nothing was submitted, no callback comes; the profile is not released. */
+void gyre__conn_discard(struct gyre_conn *c);
+
+/* Take over a descriptor that was accepted: on_open, receiving. Closes it on failure. Returns 0 or an error. */
+int gyre__conn_adopt(struct gyre_loop *l, int fd, struct gyre__profile *profile, bool inet);
+
+/* Connected or accepted: tell the user, start receiving, send what is queued. */
+void gyre__conn_opened(struct gyre_conn *c);
+
+/* Begin a graceful close for `reason`. */
+void gyre__conn_begin_close(struct gyre_conn *c, enum gyre_close_reason reason);
+
+/* Give up: cancel what is in flight; on_close(err) follows when the last event has come. */
+void gyre__conn_end(struct gyre_conn *c, enum gyre_close_reason reason, int err);
+
+/* Bytes sent that the peer's side has not acknowledged, FIN not counted. */
+uint64_t gyre__conn_unacked(const struct gyre_conn *c);
+
+/* Look at `c` at the end of the turn. */
+void gyre__conn_settle_later(struct gyre_conn *c);
+
+/* Settle every connection on the list as it is now. */
+void gyre__conns_settle(struct gyre_loop *l);
+
+/* Call `fn` for every connection of the loop. */
+void gyre__conns_each(struct gyre_loop *l, void (*fn)(struct gyre_conn *c));
+
+void gyre__conns_fini(struct gyre_loop *l);
+
+/* The connection's timer, set to what its state needs. */
+void gyre__conn_start_timer(struct gyre_conn *c);
+
+/* Whether the user may read, write or steer it: OPEN or CONNECTING. Returns 0, GYRE_ECLOSED or GYRE_ETHREAD. */
+static inline int gyre__conn_usable(const struct gyre_conn *c)
+{
+    if (GYRE_UNLIKELY(c == NULL || c->magic != GYRE_CONN_MAGIC))
+        return GYRE_ECLOSED;
+    if (GYRE_UNLIKELY(!gyre__loop_allows(c->loop)))
+        return GYRE_ETHREAD;
+    return GYRE_LIKELY(c->state == GYRE_CONN_OPEN || c->state == GYRE_CONN_CONNECTING) ? 0 : GYRE_ECLOSED;
+}
+
+/* Check options and fill in the defaults. Returns 0, GYRE_EHANDLERS or GYRE_EOPTION. */
+int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_options *options,
+                       const struct gyre_conn_handlers *handlers);
+
+/* ---- inbound.c: receiving ---- */
+
+/* Arm or cancel the receive as the state of `c` asks. */
+void gyre__conn_update_recv(struct gyre_conn *c);
+void gyre__conn_on_recv(struct gyre_op *op, const struct gyre_event *ev);
+/* Call on_data if it is `due`, and on_eof if that is, as far as the connection's state allows. */
+void gyre__conn_deliver(struct gyre_conn *c, bool due);
+/* Let receives that found no buffer try again. */
+void gyre__loop_feed_starved(struct gyre_loop *l);
+void gyre__conn_unstarve(struct gyre_conn *c);
+
+/* ---- outbound.c: sending ---- */
+
+/* Submit one gathered send if there is something to send and none is in flight. */
+void gyre__conn_flush(struct gyre_conn *c);
+void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev);
+/* Account for bytes just queued: marks, flush. */
+void gyre__conn_queued(struct gyre_conn *c);
+void gyre__loop_free_sendvs(struct gyre_loop *l);
+
+/* ---- forward.c ---- */
+
+/* `dst` has drained, or is closing: its waiting sources go on. */
+void gyre__forward_release_waiters(struct gyre_conn *dst);
+/* `src` no longer waits. */
+void gyre__forward_forget(struct gyre_conn *src);
+
+/* ---- connect.c ---- */
+
+void gyre__conn_on_connect(struct gyre_op *op, const struct gyre_event *ev);
+void gyre__profile_release(struct gyre_loop *l, struct gyre__profile *profile);
+
+#endif

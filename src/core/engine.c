@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: MIT
+ * The engine: its loops and their threads.
+ *
+ * The normal course: create makes every loop; run posts on_boot to the first, starts a thread for each of the others and
+ * serves the first itself; stop or drain reaches every loop; each ends on its own thread; run joins them and calls
+ * on_shutdown.
+ *
+ * What can go wrong: io_uring works for the first loops but not for one (limits): then all loops get the next backend.
+ * A thread cannot be made, or a loop loses its backend: all loops are ended and run says why. */
+#include "conn.h"
+#include "listener.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { LOOPS_MAX = 1024, ENGINE_MAGIC = 0x656e6769 };
+
+enum engine_state { ENGINE_NEW = 0, ENGINE_RUNNING, ENGINE_OVER };
+
+struct gyre_engine {
+    uint32_t magic;
+    uint32_t loop_count;
+    struct gyre_loop **loops;
+    pthread_t *threads;
+    struct gyre_listener *listeners;
+    const struct gyre_engine_handlers *handlers;
+    const struct gyre_mem *mem;
+    void *user;
+    _Atomic(int) state;
+    _Atomic(int) err; /* the first of a loop */
+};
+
+#ifdef __linux__
+static uint32_t processors(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
+        return (uint32_t)CPU_COUNT(&set);
+    return 1;
+}
+#else
+static uint32_t processors(void)
+{
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (uint32_t)n : 1;
+}
+#endif
+
+static void destroy_loops(struct gyre_engine *engine)
+{
+    for (uint32_t i = 0; i < engine->loop_count; i++) {
+        gyre_loop_destroy(engine->loops[i]);
+        engine->loops[i] = NULL;
+    }
+}
+
+/* All loops on one backend: what the first gets, the others must get. */
+static int create_loops(struct gyre_engine *engine, const struct gyre_loop_options *options)
+{
+    struct gyre_loop_options each = *options;
+    for (uint32_t i = 0; i < engine->loop_count; i++) {
+        int err = gyre_loop_create(&engine->loops[i], &each);
+        if (err != 0) {
+            destroy_loops(engine);
+            return err;
+        }
+        engine->loops[i]->engine = engine;
+        engine->loops[i]->index = i;
+        engine->loops[i]->report = engine->loops[0]->report;
+        if (each.sim == NULL)
+            each.backend = engine->loops[0]->report.backend;
+    }
+    return 0;
+}
+
+static bool is_auto(const struct gyre_loop_options *options)
+{
+    return options->sim == NULL && (options->backend == NULL || strcmp(options->backend, "auto") == 0);
+}
+
+/* With auto, a backend that works for some loops only is given up for the next one. */
+static int create_loops_or_fall_back(struct gyre_engine *engine, const struct gyre_loop_options *options)
+{
+    struct gyre_loop_options fallback = *options;
+    int err = create_loops(engine, options);
+    if (err != -ENOMEM || !is_auto(options) || gyre__backend_find("epoll") == NULL)
+        return err;
+    fallback.backend = "epoll";
+    int second = create_loops(engine, &fallback);
+    if (second != 0)
+        return err;
+    for (uint32_t i = 0; i < engine->loop_count; i++)
+        (void)snprintf(engine->loops[i]->report.reason, sizeof engine->loops[i]->report.reason,
+                       "no io_uring: not enough locked memory for %u loops (raise ulimit -l); the next best that works",
+                       engine->loop_count);
+    return 0;
+}
+
+int gyre_engine_create_sized(struct gyre_engine **out, const struct gyre_engine_options *options, size_t size_bytes)
+{
+    struct gyre_engine_options o;
+    int err = out == NULL ? -EINVAL : gyre__options_copy(&o, sizeof o, options, size_bytes);
+    if (err != 0)
+        return err;
+    struct gyre_loop_options none = {.backend = NULL};
+    const struct gyre_loop_options *loop = o.loop != NULL ? o.loop : &none;
+    const struct gyre_mem *mem = loop->mem != NULL ? loop->mem : &gyre__mem_system;
+    uint32_t count = o.loops == 0 ? 1 : o.loops == GYRE_LOOPS_PER_CORE ? processors() : o.loops;
+    if (count > LOOPS_MAX)
+        return GYRE_EOPTION;
+
+    struct gyre_engine *engine = gyre__alloc(mem, sizeof *engine);
+    if (engine == NULL)
+        return -ENOMEM;
+    engine->magic = ENGINE_MAGIC;
+    engine->loop_count = count;
+    engine->handlers = o.handlers;
+    engine->mem = mem;
+    engine->user = o.user;
+    engine->loops = gyre__alloc(mem, count * sizeof(struct gyre_loop *));
+    engine->threads = gyre__alloc(mem, count * sizeof(pthread_t));
+    err = engine->loops == NULL || engine->threads == NULL ? -ENOMEM : create_loops_or_fall_back(engine, loop);
+    if (err == 0) {
+        *out = engine;
+        return 0;
+    }
+    gyre__free(mem, engine->threads);
+    gyre__free(mem, engine->loops);
+    gyre__free(mem, engine);
+    return err;
+}
+
+void gyre_engine_destroy(struct gyre_engine *engine)
+{
+    if (engine == NULL)
+        return;
+    GYRE_CHECK(engine->magic == ENGINE_MAGIC && atomic_load(&engine->state) != ENGINE_RUNNING);
+    /* Ending all before freeing any: loops refer to each other in what they hand over. */
+    for (uint32_t i = 0; i < engine->loop_count; i++)
+        if (!engine->loops[i]->ended)
+            gyre__loop_end(engine->loops[i]);
+    destroy_loops(engine);
+    while (engine->listeners != NULL) {
+        struct gyre_listener *listener = engine->listeners;
+        engine->listeners = listener->next;
+        gyre__listener_free(listener);
+    }
+    engine->magic = 0;
+    gyre__free(engine->mem, engine->threads);
+    gyre__free(engine->mem, engine->loops);
+    gyre__free(engine->mem, engine);
+}
+
+int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_engine *engine, const char *address,
+                             const struct gyre_conn_handlers *handlers, const struct gyre_listener_options *options,
+                             size_t size_bytes)
+{
+    struct gyre_listener *listener;
+    if (engine == NULL || address == NULL)
+        return -EINVAL;
+    if (atomic_load(&engine->state) != ENGINE_NEW)
+        return GYRE_ESTATE;
+    int err = gyre__listener_open(&listener, engine->loops, engine->loop_count, &engine->listeners, address, handlers,
+                                  options, size_bytes);
+    if (err == 0 && out != NULL)
+        *out = listener;
+    return err;
+}
+
+static void run_boot(struct gyre_loop *l, void *user)
+{
+    const struct gyre_engine *engine = user;
+    engine->handlers->on_boot(l->engine);
+}
+
+/* One loop from start to end, on its thread. */
+static void serve(struct gyre_loop *l)
+{
+    struct gyre_engine *engine = l->engine;
+    int none = 0, err;
+    l->owner = pthread_self();
+    atomic_store_explicit(&l->owned, true, memory_order_release);
+    err = gyre__loop_serve(l);
+    if (err != 0) {
+        (void)atomic_compare_exchange_strong(&engine->err, &none, err);
+        gyre_engine_stop(engine);
+    }
+    gyre__loop_end(l);
+}
+
+static void *thread_main(void *arg)
+{
+    serve(arg);
+    return NULL;
+}
+
+/* Threads are started with every signal blocked: handlers run on the thread that called gyre_engine_run(). */
+static int start_thread(struct gyre_engine *engine, uint32_t index)
+{
+    sigset_t all, before;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    int err = pthread_create(&engine->threads[index], NULL, thread_main, engine->loops[index]);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return -err;
+}
+
+int gyre_engine_run(struct gyre_engine *engine)
+{
+    int new = ENGINE_NEW, err = 0;
+    uint32_t started = 1;
+    if (engine == NULL || engine->magic != ENGINE_MAGIC)
+        return -EINVAL;
+    if (!atomic_compare_exchange_strong(&engine->state, &new, ENGINE_RUNNING))
+        return GYRE_ESTATE;
+    if (engine->handlers != NULL && engine->handlers->on_boot != NULL)
+        err = gyre_loop_post(engine->loops[0], run_boot, engine);
+    for (; err == 0 && started < engine->loop_count; started++)
+        err = start_thread(engine, started);
+    if (err != 0)
+        gyre_engine_stop(engine);
+    serve(engine->loops[0]);
+    for (uint32_t i = 1; i < started; i++)
+        (void)pthread_join(engine->threads[i], NULL);
+    if (engine->handlers != NULL && engine->handlers->on_shutdown != NULL)
+        engine->handlers->on_shutdown(engine);
+    atomic_store(&engine->state, ENGINE_OVER);
+    return err != 0 ? err : atomic_load(&engine->err);
+}
+
+void gyre_engine_stop(struct gyre_engine *engine)
+{
+    for (uint32_t i = 0; i < engine->loop_count; i++)
+        gyre__loop_ask(engine->loops[i], GYRE_REQUEST_END);
+}
+
+void gyre_engine_drain(struct gyre_engine *engine, int64_t timeout_ns)
+{
+    for (uint32_t i = 0; i < engine->loop_count; i++) {
+        atomic_store(&engine->loops[i]->drain_ns, timeout_ns);
+        gyre__loop_ask(engine->loops[i], GYRE_REQUEST_DRAIN);
+    }
+}
+
+uint32_t gyre_engine_loop_count(const struct gyre_engine *engine)
+{
+    return engine->loop_count;
+}
+
+struct gyre_loop *gyre_engine_loop(const struct gyre_engine *engine, uint32_t index)
+{
+    return index < engine->loop_count ? engine->loops[index] : NULL;
+}
+
+void *gyre_engine_user(const struct gyre_engine *engine)
+{
+    return engine->user;
+}
+
+uint64_t gyre_engine_conn_count(const struct gyre_engine *engine)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < engine->loop_count; i++)
+        count += gyre_loop_conn_count(engine->loops[i]);
+    return count;
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT
+ * Forwarding: moving segments from one connection's inbound queue to another's outbound queue.
+ *
+ * The normal course: the receive buffers themselves change queues; nothing is copied. When buffers are getting scarce
+ * (slow destinations hold them) the bytes are copied into chunks instead, which the write marks bound.
+ *
+ * Back-pressure: a destination above its high mark takes no more. The source then waits on the destination's list and
+ * does not receive; when the destination drains, or closes, the source's on_data is called again. */
+#include "conn.h"
+
+#include <errno.h>
+
+static bool buffers_scarce(const struct gyre_bufpool *pool)
+{
+    return gyre__bufpool_available(pool) < pool->count_max / 4u;
+}
+
+void gyre__forward_forget(struct gyre_conn *src)
+{
+    struct gyre__forward *forward = src->forward;
+    if (forward == NULL)
+        return;
+    *forward->prev = forward->next;
+    if (forward->next != NULL)
+        forward->next->prev = forward->prev;
+    src->forward = NULL;
+    src->flags &= (uint16_t)~GYRE_CF_BLOCKED;
+    gyre__free(src->loop->mem, forward);
+}
+
+void gyre__forward_release_waiters(struct gyre_conn *dst)
+{
+    while (dst->waiters != NULL) {
+        struct gyre_conn *src = dst->waiters->src;
+        gyre__forward_forget(src);
+        src->flags |= GYRE_CF_DELIVER;
+        gyre__conn_settle_later(src);
+    }
+}
+
+/* `src` stops receiving until `dst` has drained. */
+static int wait_for(struct gyre_conn *src, struct gyre_conn *dst)
+{
+    if (src->forward != NULL && src->forward->dst == dst)
+        return 0;
+    gyre__forward_forget(src);
+    struct gyre__forward *forward = gyre__alloc(src->loop->mem, sizeof *forward);
+    if (forward == NULL)
+        return -ENOMEM;
+    *forward = (struct gyre__forward){.src = src, .dst = dst, .next = dst->waiters, .prev = &dst->waiters};
+    if (forward->next != NULL)
+        forward->next->prev = &forward->next;
+    dst->waiters = forward;
+    src->forward = forward;
+    src->flags |= GYRE_CF_BLOCKED;
+    gyre__conn_update_recv(src);
+    return 0;
+}
+
+/* Move the head of `src`'s queue, at most `max` bytes of it. Returns how many, or -ENOMEM. */
+static int64_t move_head(struct gyre_conn *src, struct gyre_conn *dst, size_t max)
+{
+    struct gyre__segs *segs = &src->loop->segs;
+    struct gyre__seg *head = gyre__segq_head(&src->in);
+    uint32_t len = head->len;
+    if (len > max) {
+        len = (uint32_t)max;
+        if (gyre__segq_split_head(&src->in, segs, len) != 0)
+            return -ENOMEM;
+    }
+    head = gyre__segq_pop(&src->in);
+    if (head->kind == GYRE_SEG_BUF && buffers_scarce(segs->pool) &&
+        gyre__segq_append(&dst->out, segs, head->data, len) == 0) {
+        src->loop->be->stats.bytes_copied_in += len;
+        gyre__seg_free(segs, head, 0);
+        return len;
+    }
+    src->loop->be->stats.bytes_forwarded += len;
+    gyre__segq_push(&dst->out, head);
+    return len;
+}
+
+int64_t gyre_conn_forward(struct gyre_conn *src, struct gyre_conn *dst, size_t max_bytes)
+{
+    int err = gyre__conn_usable(src);
+    if (err == 0)
+        err = gyre__conn_usable(dst);
+    if (err != 0)
+        return err;
+    if (src->loop != dst->loop)
+        return -EXDEV;
+    if (dst->flags & GYRE_CF_SEND_FAILED)
+        return dst->err;
+    if (dst->flags & GYRE_CF_SHUT)
+        return -EPIPE;
+
+    int64_t moved = 0;
+    while (src->in.tail != NULL && (size_t)moved < max_bytes && !(dst->flags & GYRE_CF_CONGESTED)) {
+        int64_t n = move_head(src, dst, max_bytes - (size_t)moved);
+        if (n < 0)
+            return moved > 0 ? moved : n;
+        moved += n;
+        gyre__conn_queued(dst);
+    }
+    if (GYRE_UNLIKELY(dst->flags & GYRE_CF_CONGESTED) && (size_t)moved < max_bytes) {
+        err = wait_for(src, dst);
+        if (err != 0 && moved == 0)
+            return err;
+    }
+    if (GYRE_UNLIKELY(src->recv.state == GYRE_OPS_IDLE))
+        gyre__conn_settle_later(src);
+    return moved;
+}

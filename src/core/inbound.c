@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: MIT
+ * Receiving: from an event to the handler, and what the handler reads.
+ *
+ * The normal course: the multishot receive brings a buffer, it becomes a segment at the end of the inbound queue, and
+ * on_data takes what it wants of it in place. What is left is copied into a chunk, and the buffer goes back.
+ *
+ * What can go wrong: the receive ends without a buffer (-ENOBUFS): the connection waits on the starved list, first come
+ * first served, until buffers are free; if the user holds them all, it receives into a chunk instead. The receive
+ * ends for other reasons (a full completion queue): it is armed again. */
+#include "conn.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum { STARVED_PER_TURN = 16 }; /* receives into chunks per turn when every receive buffer is held */
+
+static bool wants_bytes(const struct gyre_conn *c)
+{
+    const uint16_t never = GYRE_CF_EOF;
+    const uint16_t not_now = GYRE_CF_PAUSED | GYRE_CF_BLOCKED;
+    if (!(c->flags & GYRE_CF_CONNECTED) || (c->flags & never))
+        return false;
+    if (c->state == GYRE_CONN_OPEN)
+        return !(c->flags & not_now) && c->in.bytes < c->profile->options.read_max_bytes;
+    return c->state == GYRE_CONN_CLOSING || c->state == GYRE_CONN_LINGERING;
+}
+
+static void submit_recv(struct gyre_conn *c, unsigned hints)
+{
+    c->recv.kind = GYRE_OP_RECV;
+    c->recv.flags = (uint16_t)(GYRE_OPF_MULTI | GYRE_OPF_POOL | hints);
+    c->recv.u.recv.pool = &c->loop->pool;
+    c->recv.u.recv.len = 0;
+    gyre__op_submit(c->loop, &c->recv);
+}
+
+void gyre__conn_update_recv(struct gyre_conn *c)
+{
+    if (!wants_bytes(c)) {
+        gyre__conn_unstarve(c);
+        gyre__op_cancel(c->loop, &c->recv);
+    } else if (c->recv.state == GYRE_OPS_IDLE && !(c->flags & GYRE_CF_STARVED)) {
+        submit_recv(c, 0);
+    }
+}
+
+/* ---- out of buffers ---- */
+
+static void starve(struct gyre_conn *c)
+{
+    struct gyre_loop *l = c->loop;
+    c->flags |= GYRE_CF_STARVED;
+    c->recv.next = NULL;
+    *l->starved_tail = &c->recv;
+    l->starved_tail = &c->recv.next;
+}
+
+void gyre__conn_unstarve(struct gyre_conn *c)
+{
+    struct gyre_loop *l = c->loop;
+    if (!(c->flags & GYRE_CF_STARVED))
+        return;
+    struct gyre_op **at = &l->starved_head;
+    while (*at != &c->recv)
+        at = &(*at)->next;
+    *at = c->recv.next;
+    if (*at == NULL)
+        l->starved_tail = at;
+    c->flags &= (uint16_t)~GYRE_CF_STARVED;
+}
+
+static void submit_heap_recv(struct gyre_conn *c, struct gyre__seg *chunk)
+{
+    c->flags |= GYRE_CF_HEAP_RECV;
+    c->recv.kind = GYRE_OP_RECV;
+    c->recv.flags = 0;
+    c->recv.u.recv.buf = chunk->data;
+    c->recv.u.recv.len = chunk->u.chunk.room;
+    gyre__op_submit(c->loop, &c->recv);
+}
+
+void gyre__loop_feed_starved(struct gyre_loop *l)
+{
+    unsigned fed = 0, available = gyre__bufpool_available(&l->pool);
+    while (l->starved_head != NULL && fed < (available > 0 ? available : STARVED_PER_TURN)) {
+        struct gyre_conn *c = GYRE_CONTAINER(l->starved_head, struct gyre_conn, recv);
+        struct gyre__seg *chunk = available > 0 ? NULL : gyre__seg_chunk(&l->segs, 0);
+        if (available == 0 && chunk == NULL)
+            return; /* nothing at all is free: the next turn tries again */
+        gyre__conn_unstarve(c);
+        l->be->stats.rearms++;
+        if (chunk != NULL)
+            submit_heap_recv(c, chunk);
+        else
+            submit_recv(c, GYRE_OPF_POLL_FIRST);
+        fed++;
+    }
+}
+
+/* ---- delivering ---- */
+
+/* Copy out of receive buffers what the handler left, so that they go back. Without memory for it they stay. */
+static void compact(struct gyre_conn *c)
+{
+    struct gyre__segs *segs = &c->loop->segs;
+    struct gyre__segq kept = {.bytes = 0};
+    while (c->in.tail != NULL) {
+        struct gyre__seg *seg = gyre__segq_pop(&c->in);
+        if (seg->kind == GYRE_SEG_BUF && gyre__segq_append(&kept, segs, seg->data, seg->len) == 0) {
+            c->loop->be->stats.bytes_copied_in += seg->len;
+            gyre__seg_free(segs, seg, 0);
+            continue;
+        }
+        gyre__segq_push(&kept, seg);
+    }
+    c->in = kept;
+}
+
+static void tell_eof(struct gyre_conn *c)
+{
+    c->flags |= GYRE_CF_EOF_TOLD;
+    if (c->flags & GYRE_CF_SEND_FAILED) {
+        gyre__conn_end(c, GYRE_CLOSE_ERROR, c->err);
+        return;
+    }
+    if (c->profile->handlers->on_eof == NULL) {
+        gyre__conn_begin_close(c, GYRE_CLOSE_EOF);
+        return;
+    }
+    bool over = (c->flags & GYRE_CF_FIN_SENT) != 0;
+    c->profile->handlers->on_eof(c);
+    if (over && c->state == GYRE_CONN_OPEN)
+        gyre__conn_end(c, GYRE_CLOSE_EOF, 0);
+}
+
+static bool may_deliver(const struct gyre_conn *c)
+{
+    return c->state == GYRE_CONN_OPEN && !(c->flags & (GYRE_CF_PAUSED | GYRE_CF_BLOCKED));
+}
+
+void gyre__conn_deliver(struct gyre_conn *c, bool due)
+{
+    if (due && may_deliver(c)) {
+        c->flags &= (uint16_t)~GYRE_CF_WAKE;
+        c->profile->handlers->on_data(c);
+        gyre__segs_settle(&c->loop->segs);
+    }
+    if ((c->flags & (GYRE_CF_EOF | GYRE_CF_EOF_TOLD)) == GYRE_CF_EOF && may_deliver(c))
+        tell_eof(c);
+    if (c->state != GYRE_CONN_OPEN)
+        gyre__segq_clear(&c->in, &c->loop->segs, 0);
+    else if (c->in.tail != NULL)
+        compact(c);
+}
+
+/* The segment of what an event brought, or NULL: nothing, or (err set) no memory for it. */
+static struct gyre__seg *received(struct gyre_conn *c, const struct gyre_event *ev, int *err)
+{
+    struct gyre__segs *segs = &c->loop->segs;
+    struct gyre__seg *seg = NULL;
+    if (c->flags & GYRE_CF_HEAP_RECV) {
+        c->flags &= (uint16_t)~GYRE_CF_HEAP_RECV;
+        seg = (struct gyre__seg *)c->recv.u.recv.buf - 1;
+        if (ev->res > 0) {
+            seg->len = (uint32_t)ev->res;
+            seg->u.chunk.room -= seg->len;
+            return seg;
+        }
+        gyre__seg_free(segs, seg, 0);
+        return NULL;
+    }
+    if (!(ev->flags & GYRE_EV_BUF))
+        return NULL;
+    gyre__bufpool_receive(&c->loop->pool, ev->buf);
+    if (ev->res > 0)
+        seg = gyre__seg_new(segs, GYRE_SEG_BUF, gyre__bufpool_data(&c->loop->pool, ev->buf), (uint32_t)ev->res);
+    if (seg == NULL) {
+        *err = ev->res > 0 ? -ENOMEM : 0;
+        gyre__bufpool_release(&c->loop->pool, ev->buf);
+        return NULL;
+    }
+    seg->buf = ev->buf;
+    return seg;
+}
+
+static void recv_failed(struct gyre_conn *c, int err)
+{
+    switch (err) {
+    case -ECANCELED:
+    case -EAGAIN:
+    case -EINTR:
+        break;
+    case -ENOBUFS:
+        if (wants_bytes(c))
+            starve(c);
+        break;
+    default:
+        if (c->flags & GYRE_CF_SEND_FAILED)
+            err = c->err;
+        /* The peer reset instead of closing, but it had everything: that is a clean end. */
+        if (c->state == GYRE_CONN_LINGERING && gyre__conn_unacked(c) == 0)
+            gyre__conn_end(c, (enum gyre_close_reason)c->reason, 0);
+        else
+            gyre__conn_end(c, GYRE_CLOSE_ERROR, err);
+        break;
+    }
+}
+
+void gyre__conn_on_recv(struct gyre_op *op, const struct gyre_event *ev)
+{
+    struct gyre_conn *c = GYRE_CONTAINER(op, struct gyre_conn, recv);
+    struct gyre_loop *l = c->loop;
+    int err = 0;
+    struct gyre__seg *seg = received(c, ev, &err);
+    if (seg != NULL) {
+        l->be->stats.bytes_in += seg->len;
+        if (GYRE_LIKELY(c->state == GYRE_CONN_OPEN)) {
+            c->active_tick = l->wheel.tick;
+            gyre__segq_push(&c->in, seg);
+            gyre__conn_deliver(c, true);
+        } else {
+            gyre__seg_free(&l->segs, seg, 0); /* closing: the peer's last words are thrown away */
+        }
+    } else if (ev->res == 0) {
+        c->flags |= GYRE_CF_EOF;
+        if (c->state == GYRE_CONN_LINGERING)
+            gyre__conn_end(c, (enum gyre_close_reason)c->reason, 0);
+        gyre__conn_deliver(c, false);
+    } else if (c->state != GYRE_CONN_ENDING) {
+        recv_failed(c, err != 0 ? err : ev->res);
+    }
+
+    if (ev->flags & GYRE_EV_MORE) {
+        if (GYRE_UNLIKELY(!wants_bytes(c)))
+            gyre__conn_update_recv(c);
+        return;
+    }
+    if (c->state == GYRE_CONN_ENDING || c->state == GYRE_CONN_CLOSING)
+        gyre__conn_settle_later(c);
+    if (c->recv.state == GYRE_OPS_IDLE && wants_bytes(c) && !(c->flags & GYRE_CF_STARVED)) {
+        l->be->stats.rearms++;
+        gyre__conn_update_recv(c);
+    }
+}
+
+/* ---- the user's side: reading ---- */
+
+/* What the user took may let receiving go on; settling sees to it. */
+static void took(struct gyre_conn *c)
+{
+    if (GYRE_UNLIKELY(c->recv.state == GYRE_OPS_IDLE))
+        gyre__conn_settle_later(c);
+}
+
+size_t gyre_conn_inbound(const struct gyre_conn *c)
+{
+    return c->in.bytes;
+}
+
+/* Join everything into one chunk with room to grow. */
+static int join(struct gyre_conn *c, size_t len)
+{
+    struct gyre__segs *segs = &c->loop->segs;
+    size_t size = GYRE_CHUNK_SIZE;
+    while (size < c->in.bytes || size < len)
+        size *= 2;
+    struct gyre__seg *chunk = gyre__seg_chunk(segs, (uint32_t)size);
+    if (chunk == NULL)
+        return -ENOMEM;
+    while (c->in.tail != NULL) {
+        struct gyre__seg *seg = gyre__segq_pop(&c->in);
+        memcpy(chunk->data + chunk->len, seg->data, seg->len);
+        chunk->len += seg->len;
+        chunk->u.chunk.room -= seg->len;
+        c->loop->be->stats.bytes_copied_in += seg->len;
+        gyre__seg_retire(segs, seg);
+    }
+    gyre__segq_push(&c->in, chunk);
+    return 0;
+}
+
+int gyre_conn_peek(struct gyre_conn *c, size_t len, struct gyre_slice *out)
+{
+    int err = gyre__conn_usable(c);
+    if (err != 0)
+        return err;
+    const struct gyre__seg *head = gyre__segq_head(&c->in);
+    if (len > c->in.bytes)
+        return len > c->profile->options.read_max_bytes ? -EMSGSIZE : -EAGAIN;
+    if (head == NULL) {
+        *out = (struct gyre_slice){.len = 0};
+        return 0;
+    }
+    if (len > head->len) {
+        err = join(c, len);
+        if (err != 0)
+            return err;
+        head = gyre__segq_head(&c->in);
+    }
+    *out = (struct gyre_slice){.data = head->data, .len = len != 0 ? len : head->len};
+    return 0;
+}
+
+int gyre_conn_peekv(struct gyre_conn *c, struct iovec *iov, int iov_count)
+{
+    struct gyre__seg *seg = gyre__segq_head(&c->in);
+    int n = 0;
+    for (; seg != NULL && n < iov_count; n++) {
+        iov[n] = (struct iovec){.iov_base = seg->data, .iov_len = seg->len};
+        seg = seg == c->in.tail ? NULL : seg->next;
+    }
+    return n;
+}
+
+int gyre_conn_next(struct gyre_conn *c, size_t len, struct gyre_slice *out)
+{
+    int err = gyre_conn_peek(c, len, out);
+    if (err == 0 && out->len > 0) {
+        gyre__segq_consume(&c->in, &c->loop->segs, out->len, true);
+        took(c);
+    }
+    return err;
+}
+
+size_t gyre_conn_discard(struct gyre_conn *c, size_t len)
+{
+    if (gyre__conn_usable(c) != 0)
+        return 0;
+    size_t n = len < c->in.bytes ? len : c->in.bytes;
+    gyre__segq_consume(&c->in, &c->loop->segs, n, true);
+    took(c);
+    return n;
+}
+
+size_t gyre_conn_read(struct gyre_conn *c, void *dst, size_t len)
+{
+    if (gyre__conn_usable(c) != 0)
+        return 0;
+    size_t n = 0;
+    const struct gyre__seg *seg = gyre__segq_head(&c->in);
+    for (; seg != NULL && n < len; seg = seg == c->in.tail ? NULL : seg->next) {
+        size_t part = seg->len < len - n ? seg->len : len - n;
+        memcpy((uint8_t *)dst + n, seg->data, part);
+        n += part;
+    }
+    gyre__segq_consume(&c->in, &c->loop->segs, n, true);
+    took(c);
+    return n;
+}
+
+/* Whether `needle` starts `at` bytes into `seg` (which has more than that), running on into the next ones. */
+static bool matches(const struct gyre_conn *c, const struct gyre__seg *seg, size_t at, const uint8_t *needle,
+                    size_t needle_len)
+{
+    size_t part = seg->len - at < needle_len ? seg->len - at : needle_len;
+    if (memcmp(seg->data + at, needle, part) != 0)
+        return false;
+    if (part == needle_len)
+        return true;
+    return seg != c->in.tail && matches(c, seg->next, 0, needle + part, needle_len - part);
+}
+
+int64_t gyre_conn_find(const struct gyre_conn *c, const void *needle, size_t needle_len, size_t from)
+{
+    const uint8_t *first = needle;
+    size_t before = 0;
+    if (needle == NULL || needle_len == 0 || needle_len > 64)
+        return -EINVAL;
+    const struct gyre__seg *seg = gyre__segq_head(&c->in);
+    for (; seg != NULL; seg = seg == c->in.tail ? NULL : seg->next) {
+        size_t at = from > before ? from - before : 0;
+        while (at < seg->len) {
+            const uint8_t *hit = memchr(seg->data + at, first[0], seg->len - at);
+            if (hit == NULL)
+                break;
+            at = (size_t)(hit - seg->data);
+            if (matches(c, seg, at, first, needle_len))
+                return (int64_t)(before + at);
+            at++;
+        }
+        before += seg->len;
+    }
+    return -EAGAIN;
+}
+
+/* ---- the user's side: flow ---- */
+
+int gyre_conn_pause(struct gyre_conn *c)
+{
+    int err = gyre__conn_usable(c);
+    if (err != 0)
+        return err;
+    c->flags |= GYRE_CF_PAUSED;
+    gyre__conn_update_recv(c);
+    return 0;
+}
+
+int gyre_conn_resume(struct gyre_conn *c)
+{
+    int err = gyre__conn_usable(c);
+    if (err != 0 || !(c->flags & GYRE_CF_PAUSED))
+        return err;
+    c->flags &= (uint16_t)~GYRE_CF_PAUSED;
+    c->flags |= GYRE_CF_DELIVER;
+    gyre__conn_settle_later(c);
+    return 0;
+}
+
+int gyre_conn_wake(struct gyre_conn *c)
+{
+    int err = gyre__conn_usable(c);
+    if (err != 0)
+        return err;
+    c->flags |= GYRE_CF_WAKE;
+    gyre__conn_settle_later(c);
+    return 0;
+}

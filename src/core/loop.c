@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: MIT
+ * The loop: making one, its turn, ending.
+ *
+ * Ending is the part with rules. Nothing is freed while the kernel may touch it: acceptors and connections are asked to
+ * cancel what they have in flight, and the loop turns until the last event of each has come; only then does the
+ * backend go, and then the memory. */
+#include "loop.h"
+#include "conn.h"
+#include "listener.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    OPS_DEFAULT = 4096,
+    OPS_MAX = 65536,
+    BUF_SIZE_DEFAULT = 16384,
+    BUF_SIZE_MIN = 256,
+    BUF_SIZE_MAX = 1 << 20,
+    BUF_COUNT_MAX_DEFAULT = 1024,
+    BUF_COUNT_LIMIT = 16384,
+    BUF_FIRST_MIN = 16,
+    L2_DEFAULT = 1 << 20,
+    CONNS_MAX_DEFAULT = 1 << 20,
+    TASKS_MAX_DEFAULT = 65536,
+};
+
+static const char lost_text[] = "the loop's backend failed and cannot go on";
+
+uint64_t gyre__loop_clock(const struct gyre_loop *l)
+{
+    struct timespec ts;
+    if (l->be->ops->now != NULL)
+        return l->be->ops->now(l->be);
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
+}
+
+/* ---- making ---- */
+
+#ifdef _SC_LEVEL2_CACHE_SIZE
+static long l2_cache_bytes(void)
+{
+    long bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    return bytes > 0 ? bytes : L2_DEFAULT;
+}
+#else
+static long l2_cache_bytes(void)
+{
+    return L2_DEFAULT;
+}
+#endif
+
+/* Check options and fill in the defaults. */
+static int complete(struct gyre_loop_options *o)
+{
+    if (o->ops_max == 0)
+        o->ops_max = OPS_DEFAULT;
+    if (o->buf_size_bytes == 0)
+        o->buf_size_bytes = BUF_SIZE_DEFAULT;
+    if (o->buf_count_max == 0)
+        o->buf_count_max = o->buf_count > BUF_COUNT_MAX_DEFAULT ? o->buf_count : BUF_COUNT_MAX_DEFAULT;
+    if (o->conns_max == 0)
+        o->conns_max = CONNS_MAX_DEFAULT;
+    if (o->tasks_max == 0)
+        o->tasks_max = TASKS_MAX_DEFAULT;
+    if (o->mem == NULL)
+        o->mem = &gyre__mem_system;
+    if (o->log == NULL)
+        o->log = &gyre__log_system;
+    if (o->ops_max > OPS_MAX || o->buf_size_bytes < BUF_SIZE_MIN || o->buf_size_bytes > BUF_SIZE_MAX ||
+        o->buf_count_max > BUF_COUNT_LIMIT || o->buf_count > o->buf_count_max)
+        return GYRE_EOPTION;
+    if (o->buf_count == 0) {
+        uint32_t half = (uint32_t)l2_cache_bytes() / 2 / o->buf_size_bytes;
+        o->buf_count = half > BUF_FIRST_MIN ? half : BUF_FIRST_MIN;
+        if (o->buf_count > o->buf_count_max)
+            o->buf_count = o->buf_count_max;
+    }
+    return 0;
+}
+
+static void init(struct gyre_loop *l, const struct gyre_loop_options *o)
+{
+    l->magic = GYRE_LOOP_MAGIC;
+    l->mem = o->mem;
+    l->log = o->log;
+    l->user = o->user;
+    l->conns_max = o->conns_max;
+    l->tasks.count_max = o->tasks_max;
+    l->settle_tail = &l->settle_head;
+    l->starved_tail = &l->starved_head;
+}
+
+static int open_backend(struct gyre_loop *l, const struct gyre_loop_options *o, const struct gyre_backend_config *tune)
+{
+    struct gyre_backend_config config = tune != NULL ? *tune : (struct gyre_backend_config){.ops_max = 0};
+    config.ops_max = o->ops_max;
+    config.mem = o->mem;
+    config.log = o->log;
+    config.sim = o->sim;
+    int err = gyre__backend_open(&l->be, o->backend, &config, &l->report);
+    if (err != 0) {
+        gyre__log(l->log, GYRE_LOG_WARN, "no backend: %s", l->report.reason);
+        return err;
+    }
+    l->be->ops->features(l->be, l->report.features, sizeof l->report.features);
+    err = gyre__bufpool_init(&l->pool, l->mem, o->buf_size_bytes, o->buf_count, o->buf_count_max);
+    if (err == 0) {
+        err = l->be->ops->pool_add(l->be, &l->pool);
+        if (err == 0)
+            return 0;
+        gyre__bufpool_fini(&l->pool);
+    }
+    l->be->ops->destroy(l->be);
+    return err;
+}
+
+int gyre__loop_create(struct gyre_loop **out, const struct gyre_loop_options *options,
+                      const struct gyre_backend_config *tune)
+{
+    struct gyre_loop_options o = *options;
+    int err = complete(&o);
+    if (err != 0)
+        return err;
+    struct gyre_loop *l = gyre__alloc(o.mem, sizeof *l);
+    if (l == NULL)
+        return -ENOMEM;
+    init(l, &o);
+    err = open_backend(l, &o, tune);
+    if (err != 0) {
+        gyre__free(o.mem, l);
+        return err;
+    }
+    gyre__segs_init(&l->segs, l->mem, &l->pool);
+    l->now_ns = gyre__loop_clock(l);
+    gyre__wheel_init(&l->wheel, l->now_ns);
+    gyre__log(l->log, GYRE_LOG_DEBUG, "backend %s (%s)", l->report.backend, l->report.reason);
+    *out = l;
+    return 0;
+}
+
+int gyre_loop_create_sized(struct gyre_loop **out, const struct gyre_loop_options *options, size_t size_bytes)
+{
+    struct gyre_loop_options copy;
+    int err = out == NULL ? -EINVAL : gyre__options_copy(&copy, sizeof copy, options, size_bytes);
+    return err != 0 ? err : gyre__loop_create(out, &copy, NULL);
+}
+
+/* ---- a turn ---- */
+
+static void dispatch(const struct gyre_event *ev)
+{
+    struct gyre_op *op = ev->op;
+    GYRE_CHECK(op->state != GYRE_OPS_IDLE);
+    if (!(ev->flags & GYRE_EV_MORE)) {
+        op->state = GYRE_OPS_IDLE;
+        op->gen++;
+        op->f->inflight--;
+    }
+    op->done(op, ev); /* may submit, cancel, close; may free what is idle */
+}
+
+static bool has_work(const struct gyre_loop *l)
+{
+    return l->settle_head != NULL || l->starved_head != NULL || l->tasks_left != NULL ||
+           atomic_load_explicit(&l->tasks.top, memory_order_relaxed) != NULL;
+}
+
+static int64_t next_timeout(const struct gyre_loop *l, int64_t timeout_ns)
+{
+    if (timeout_ns == 0 || has_work(l))
+        return 0;
+    int64_t timer_ns = gyre__wheel_timeout(&l->wheel, gyre__loop_clock(l));
+    if (timer_ns < 0)
+        return timeout_ns;
+    return timeout_ns < 0 || timer_ns < timeout_ns ? timer_ns : timeout_ns;
+}
+
+static void run_tasks(struct gyre_loop *l)
+{
+    for (unsigned n = 0; n < GYRE_TASKS_PER_TURN; n++) {
+        if (l->tasks_left == NULL)
+            l->tasks_left = gyre__tasks_take(&l->tasks);
+        struct gyre__task *task = l->tasks_left;
+        if (task == NULL)
+            return;
+        l->tasks_left = task->next;
+        gyre_task_fn *run = task->run;
+        void *user = task->user;
+        if (!task->embedded)
+            gyre__free(l->mem, task);
+        gyre__tasks_done(&l->tasks);
+        l->be->stats.tasks++;
+        run(l, user);
+    }
+}
+
+int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns)
+{
+    struct gyre_backend *be = l->be;
+    int n = be->ops->wait(be, l->events, GYRE_EVENTS_PER_WAIT, next_timeout(l, timeout_ns));
+    if (n < 0) {
+        gyre__log(l->log, GYRE_LOG_ERROR, "%s: %s", lost_text, gyre_err_text(n));
+        return n;
+    }
+    l->now_ns = gyre__loop_clock(l);
+    be->stats.turns++;
+    be->stats.events += (uint64_t)n;
+    for (int i = 0; i < n; i++)
+        dispatch(&l->events[i]);
+    be->stats.timers += gyre__wheel_advance(&l->wheel, l->now_ns);
+    run_tasks(l);
+    gyre__conns_settle(l);
+    gyre__segs_settle(&l->segs);
+    if (GYRE_UNLIKELY(l->starved_head != NULL))
+        gyre__loop_feed_starved(l);
+    return 0;
+}
+
+/* ---- stopping ---- */
+
+void gyre__loop_ask(struct gyre_loop *l, enum gyre__loop_request request)
+{
+    int now = atomic_load(&l->request);
+    while (now < (int)request && !atomic_compare_exchange_weak(&l->request, &now, (int)request))
+        ;
+    l->be->ops->wake(l->be);
+}
+
+static void shut_one(struct gyre_conn *c)
+{
+    if (c->state == GYRE_CONN_CONNECTING)
+        gyre__conn_end(c, GYRE_CLOSE_SHUTDOWN, GYRE_ESHUTDOWN);
+    else
+        gyre__conn_begin_close(c, GYRE_CLOSE_SHUTDOWN);
+}
+
+static void end_one(struct gyre_conn *c)
+{
+    gyre__conn_end(c, GYRE_CLOSE_SHUTDOWN, GYRE_ESHUTDOWN);
+}
+
+static void on_drain_over(struct gyre__timer *t)
+{
+    struct gyre_loop *l = GYRE_CONTAINER(t, struct gyre_loop, drain_timer);
+    gyre__conns_each(l, end_one);
+}
+
+static void begin_drain(struct gyre_loop *l)
+{
+    int64_t limit_ns = atomic_load(&l->drain_ns);
+    l->phase = GYRE_PHASE_DRAINING;
+    gyre__acceptors_close(l);
+    gyre__conns_each(l, shut_one);
+    l->drain_timer.fire = on_drain_over;
+    gyre__wheel_start(&l->wheel, &l->drain_timer, l->now_ns + (uint64_t)(limit_ns > 0 ? limit_ns : 0));
+}
+
+/* Whether serving is over. */
+static bool serve_request(struct gyre_loop *l)
+{
+    switch ((enum gyre__loop_request)atomic_load_explicit(&l->request, memory_order_relaxed)) {
+    case GYRE_REQUEST_NONE:
+        return false;
+    case GYRE_REQUEST_RETURN: {
+        int now = GYRE_REQUEST_RETURN;
+        return atomic_compare_exchange_strong(&l->request, &now, GYRE_REQUEST_NONE);
+    }
+    case GYRE_REQUEST_DRAIN:
+        if (l->phase == GYRE_PHASE_SERVING)
+            begin_drain(l);
+        return gyre_loop_conn_count(l) == 0 && l->acceptors_open == 0;
+    case GYRE_REQUEST_END:
+        return true;
+    }
+    return true;
+}
+
+int gyre__loop_serve(struct gyre_loop *l)
+{
+    int err = 0;
+    l->inside = true;
+    while (err == 0 && !serve_request(l))
+        err = gyre__loop_turn(l, -1);
+    l->inside = false;
+    return err;
+}
+
+void gyre__loop_end(struct gyre_loop *l)
+{
+    int err = 0;
+    l->inside = true;
+    l->phase = GYRE_PHASE_ENDING;
+    gyre__wheel_stop(&l->wheel, &l->drain_timer);
+    gyre__acceptors_close(l);
+    gyre__conns_each(l, end_one);
+    while (err == 0 && (gyre_loop_conn_count(l) > 0 || l->acceptors_open > 0 || has_work(l)))
+        err = gyre__loop_turn(l, -1);
+    l->inside = false;
+    l->ended = true;
+}
+
+/* Tasks that were posted after the end: they find no connections, but free what they carry. */
+static void run_late_tasks(struct gyre_loop *l)
+{
+    do
+        run_tasks(l);
+    while (l->tasks_left != NULL || atomic_load_explicit(&l->tasks.top, memory_order_relaxed) != NULL);
+    gyre__segs_settle(&l->segs);
+}
+
+void gyre_loop_destroy(struct gyre_loop *l)
+{
+    if (l == NULL)
+        return;
+    GYRE_CHECK(l->magic == GYRE_LOOP_MAGIC && !l->inside);
+    if (!l->ended)
+        gyre__loop_end(l);
+    run_late_tasks(l);
+    l->be->ops->pool_remove(l->be, &l->pool);
+    l->be->ops->destroy(l->be);
+    gyre__loop_free_sendvs(l);
+    gyre__segs_fini(&l->segs);
+    gyre__acceptors_fini(l);
+    gyre__conns_fini(l);
+    gyre__bufpool_fini(&l->pool);
+    l->magic = 0;
+    gyre__free(l->mem, l);
+}
+
+/* ---- the user's side ---- */
+
+/* The first thread that runs a loop owns it. */
+static int enter(struct gyre_loop *l)
+{
+    if (l == NULL || l->magic != GYRE_LOOP_MAGIC)
+        return -EINVAL;
+    if (!gyre__loop_allows(l))
+        return GYRE_ETHREAD;
+    if (l->inside || l->ended)
+        return GYRE_ESTATE;
+    l->owner = pthread_self();
+    atomic_store_explicit(&l->owned, true, memory_order_release);
+    return 0;
+}
+
+int gyre_loop_run(struct gyre_loop *l)
+{
+    int err = enter(l);
+    return err != 0 ? err : gyre__loop_serve(l);
+}
+
+int gyre_loop_run_nowait(struct gyre_loop *l)
+{
+    int err = enter(l);
+    if (err != 0)
+        return err;
+    l->inside = true;
+    err = gyre__loop_turn(l, 0);
+    l->inside = false;
+    return err != 0 ? err : gyre_loop_timeout_ns(l) == 0;
+}
+
+int gyre_loop_fd(const struct gyre_loop *l)
+{
+    return l->be->ops->pollable(l->be);
+}
+
+int64_t gyre_loop_timeout_ns(const struct gyre_loop *l)
+{
+    return next_timeout(l, -1);
+}
+
+void gyre_loop_stop(struct gyre_loop *l)
+{
+    gyre__loop_ask(l, GYRE_REQUEST_RETURN);
+}
+
+int gyre__loop_post_task(struct gyre_loop *l, struct gyre__task *task)
+{
+    int err = gyre__tasks_push(&l->tasks, task);
+    if (err == 0)
+        l->be->ops->wake(l->be);
+    return err;
+}
+
+int gyre_loop_post(struct gyre_loop *l, gyre_task_fn *run, void *user)
+{
+    if (l == NULL || run == NULL)
+        return -EINVAL;
+    struct gyre__task *task = gyre__alloc(l->mem, sizeof *task);
+    if (task == NULL)
+        return -ENOMEM;
+    task->run = run;
+    task->user = user;
+    int err = gyre__loop_post_task(l, task);
+    if (err != 0)
+        gyre__free(l->mem, task);
+    return err;
+}
+
+uint64_t gyre_loop_now_ns(const struct gyre_loop *l)
+{
+    return l->now_ns;
+}
+
+uint32_t gyre_loop_conn_count(const struct gyre_loop *l)
+{
+    return atomic_load_explicit(&l->conn_count, memory_order_relaxed);
+}
+
+void *gyre_loop_user(const struct gyre_loop *l)
+{
+    return l->user;
+}
+
+bool gyre_loop_is_current(const struct gyre_loop *l)
+{
+    return atomic_load_explicit(&l->owned, memory_order_acquire) && pthread_equal(l->owner, pthread_self()) &&
+           l->inside;
+}
+
+void gyre_loop_backend_report(const struct gyre_loop *l, struct gyre_backend_report *out)
+{
+    *out = l->report;
+}
+
+void gyre_loop_stats(const struct gyre_loop *l, struct gyre_loop_stats *out)
+{
+    *out = l->be->stats;
+    out->bufs_max = l->pool.count;
+}

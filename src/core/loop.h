@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT
+ * A loop from the inside.
+ *
+ * One turn: wait (which submits), dispatch the events, fire timers, run posted tasks, then settle the connections that
+ * something happened to: gather their queued writes into one send each, move closing ones on. Everything that a turn
+ * submits goes to the kernel with the next turn's wait. */
+#ifndef GYRE_CORE_LOOP_H
+#define GYRE_CORE_LOOP_H
+
+#include "backend.h"
+#include "bufpool.h"
+#include "check.h"
+#include "log.h"
+#include "mem.h"
+#include "seg.h"
+#include "task.h"
+#include "wheel.h"
+
+#include <gyre/engine.h>
+#include <gyre/loop.h>
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct gyre__acceptor;
+struct gyre__sendv;
+
+enum {
+    GYRE_EVENTS_PER_WAIT = 256,
+    GYRE_CONNS_PER_SLAB = 64,
+    GYRE_TASKS_PER_TURN = 1024, /* then events have their turn */
+};
+
+enum { GYRE_LOOP_MAGIC = 0x6c6f6f70 };
+
+/* What another thread or a signal handler asked of the loop. */
+enum gyre__loop_request {
+    GYRE_REQUEST_NONE = 0,
+    GYRE_REQUEST_RETURN, /* gyre_loop_stop(): return from run, leave everything as it is */
+    GYRE_REQUEST_DRAIN,  /* gyre_engine_drain(): stop accepting, close gracefully, then end */
+    GYRE_REQUEST_END,    /* gyre_engine_stop(): abort everything, then return */
+};
+
+enum gyre__loop_phase {
+    GYRE_PHASE_SERVING = 0,
+    GYRE_PHASE_DRAINING, /* no accepting or connecting; connections close as they finish */
+    GYRE_PHASE_ENDING,   /* everything is being aborted, and nothing new begins */
+};
+
+struct gyre_loop {
+    uint32_t magic;
+    uint32_t index; /* in its engine */
+    struct gyre_backend *be;
+    uint64_t now_ns;
+
+    /* Connections that the end of the turn looks at, linked by settle_next. */
+    struct gyre_conn *settle_head, **settle_tail;
+    struct gyre__segs segs;
+    struct gyre_bufpool pool;
+    struct gyre__wheel wheel;
+    struct gyre__sendv *free_sendv;
+    uint32_t free_sendv_count;
+
+    struct gyre_op *starved_head, **starved_tail; /* receives that found no buffer, oldest first, by op->next */
+
+    struct gyre_conn **conn_slabs; /* slot >> 6, then slot & 63 */
+    struct gyre_conn *free_conns;  /* linked by settle_next */
+    uint32_t conn_slab_count;
+    uint32_t conns_max;
+    _Atomic(uint32_t) conn_count;
+
+    struct gyre__acceptor *acceptors;      /* all of this loop's, open or not */
+    uint32_t acceptors_open;
+    uint32_t acceptors_waiting; /* held back by EMFILE or conns_max: try again when a connection closes */
+
+    struct gyre__tasks tasks;
+    struct gyre__task *tasks_left; /* taken and not yet run */
+
+    _Atomic(int) request;
+    _Atomic(int64_t) drain_ns; /* how long draining may take */
+    struct gyre__timer drain_timer;
+    enum gyre__loop_phase phase;
+    bool inside;               /* in a turn: callbacks may be running */
+    bool ended;                /* gyre__loop_end() is done */
+    _Atomic(bool) owned;       /* `owner` is set */
+    pthread_t owner;
+
+    struct gyre_engine *engine; /* NULL: alone */
+    const struct gyre_mem *mem;
+    const struct gyre_log *log;
+    void *user;
+    struct gyre_backend_report report;
+    struct gyre_event events[GYRE_EVENTS_PER_WAIT];
+};
+
+/* Like gyre_loop_create(), with the parts of the backend's configuration that tests set (queue sizes, features off);
+ * NULL: none. */
+int gyre__loop_create(struct gyre_loop **out, const struct gyre_loop_options *options,
+                      const struct gyre_backend_config *tune);
+
+/* One turn, waiting at most `timeout_ns` (-1: for ever). Returns 0, or -errno if the backend is lost. */
+int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns);
+
+/* Run until `request` is served. Returns 0 or -errno. */
+int gyre__loop_serve(struct gyre_loop *l);
+
+/* Abort everything and turn until nothing is in flight. The backend stays, because other threads may still wake it;
+ * gyre_loop_destroy() may follow on any thread. Thread: the loop's. */
+void gyre__loop_end(struct gyre_loop *l);
+
+/* Ask from another thread or a signal handler; a stronger request is never replaced by a weaker one. */
+void gyre__loop_ask(struct gyre_loop *l, enum gyre__loop_request request);
+
+/* Run `task` (whose memory its `run` frees) on the loop. Returns 0 or -EAGAIN. Thread: any. */
+int gyre__loop_post_task(struct gyre_loop *l, struct gyre__task *task);
+
+uint64_t gyre__loop_clock(const struct gyre_loop *l);
+
+/* Whether this thread may touch the loop's objects. */
+static inline bool gyre__loop_allows(const struct gyre_loop *l)
+{
+    return !atomic_load_explicit(&l->owned, memory_order_relaxed) || pthread_equal(l->owner, pthread_self());
+}
+
+/* State and count move here, in dispatch and nowhere else, so no backend can get them wrong. */
+static inline void gyre__op_submit(struct gyre_loop *l, struct gyre_op *op)
+{
+    GYRE_CHECK(op->state == GYRE_OPS_IDLE && op->f->fd >= 0);
+    op->state = GYRE_OPS_INFLIGHT;
+    op->f->inflight++;
+    l->be->stats.ops++;
+    l->be->ops->submit(l->be, op);
+}
+
+/* Ask for the end of `op`; nothing happens if it is idle or asked already. */
+static inline void gyre__op_cancel(struct gyre_loop *l, struct gyre_op *op)
+{
+    if (op->state != GYRE_OPS_INFLIGHT)
+        return;
+    op->state = GYRE_OPS_CANCELLING;
+    l->be->stats.cancels++;
+    l->be->ops->cancel(l->be, op);
+}
+
+/* Copy an options struct of the caller's size over zeroes. Returns 0 or -E2BIG. */
+int gyre__options_copy(void *dst, size_t dst_size, const void *src, size_t src_size);
+
+#endif

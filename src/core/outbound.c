@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT
+ * Sending: from the queue to the kernel, one gathered send in flight at a time.
+ *
+ * The normal course: writes of a turn queue up; settling submits one SEND (a single segment) or SENDMSG (several); its
+ * event drops what the kernel took, and settling submits the rest. Two sends in flight could swap bytes (io_uring.md).
+ *
+ * What can go wrong: the send fails. What is queued can never leave, so it is dropped and counted; receiving goes on to
+ * its end, because the peer may have answered before it closed. */
+#include "conn.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+enum {
+    IOV_PER_SEND = 64,
+    SEND_BYTES_MAX = 4 << 20, /* of one send: keeps progress visible to the linger time */
+    SENDVS_KEPT = 256,
+    WRITEV_MAX = 1024,
+};
+
+/* What a gathered send points to until its last event. */
+struct gyre__sendv {
+    struct gyre__sendv *next;
+    struct msghdr hdr;
+    struct iovec iov[IOV_PER_SEND];
+};
+
+static struct gyre__sendv *take_sendv(struct gyre_loop *l)
+{
+    struct gyre__sendv *v = l->free_sendv;
+    if (v == NULL)
+        return gyre__alloc(l->mem, sizeof *v);
+    l->free_sendv = v->next;
+    l->free_sendv_count--;
+    return v;
+}
+
+static void give_sendv(struct gyre_loop *l, struct gyre__sendv *v)
+{
+    if (l->free_sendv_count >= SENDVS_KEPT) {
+        gyre__free(l->mem, v);
+        return;
+    }
+    v->next = l->free_sendv;
+    l->free_sendv = v;
+    l->free_sendv_count++;
+}
+
+void gyre__loop_free_sendvs(struct gyre_loop *l)
+{
+    while (l->free_sendv != NULL) {
+        struct gyre__sendv *v = l->free_sendv;
+        l->free_sendv = v->next;
+        gyre__free(l->mem, v);
+    }
+}
+
+/* Point `v` at the front of the queue. */
+static void gather(struct gyre__sendv *v, const struct gyre__segq *q)
+{
+    struct gyre__seg *seg = gyre__segq_head(q);
+    size_t n = 0, bytes = 0;
+    while (n < IOV_PER_SEND && bytes < SEND_BYTES_MAX) {
+        v->iov[n++] = (struct iovec){.iov_base = seg->data, .iov_len = seg->len};
+        bytes += seg->len;
+        if (seg == q->tail)
+            break;
+        seg = seg->next;
+    }
+    memset(&v->hdr, 0, sizeof v->hdr);
+    v->hdr.msg_iov = v->iov;
+    v->hdr.msg_iovlen = n;
+}
+
+void gyre__conn_flush(struct gyre_conn *c)
+{
+    struct gyre_loop *l = c->loop;
+    const struct gyre__seg *head = gyre__segq_head(&c->out);
+    if (head == NULL || c->send.state != GYRE_OPS_IDLE || (c->flags & (GYRE_CF_CORKED | GYRE_CF_SEND_FAILED)) ||
+        !(c->flags & GYRE_CF_CONNECTED))
+        return;
+    struct gyre__sendv *v = head != c->out.tail ? take_sendv(l) : NULL;
+    c->send.flags = 0;
+    if (v != NULL) {
+        gather(v, &c->out);
+        c->send.kind = GYRE_OP_SENDMSG;
+        c->send.u.msg.hdr = &v->hdr;
+    } else {
+        c->send.kind = GYRE_OP_SEND;
+        c->send.u.send.buf = head->data;
+        c->send.u.send.len = head->len;
+    }
+    l->be->stats.sends++;
+    gyre__op_submit(l, &c->send);
+}
+
+/* The low mark was reached. */
+static void drained(struct gyre_conn *c)
+{
+    c->flags &= (uint16_t)~GYRE_CF_CONGESTED;
+    if (c->waiters != NULL)
+        gyre__forward_release_waiters(c);
+    if (c->state == GYRE_CONN_OPEN && c->profile->handlers->on_drain != NULL)
+        c->profile->handlers->on_drain(c);
+}
+
+static void send_failed(struct gyre_conn *c, int err)
+{
+    struct gyre_loop *l = c->loop;
+    c->flags |= GYRE_CF_SEND_FAILED;
+    c->err = err;
+    c->unsent = c->out.bytes;
+    gyre__segq_clear(&c->out, &l->segs, err);
+    gyre__forward_release_waiters(c);
+    if (c->state != GYRE_CONN_OPEN || c->recv.state != GYRE_OPS_INFLIGHT)
+        gyre__conn_end(c, GYRE_CLOSE_ERROR, err);
+}
+
+void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev)
+{
+    struct gyre_conn *c = GYRE_CONTAINER(op, struct gyre_conn, send);
+    struct gyre_loop *l = c->loop;
+    if (op->kind == GYRE_OP_SENDMSG)
+        give_sendv(l, GYRE_CONTAINER(op->u.msg.hdr, struct gyre__sendv, hdr));
+    if (ev->res >= 0) {
+        l->be->stats.bytes_out += (uint64_t)ev->res;
+        c->active_tick = l->wheel.tick;
+        gyre__segq_consume(&c->out, &l->segs, (size_t)ev->res, false);
+        if (GYRE_UNLIKELY(c->flags & GYRE_CF_CONGESTED) && c->out.bytes <= c->profile->options.write_low_bytes)
+            drained(c);
+    } else if (c->state != GYRE_CONN_ENDING && ev->res != -EAGAIN && ev->res != -EINTR) {
+        send_failed(c, ev->res);
+    }
+    /* The usual case, everything sent and nothing else to do, needs no settling. */
+    if (c->out.tail != NULL || c->state != GYRE_CONN_OPEN || (c->flags & GYRE_CF_SHUT))
+        gyre__conn_settle_later(c);
+}
+
+/* ---- the user's side ---- */
+
+void gyre__conn_queued(struct gyre_conn *c)
+{
+    if (c->out.bytes > c->profile->options.write_high_bytes)
+        c->flags |= GYRE_CF_CONGESTED;
+    gyre__conn_settle_later(c);
+}
+
+/* Whether `len` more bytes may be queued. */
+static int may_queue(struct gyre_conn *c, size_t len)
+{
+    int err = gyre__conn_usable(c);
+    if (err != 0)
+        return err;
+    if (c->flags & GYRE_CF_SEND_FAILED)
+        return c->err;
+    if (c->flags & GYRE_CF_SHUT)
+        return -EPIPE;
+    const struct gyre_conn_options *options = &c->profile->options;
+    if (len > options->write_max_bytes || c->out.bytes > options->write_max_bytes - len) {
+        if (c->out.bytes > options->write_low_bytes)
+            c->flags |= GYRE_CF_CONGESTED; /* so that on_drain follows */
+        return -EAGAIN;
+    }
+    return 0;
+}
+
+int gyre_conn_write(struct gyre_conn *c, const void *data, size_t len)
+{
+    int err = may_queue(c, len);
+    if (err != 0)
+        return err;
+    if (len == 0)
+        return 0;
+    if (data == NULL)
+        return -EINVAL;
+    err = gyre__segq_append(&c->out, &c->loop->segs, data, len);
+    if (err == 0)
+        gyre__conn_queued(c);
+    return err;
+}
+
+int gyre_conn_writev(struct gyre_conn *c, const struct iovec *iov, int iov_count)
+{
+    size_t len = 0;
+    if (iov_count < 0 || iov_count > WRITEV_MAX || (iov == NULL && iov_count > 0))
+        return -EINVAL;
+    for (int i = 0; i < iov_count; i++) {
+        if (iov[i].iov_len > INT_MAX || (iov[i].iov_base == NULL && iov[i].iov_len > 0))
+            return -EINVAL;
+        len += iov[i].iov_len;
+    }
+    int err = may_queue(c, len);
+    if (err != 0 || len == 0)
+        return err;
+
+    struct gyre__seg *tail = c->out.tail;
+    size_t room = tail != NULL && tail->kind == GYRE_SEG_CHUNK ? tail->u.chunk.room : 0;
+    if (room < len) { /* one chunk for all, so that running out of memory leaves nothing half done */
+        tail = gyre__seg_chunk(&c->loop->segs, (uint32_t)len);
+        if (tail == NULL)
+            return -ENOMEM;
+        gyre__segq_push(&c->out, tail);
+    }
+    for (int i = 0; i < iov_count; i++)
+        (void)gyre__segq_append(&c->out, &c->loop->segs, iov[i].iov_base, iov[i].iov_len);
+    gyre__conn_queued(c);
+    return 0;
+}
+
+int gyre_conn_write_ref(struct gyre_conn *c, const void *data, size_t len, gyre_sent_fn *done, void *user)
+{
+    int err = may_queue(c, len);
+    if (err != 0)
+        return err;
+    if (data == NULL && len > 0)
+        return -EINVAL;
+    /* The kernel only reads it. */
+    struct gyre__seg *seg = gyre__seg_new(&c->loop->segs, GYRE_SEG_REF, (void *)(uintptr_t)data, (uint32_t)len);
+    if (seg == NULL)
+        return -ENOMEM;
+    seg->u.ref.done = done;
+    seg->u.ref.user = user;
+    gyre__segq_push(&c->out, seg);
+    gyre__conn_queued(c);
+    return 0;
+}
+
+size_t gyre_conn_outbound(const struct gyre_conn *c)
+{
+    return c->out.bytes;
+}
+
+bool gyre_conn_congested(const struct gyre_conn *c)
+{
+    return (c->flags & GYRE_CF_CONGESTED) != 0;
+}
+
+void gyre_conn_cork(struct gyre_conn *c)
+{
+    if (gyre__conn_usable(c) == 0)
+        c->flags |= GYRE_CF_CORKED;
+}
+
+void gyre_conn_uncork(struct gyre_conn *c)
+{
+    if (gyre__conn_usable(c) != 0)
+        return;
+    c->flags &= (uint16_t)~GYRE_CF_CORKED;
+    gyre__conn_settle_later(c);
+}

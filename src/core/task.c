@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT
+ * The stack of posted tasks. */
+#include "task.h"
+
+#include <errno.h>
+
+int gyre__tasks_push(struct gyre__tasks *tasks, struct gyre__task *task)
+{
+    uint32_t count = atomic_fetch_add_explicit(&tasks->count, 1, memory_order_relaxed);
+    if (count >= tasks->count_max) {
+        atomic_fetch_sub_explicit(&tasks->count, 1, memory_order_relaxed);
+        return -EAGAIN;
+    }
+    task->next = atomic_load_explicit(&tasks->top, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(&tasks->top, &task->next, task, memory_order_release,
+                                                  memory_order_relaxed))
+        ;
+    return 0;
+}
+
+struct gyre__task *gyre__tasks_take(struct gyre__tasks *tasks)
+{
+    struct gyre__task *newest, *oldest = NULL;
+    if (atomic_load_explicit(&tasks->top, memory_order_relaxed) == NULL)
+        return NULL;
+    newest = atomic_exchange_explicit(&tasks->top, NULL, memory_order_acquire);
+    while (newest != NULL) {
+        struct gyre__task *next = newest->next;
+        newest->next = oldest;
+        oldest = newest;
+        newest = next;
+    }
+    return oldest;
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT
+ * Tasks posted to a loop: any thread pushes, the loop's thread takes all. A stack by compare-and-swap; taking reverses
+ * it, so tasks of one thread run in the order posted. */
+#ifndef GYRE_CORE_TASK_H
+#define GYRE_CORE_TASK_H
+
+#include <gyre/loop.h>
+
+#include <stdatomic.h>
+
+struct gyre__task {
+    struct gyre__task *next;
+    gyre_task_fn *run;
+    void *user;
+    bool embedded; /* part of a larger allocation that `run` frees */
+};
+
+struct gyre__tasks {
+    _Atomic(struct gyre__task *) top;
+    _Atomic(uint32_t) count;
+    uint32_t count_max;
+};
+
+/* Returns 0, or -EAGAIN if `count_max` wait already. Thread: any. */
+int gyre__tasks_push(struct gyre__tasks *tasks, struct gyre__task *task);
+
+/* All waiting tasks, oldest first. Thread: the loop's. */
+struct gyre__task *gyre__tasks_take(struct gyre__tasks *tasks);
+
+/* A task was run. */
+static inline void gyre__tasks_done(struct gyre__tasks *tasks)
+{
+    atomic_fetch_sub_explicit(&tasks->count, 1, memory_order_relaxed);
+}
+
+#endif
