@@ -60,7 +60,8 @@ def echo(lib, loop):
 
     def take(conn):
         room = ctypes.create_string_buffer(lib.gyre_conn_inbound(conn))
-        got.extend(room.raw[:lib.gyre_conn_read(conn, room, len(room))])
+        count = lib.gyre_conn_read(conn, room, len(room))
+        got.extend(room.raw[:count])
         if len(got) >= len(LINE):
             lib.gyre_conn_close(conn)
 
