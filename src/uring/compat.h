@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT
+ * What the kernel offers and liburing 2.3 has no name for.
+ *
+ * Everything here is a constant of the kernel's interface, which never changes; liburing 2.3 exports the raw system
+ * calls that take them. The names are our own, because a newer liburing has some of them as enum constants, which no
+ * #ifndef can see; where it has them as macros the values are compared. */
+#ifndef GYRE_URING_COMPAT_H
+#define GYRE_URING_COMPAT_H
+
+#include <liburing.h>
+
+#define GYRE_IORING_SETUP_NO_SQARRAY (1u << 16)  /* Linux 6.6: no index array between the ring and its entries */
+#define GYRE_IORING_ENTER_NO_IOWAIT (1u << 7)    /* Linux 6.15: waiting is idleness, not waiting for a disk */
+#define GYRE_IORING_FEAT_REG_REG_RING (1u << 13) /* Linux 6.3: a registered ring works, in register calls too */
+#define GYRE_IORING_FEAT_NO_IOWAIT (1u << 17)
+
+#ifdef IORING_SETUP_NO_SQARRAY
+_Static_assert(IORING_SETUP_NO_SQARRAY == GYRE_IORING_SETUP_NO_SQARRAY, "the kernel's value");
+#endif
+#ifdef IORING_ENTER_NO_IOWAIT
+_Static_assert(IORING_ENTER_NO_IOWAIT == GYRE_IORING_ENTER_NO_IOWAIT, "the kernel's value");
+#endif
+#ifdef IORING_FEAT_REG_REG_RING
+_Static_assert(IORING_FEAT_REG_REG_RING == GYRE_IORING_FEAT_REG_REG_RING, "the kernel's value");
+#endif
+#ifdef IORING_FEAT_NO_IOWAIT
+_Static_assert(IORING_FEAT_NO_IOWAIT == GYRE_IORING_FEAT_NO_IOWAIT, "the kernel's value");
+#endif
+
+#endif

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT
+ * Why io_uring does not work here, and what can be done about it. */
+#include "uring.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define SYSCTL_PATH "/proc/sys/kernel/io_uring_disabled"
+
+/* The sysctl's value, '0' where there is none: it came with Linux 6.6. */
+static char sysctl_disabled(void)
+{
+    char value = '0';
+    int fd = open(SYSCTL_PATH, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return '0';
+    if (read(fd, &value, 1) != 1)
+        value = '0';
+    (void)close(fd);
+    return value;
+}
+
+static unsigned long long limit_of(int resource)
+{
+    struct rlimit limit;
+    return getrlimit(resource, &limit) == 0 ? (unsigned long long)limit.rlim_cur : 0;
+}
+
+static void explain_eperm(const char *what, char *why, size_t size)
+{
+    char value = sysctl_disabled();
+    if (value == '0') {
+        (void)snprintf(why, size,
+                       "%s is forbidden, most likely by a seccomp profile (containers have one by default); allow "
+                       "io_uring_setup, io_uring_enter and io_uring_register there",
+                       what);
+        return;
+    }
+    (void)snprintf(why, size,
+                   "the sysctl kernel.io_uring_disabled is %c; set it to 0%s", value,
+                   value == '1' ? ", or put the user into the group that kernel.io_uring_group names" : "");
+}
+
+void gyre__uring_explain(const struct gyre_uring_failure *failure, char *why, size_t size)
+{
+    const char *what = failure->what;
+    switch (failure->err) {
+    case -EPERM:
+        explain_eperm(what, why, size);
+        break;
+    case -EACCES:
+        (void)snprintf(why, size, "%s is denied by a security module such as SELinux; its policy must allow io_uring",
+                       what);
+        break;
+    case -ENOSYS:
+        (void)snprintf(why, size,
+                       "%s does not exist: the kernel was built without io_uring, or a sandbox (gVisor, a seccomp "
+                       "profile) hides it",
+                       what);
+        break;
+    case -ENOMEM:
+        (void)snprintf(why, size,
+                       "%s: out of memory, or over the limit on locked memory (now %llu KiB): raise it with ulimit -l",
+                       what, limit_of(RLIMIT_MEMLOCK) / 1024);
+        break;
+    case -EMFILE:
+        (void)snprintf(why, size, "%s: out of file descriptors (the limit is %llu): raise it with ulimit -n", what,
+                       limit_of(RLIMIT_NOFILE));
+        break;
+    case -ENFILE:
+        (void)snprintf(why, size, "%s: the system is out of file descriptors: raise the sysctl fs.file-max", what);
+        break;
+    case -EINVAL:
+    case -EOPNOTSUPP:
+        (void)snprintf(why, size, "the kernel is too old: it lacks %s; Linux 6.1 or newer has all that is needed",
+                       what);
+        break;
+    default:
+        (void)snprintf(why, size, "a trial exchange failed: %s: error %d", what, -failure->err);
+        break;
+    }
+}

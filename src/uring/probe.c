@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: MIT
+ * Which of io_uring works here, and if none of it does, why, in words for a person.
+ *
+ * Version numbers are not asked: distributions carry features back and sandboxes take them away. Setup tries the best
+ * flags first and gives up one after the other. Then a trial, once per process, carries bytes through a throwaway ring
+ * and this backend's own functions: everything that core will rely on has happened once before core relies on it. It
+ * also finds filters that allow setup and forbid the rest. */
+#include "uring.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    SQ_DEFAULT = 256,
+    CQ_MIN = 4096,
+    CQ_MAX = 65536,
+    SETUP_ALWAYS = IORING_SETUP_R_DISABLED | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
+};
+
+#define FEATURES_NEEDED                                                                                                \
+    (IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_FAST_POLL | IORING_FEAT_EXT_ARG |                    \
+     IORING_FEAT_CQE_SKIP)
+
+/* --- words --- */
+
+static const struct {
+    uint32_t bit;
+    const char *word;
+} words[] = {
+#define WORD(name, bit_number, text) {GYRE_URING_##name, text},
+    GYRE_URING_FEATURES(WORD)
+#undef WORD
+};
+
+enum { WORDS = sizeof words / sizeof words[0] };
+
+static uint32_t bit_of(const char *word, size_t len)
+{
+    for (size_t i = 0; i < WORDS; i++)
+        if (strlen(words[i].word) == len && memcmp(words[i].word, word, len) == 0)
+            return words[i].bit;
+    return 0;
+}
+
+static uint32_t parse(const char *list, const char *from, const struct gyre_log *log)
+{
+    uint32_t bits = 0;
+    while (list != NULL && *list != '\0') {
+        size_t len = strcspn(list, ", ");
+        uint32_t bit = bit_of(list, len);
+        if (bit == 0 && len > 0)
+            gyre__log(log, GYRE_LOG_WARN, "%s: \"%.*s\" is no io_uring feature that can be left out", from,
+                      len < 40 ? (int)len : 40, list);
+        bits |= bit;
+        list += len + (list[len] != '\0');
+    }
+    return bits;
+}
+
+uint32_t gyre__uring_off(const struct gyre_backend_config *cfg)
+{
+    return parse(cfg->off, "the option naming io_uring features to leave out", cfg->log) |
+           parse(secure_getenv("GYRE_URING_OFF"), "GYRE_URING_OFF", cfg->log);
+}
+
+void gyre__uring_feature_words(uint32_t use, char *out, size_t size)
+{
+    size_t used = 0;
+    if (size > 0)
+        out[0] = '\0';
+    for (size_t i = 0; i < WORDS; i++) {
+        if (!(use & words[i].bit) || used >= size)
+            continue;
+        int n = snprintf(out + used, size - used, "%s%s", used > 0 ? "," : "", words[i].word);
+        used += n > 0 ? (size_t)n : 0;
+    }
+}
+
+/* --- setup --- */
+
+/* Leave out what needs something that is left out. */
+static uint32_t consistent(uint32_t use)
+{
+    if (!(use & GYRE_URING_SINGLE_ISSUER)) /* a registered ring is given up by the thread that has it, or not at all */
+        use &= ~(uint32_t)(GYRE_URING_DEFER_TASKRUN | GYRE_URING_RING_FD);
+    if (!(use & (GYRE_URING_DEFER_TASKRUN | GYRE_URING_COOP_TASKRUN)))
+        use &= ~(uint32_t)GYRE_URING_TASKRUN_FLAG;
+    return use;
+}
+
+static uint32_t setup_flags(uint32_t use)
+{
+    uint32_t flags = SETUP_ALWAYS;
+    if (use & GYRE_URING_NO_SQARRAY)
+        flags |= GYRE_IORING_SETUP_NO_SQARRAY;
+    if (use & GYRE_URING_SINGLE_ISSUER)
+        flags |= IORING_SETUP_SINGLE_ISSUER;
+    if (use & GYRE_URING_DEFER_TASKRUN)
+        flags |= IORING_SETUP_DEFER_TASKRUN;
+    else if (use & GYRE_URING_COOP_TASKRUN)
+        flags |= IORING_SETUP_COOP_TASKRUN;
+    if (use & GYRE_URING_TASKRUN_FLAG)
+        flags |= IORING_SETUP_TASKRUN_FLAG;
+    return flags;
+}
+
+/* The features without the one that came last to the kernel; the same if there is none left to give up. */
+static uint32_t peel(uint32_t use)
+{
+    static const uint32_t newest_first[] = {GYRE_URING_NO_SQARRAY, GYRE_URING_DEFER_TASKRUN, GYRE_URING_SINGLE_ISSUER,
+                                            GYRE_URING_COOP_TASKRUN};
+    for (size_t i = 0; i < sizeof newest_first / sizeof newest_first[0]; i++)
+        if (use & newest_first[i])
+            return consistent(use & ~newest_first[i]);
+    return use;
+}
+
+static struct io_uring_params params_of(const struct gyre_backend_config *cfg, uint32_t use)
+{
+    uint64_t cq = cfg->ops_max < CQ_MAX / 4 ? (uint64_t)cfg->ops_max * 4 : CQ_MAX;
+    struct io_uring_params p = {.flags = setup_flags(use), .cq_entries = cq > CQ_MIN ? (uint32_t)cq : CQ_MIN};
+    if (cfg->cq_entries != 0)
+        p.cq_entries = cfg->cq_entries;
+    p.sq_entries = cfg->sq_entries != 0 ? cfg->sq_entries : SQ_DEFAULT;
+    if (p.sq_entries > p.cq_entries) /* the kernel does not allow it */
+        p.sq_entries = p.cq_entries;
+    return p;
+}
+
+static const char *missing_feature(uint32_t features)
+{
+    if (!(features & IORING_FEAT_NODROP))
+        return "keeping completions that overflow (NODROP, Linux 5.5)";
+    if (!(features & IORING_FEAT_SUBMIT_STABLE))
+        return "copying arguments at submission (SUBMIT_STABLE, Linux 5.5)";
+    if (!(features & IORING_FEAT_FAST_POLL))
+        return "waiting for sockets without threads (FAST_POLL, Linux 5.7)";
+    if (!(features & IORING_FEAT_EXT_ARG))
+        return "a time-out when waiting (EXT_ARG, Linux 5.11)";
+    return "requests without completion (CQE_SKIP, Linux 5.17)";
+}
+
+/* The index array stays as it is made here, entry i naming request i. */
+static void init_ring(struct io_uring *ring, const struct io_uring_params *p)
+{
+    ring->features = p->features;
+    ring->flags = p->flags;
+    if (!(p->flags & GYRE_IORING_SETUP_NO_SQARRAY))
+        for (unsigned i = 0; i < ring->sq.ring_entries; i++)
+            ring->sq.array[i] = i;
+    (void)io_uring_ring_dontfork(ring);
+}
+
+static int fail(struct gyre_uring_failure *failure, const char *what, int err)
+{
+    *failure = (struct gyre_uring_failure){.what = what, .err = err};
+    return err;
+}
+
+int gyre__uring_setup(struct io_uring *ring, const struct gyre_backend_config *cfg, uint32_t *use,
+                      struct gyre_uring_failure *failure)
+{
+    struct io_uring_params p;
+    uint32_t want = consistent(*use), next;
+    int fd;
+    /* liburing's io_uring_queue_init_params would fill the index array even where there is none. */
+    while (p = params_of(cfg, want), (fd = io_uring_setup(p.sq_entries, &p)) == -EINVAL) {
+        next = peel(want);
+        if (next == want)
+            return fail(failure, "setting up a ring that starts disabled (SUBMIT_ALL, Linux 5.18)", fd);
+        want = next;
+    }
+    if (fd < 0)
+        return fail(failure, "io_uring_setup", fd);
+    if ((p.features & FEATURES_NEEDED) != FEATURES_NEEDED) {
+        (void)close(fd);
+        return fail(failure, missing_feature(p.features), -EOPNOTSUPP);
+    }
+    memset(ring, 0, sizeof *ring);
+    int err = io_uring_queue_mmap(fd, &p, ring);
+    if (err < 0) {
+        (void)close(fd);
+        return fail(failure, "mapping the ring", err);
+    }
+    init_ring(ring, &p);
+    if (want & GYRE_URING_DEFER_TASKRUN)
+        want &= ~(uint32_t)GYRE_URING_COOP_TASKRUN;
+    if (!(p.features & GYRE_IORING_FEAT_NO_IOWAIT))
+        want &= ~(uint32_t)GYRE_URING_NO_IOWAIT;
+    if (!(p.features & GYRE_IORING_FEAT_REG_REG_RING))
+        want &= ~(uint32_t)GYRE_URING_RING_FD;
+    *use = want;
+    return 0;
+}
+
+/* --- the trial --- */
+
+enum { TRIAL_BUFS = 2, TRIAL_BUF_SIZE = 64, TRIAL_BYTES = 200, TRIAL_WAITS = 20 };
+
+#define TRIAL_WAIT_NS (INT64_C(100) * 1000000)
+
+/* A throwaway loop: it plays the part of core. */
+struct trial {
+    struct gyre_backend *be;
+    struct gyre_bufpool pool;
+    struct gyre_fd near, far;
+    struct gyre_op recv, send;
+    int32_t recv_last, send_last; /* results of the last events */
+    uint16_t held[TRIAL_BUFS];
+    unsigned nheld;
+    unsigned got; /* bytes received */
+    bool more;    /* a receive went on after an event */
+};
+
+static void trial_submit(struct trial *t, struct gyre_op *op)
+{
+    op->state = GYRE_OPS_INFLIGHT;
+    op->f->inflight++;
+    t->be->ops->submit(t->be, op);
+}
+
+static void trial_event(struct trial *t, const struct gyre_event *ev)
+{
+    if (ev->flags & GYRE_EV_BUF) {
+        gyre__bufpool_receive(&t->pool, ev->buf);
+        t->held[t->nheld++] = ev->buf;
+        t->got += (unsigned)ev->res;
+    }
+    if (ev->flags & GYRE_EV_MORE) {
+        t->more = true;
+        return;
+    }
+    *(ev->op == &t->recv ? &t->recv_last : &t->send_last) = ev->res;
+    ev->op->state = GYRE_OPS_IDLE;
+    ev->op->f->inflight--;
+    ev->op->gen++;
+}
+
+static void trial_release(struct trial *t)
+{
+    while (t->nheld > 0)
+        gyre__bufpool_release(&t->pool, t->held[--t->nheld]);
+}
+
+/* Run until `op` is over and, if it is a receive that is no longer multishot, over without data. Returns 0 or -errno. */
+static int trial_finish(struct trial *t, struct gyre_op *op)
+{
+    for (int i = 0; i < TRIAL_WAITS; i++) {
+        struct gyre_event ev[4];
+        int n = t->be->ops->wait(t->be, ev, 4, TRIAL_WAIT_NS);
+        if (n < 0)
+            return n;
+        for (int k = 0; k < n; k++)
+            trial_event(t, &ev[k]);
+        if (op->state != GYRE_OPS_IDLE)
+            continue;
+        if (op != &t->recv || t->recv_last <= 0)
+            return 0;
+        trial_submit(t, op);
+    }
+    return -ETIME;
+}
+
+/* A send and a receive through the ring; the receive stays armed or is armed again, and then finds the pool empty. */
+static int trial_receive(struct trial *t, uint32_t use, struct gyre_uring_failure *failure)
+{
+    static const char bytes[TRIAL_BYTES];
+    t->recv = (struct gyre_op){.f = &t->near, .kind = GYRE_OP_RECV, .flags = GYRE_OPF_MULTI | GYRE_OPF_POOL};
+    t->recv.u.recv.pool = &t->pool;
+    t->send = (struct gyre_op){.f = &t->far, .kind = GYRE_OP_SEND, .u.send = {.buf = bytes, .len = TRIAL_BYTES}};
+    trial_submit(t, &t->recv);
+    trial_submit(t, &t->send);
+    int err = trial_finish(t, &t->recv);
+    if (err < 0)
+        return fail(failure, "io_uring_enter", err);
+    if (t->recv_last != -ENOBUFS || t->got != TRIAL_BUFS * TRIAL_BUF_SIZE)
+        return fail(failure, "receiving into provided buffers (Linux 5.19)", -EOPNOTSUPP);
+    if ((use & GYRE_URING_MULTISHOT_RECV) && !t->more)
+        return fail(failure, "multishot receive (Linux 6.0)", -EOPNOTSUPP);
+    if (t->send.state != GYRE_OPS_IDLE || t->send_last != TRIAL_BYTES)
+        return fail(failure, "sending", -EOPNOTSUPP);
+    return 0;
+}
+
+/* Buffers given back, the rest comes, then the end of the stream. */
+static int trial_end(struct trial *t, struct gyre_uring_failure *failure)
+{
+    (void)shutdown(t->far.fd, SHUT_WR);
+    for (int i = 0; t->recv_last == -ENOBUFS && i < TRIAL_WAITS; i++) {
+        trial_release(t);
+        trial_submit(t, &t->recv);
+        int err = trial_finish(t, &t->recv);
+        if (err < 0)
+            return fail(failure, "receiving again after the buffers ran out", err);
+    }
+    if (t->got != TRIAL_BYTES)
+        return fail(failure, "receiving again after the buffers ran out", -EOPNOTSUPP);
+    if (t->recv_last != 0)
+        return fail(failure, "reporting the end of a stream", -EOPNOTSUPP);
+    return 0;
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+/* A time-out passes while a receive waits, then the receive is cancelled. */
+static int trial_cancel(struct trial *t, struct gyre_uring_failure *failure)
+{
+    struct gyre_event ev;
+    trial_release(t);
+    t->recv.f = &t->far;
+    trial_submit(t, &t->recv);
+    uint64_t before = now_ns();
+    int n = t->be->ops->wait(t->be, &ev, 1, 1000000);
+    if (n != 0 || now_ns() - before < 900000)
+        return fail(failure, "waiting with a time-out", n < 0 ? n : -EOPNOTSUPP);
+    t->recv.state = GYRE_OPS_CANCELLING;
+    t->be->ops->cancel(t->be, &t->recv);
+    int err = trial_finish(t, &t->recv);
+    if (err < 0 || t->recv_last != -ECANCELED)
+        return fail(failure, "cancelling a receive", err < 0 ? err : -EOPNOTSUPP);
+    return 0;
+}
+
+static int trial_exchange(struct trial *t, uint32_t use, struct gyre_uring_failure *failure)
+{
+    int err = t->be->ops->pool_add(t->be, &t->pool);
+    if (err < 0)
+        return fail(failure, "registering a ring of receive buffers (Linux 5.19)", err);
+    err = trial_receive(t, use, failure);
+    if (err == 0)
+        err = trial_end(t, failure);
+    return err == 0 ? trial_cancel(t, failure) : err;
+}
+
+static int trial_run(const struct gyre_backend_config *cfg, uint32_t *use, struct gyre_uring_failure *failure)
+{
+    const struct gyre_backend_config small = {.sq_entries = 8, .cq_entries = 16, .mem = cfg->mem, .log = cfg->log};
+    struct trial t = {.near = {.fd = -1}, .far = {.fd = -1}};
+    struct gyre_uring *u;
+    int pair[2];
+
+    int err = gyre__uring_open(&u, &small, *use, failure);
+    if (err < 0)
+        return err;
+    *use = u->use;
+    t.be = &u->base;
+    err = gyre__bufpool_init(&t.pool, cfg->mem, TRIAL_BUF_SIZE, TRIAL_BUFS, TRIAL_BUFS);
+    if (err == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0) {
+        t.near.fd = pair[0];
+        t.far.fd = pair[1];
+        err = trial_exchange(&t, *use, failure);
+    } else {
+        err = fail(failure, "making a socket pair", err < 0 ? err : -errno);
+    }
+    /* After a failure something may be in flight still: the sockets' end ends it, before its memory goes. */
+    if (t.near.fd >= 0) {
+        (void)shutdown(t.near.fd, SHUT_RDWR);
+        (void)close(t.near.fd);
+        (void)close(t.far.fd);
+    }
+    for (int i = 0; t.near.inflight + t.far.inflight > 0 && i < TRIAL_WAITS; i++) {
+        struct gyre_event ev;
+        if (t.be->ops->wait(t.be, &ev, 1, TRIAL_WAIT_NS) == 1)
+            trial_event(&t, &ev);
+    }
+    trial_release(&t);
+    t.be->ops->destroy(t.be);
+    if (t.pool.base != NULL)
+        gyre__bufpool_fini(&t.pool);
+    return err;
+}
+
+/* The last trial's outcome, for the same features wanted. */
+static struct {
+    pthread_mutex_t lock;
+    bool valid;
+    uint32_t want, use;
+    struct gyre_uring_failure failure;
+} last = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static bool passing(int err)
+{
+    return err == -EMFILE || err == -ENFILE || err == -ENOMEM;
+}
+
+int gyre__uring_trial(const struct gyre_backend_config *cfg, uint32_t *use, struct gyre_uring_failure *failure)
+{
+    uint32_t want = *use;
+    (void)pthread_mutex_lock(&last.lock);
+    if (!last.valid || last.want != want) {
+        last.failure = (struct gyre_uring_failure){0};
+        last.use = want;
+        last.want = want;
+        int err = trial_run(cfg, &last.use, &last.failure);
+        /* UNTESTED: needs Linux 5.19, which has provided buffers and no multishot receive. */
+        if (err == -EOPNOTSUPP && (last.use & GYRE_URING_MULTISHOT_RECV)) {
+            last.use &= ~(uint32_t)GYRE_URING_MULTISHOT_RECV;
+            last.failure = (struct gyre_uring_failure){0};
+            err = trial_run(cfg, &last.use, &last.failure);
+        }
+        last.valid = !passing(err);
+    }
+    *use = last.use;
+    *failure = last.failure;
+    (void)pthread_mutex_unlock(&last.lock);
+    return failure->err;
+}

@@ -1,0 +1,556 @@
+/* SPDX-License-Identifier: MIT
+ * io_uring: the seam's own shape, so this file is mostly translation.
+ *
+ * Normal course: submit() writes an entry into the submission ring and nothing else. wait() posts receive buffers, then
+ * hands over everything and waits in one io_uring_enter, and turns completions into events. The ring is created
+ * disabled, by any thread; the first wait() enables it, which makes its thread the only one that may enter it.
+ *
+ * The submission ring full: submit() and cancel() enter at once to empty it. Where that cannot be, because the ring is
+ * not enabled yet or the kernel is short of memory, ops wait in the list `ops` and cancels, being of ops that the kernel
+ * has, in the list `cancels`, until the next wait(). Both are linked by op->next, which is ours while an op is in flight,
+ * and `next` not NULL says that an op is in one of them. An op cancelled while it waits in `ops` never reaches the
+ * kernel; an op that ends while its cancel waits in `cancels` is taken out before its last event leaves.
+ *
+ * The completion ring full: the kernel keeps what does not fit, in order, ends multishot ops, and sets a flag; entering
+ * for events flushes it. Completions left over because the caller's array was full stay in the ring for the next wait().
+ *
+ * Waking: a multishot poll of an eventfd stays armed in the ring. `woken` is set by the first wake() and cleared when its
+ * completion is seen, so that wakes before the loop looks cost no system call. Both sides exchange: either the waker
+ * finds the flag cleared and writes, or the loop that clears it sees all that the waker did before.
+ *
+ * A completion whose op has another generation, or is idle, is the kernel's mistake or ours. It is counted, its buffer
+ * goes back, its descriptor is closed, its op is not touched. */
+#include "uring.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define TIMEOUT_MAX_NS (INT64_C(86400) * 1000000000) /* longer ones overflow inside the kernel */
+#define RETRY_NS (INT64_C(10) * 1000000)             /* how soon to offer again what the kernel refused */
+
+enum { SKIPS_MAX = 16 };
+
+/* --- the rings --- */
+
+static unsigned unsubmitted(const struct gyre_uring *u)
+{
+    return u->ring.sq.sqe_tail - IO_URING_READ_ONCE(*u->ring.sq.khead);
+}
+
+static unsigned completed(const struct gyre_uring *u)
+{
+    return io_uring_smp_load_acquire(u->ring.cq.ktail) - *u->ring.cq.khead;
+}
+
+static int enter(struct gyre_uring *u, unsigned submit, unsigned complete, unsigned flags,
+                 struct io_uring_getevents_arg *arg)
+{
+    io_uring_smp_store_release(u->ring.sq.ktail, u->ring.sq.sqe_tail);
+    u->base.stats.enters++;
+    return io_uring_enter2((unsigned)u->enter_fd, submit, complete, flags | u->enter_flags, (sigset_t *)(void *)arg,
+                           arg != NULL ? sizeof *arg : 0);
+}
+
+/* Enter for completions: submit the first `submit` entries, then wait for `complete` of them, at most `timeout_ns`. */
+static int enter_wait(struct gyre_uring *u, unsigned submit, unsigned complete, int64_t timeout_ns)
+{
+    struct __kernel_timespec ts = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
+    struct io_uring_getevents_arg arg = {.ts = timeout_ns < 0 ? 0 : (uintptr_t)&ts};
+    return enter(u, submit, complete, u->wait_flags, &arg);
+}
+
+/* Empty the submission ring. False if that is not possible before the next wait(). */
+static bool flush(struct gyre_uring *u)
+{
+    if (!u->started || u->stuck)
+        return false;
+    gyre__bufring_fill(&u->bufs);
+    u->stuck = enter(u, unsubmitted(u), 0, 0, NULL) <= 0;
+    return !u->stuck;
+}
+
+static struct io_uring_sqe *get_sqe(struct gyre_uring *u)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+    if (GYRE_LIKELY(sqe != NULL))
+        return sqe;
+    return flush(u) ? io_uring_get_sqe(&u->ring) : NULL;
+}
+
+static void prep_cancel(struct io_uring_sqe *sqe, uint64_t tag)
+{
+    io_uring_prep_cancel64(sqe, tag, 0);
+    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    sqe->user_data = GYRE_URING_TAG_CANCEL;
+}
+
+/* --- late ops and cancels --- */
+
+static void late_push(struct gyre_uring *u, struct gyre_uring_late *list, struct gyre_op *op)
+{
+    op->next = &u->end;
+    if (list->first == NULL)
+        list->first = op;
+    else
+        list->last->next = op;
+    list->last = op;
+}
+
+static struct gyre_op *late_pop(struct gyre_uring *u, struct gyre_uring_late *list)
+{
+    struct gyre_op *op = list->first;
+    list->first = op->next == &u->end ? NULL : op->next;
+    op->next = NULL;
+    return op;
+}
+
+static void late_unlink(struct gyre_uring *u, struct gyre_uring_late *list, struct gyre_op *op)
+{
+    struct gyre_op *before = NULL;
+    for (struct gyre_op *at = list->first; at != op; at = at->next) {
+        GYRE_CHECK(at != NULL && at != &u->end);
+        before = at;
+    }
+    if (before == NULL) {
+        (void)late_pop(u, list);
+        return;
+    }
+    before->next = op->next;
+    if (list->last == op)
+        list->last = before;
+    op->next = NULL;
+}
+
+static bool any_late(const struct gyre_uring *u)
+{
+    return u->ops.first != NULL || u->cancels.first != NULL;
+}
+
+/* Put what waits into the ring. Events are of ops that were cancelled before the kernel saw them. */
+static unsigned submit_late(struct gyre_uring *u, struct gyre_event *out, unsigned cap)
+{
+    struct io_uring_sqe *sqe;
+    unsigned n = 0;
+
+    while (u->cancels.first != NULL && (sqe = get_sqe(u)) != NULL)
+        prep_cancel(sqe, gyre__uring_tag(late_pop(u, &u->cancels)));
+    while (u->ops.first != NULL) {
+        if (u->ops.first->state == GYRE_OPS_CANCELLING) {
+            if (n == cap)
+                break;
+            out[n++] = (struct gyre_event){.op = late_pop(u, &u->ops), .res = -ECANCELED};
+            continue;
+        }
+        sqe = get_sqe(u);
+        if (sqe == NULL)
+            break;
+        gyre__uring_prep(u, sqe, late_pop(u, &u->ops));
+    }
+    return n;
+}
+
+/* --- operations --- */
+
+static void uring_submit(struct gyre_backend *be, struct gyre_op *op)
+{
+    struct gyre_uring *u = gyre__uring_of(be);
+    GYRE_ASSERT(((uintptr_t)op & ~(uintptr_t)GYRE_URING_ADDR_MASK) == 0);
+    struct io_uring_sqe *sqe = get_sqe(u);
+    if (GYRE_UNLIKELY(sqe == NULL)) {
+        late_push(u, &u->ops, op);
+        return;
+    }
+    op->next = NULL;
+    gyre__uring_prep(u, sqe, op);
+}
+
+static void uring_cancel(struct gyre_backend *be, struct gyre_op *op)
+{
+    struct gyre_uring *u = gyre__uring_of(be);
+    GYRE_ASSERT(op->state == GYRE_OPS_CANCELLING);
+    if (op->next != NULL)
+        return; /* it waits in a list: submit_late() sees its state, or has its cancel already */
+    struct io_uring_sqe *sqe = get_sqe(u);
+    if (GYRE_UNLIKELY(sqe == NULL)) {
+        late_push(u, &u->cancels, op);
+        return;
+    }
+    prep_cancel(sqe, gyre__uring_tag(op));
+}
+
+/* --- completions to events --- */
+
+static void own_completion(struct gyre_uring *u, const struct io_uring_cqe *cqe)
+{
+    if (cqe->user_data != GYRE_URING_TAG_WAKE)
+        return; /* a cancel that found nothing, or came too late: the op's own completion tells */
+    if (cqe->res > 0 && atomic_exchange_explicit(&u->woken, 0, memory_order_acq_rel) != 0)
+        u->base.stats.wakes++;
+    if (!(cqe->flags & IORING_CQE_F_MORE))
+        u->wake_armed = false;
+}
+
+static void stale_completion(struct gyre_uring *u, const struct io_uring_cqe *cqe)
+{
+    u->base.stats.stale++;
+    if (cqe->flags & IORING_CQE_F_BUFFER)
+        gyre__bufring_return(&u->bufs, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT));
+    if ((cqe->user_data & GYRE_URING_ACCEPT) && cqe->res >= 0)
+        (void)close(cqe->res);
+    if (cqe->flags & IORING_CQE_F_MORE) { /* or it would go on eating what belongs to another */
+        struct io_uring_sqe *sqe = get_sqe(u);
+        if (sqe != NULL)
+            prep_cancel(sqe, cqe->user_data);
+    }
+}
+
+/* -EAGAIN is no result of an op that waits. Kernels give it now and then, so ask again, and wait before trying.
+ * UNTESTED: no way is known to make Linux 6.18 do so. */
+static bool try_again(struct gyre_uring *u, struct gyre_op *op)
+{
+    if (op->kind == GYRE_OP_CONNECT || op->state == GYRE_OPS_CANCELLING)
+        return false;
+    struct io_uring_sqe *sqe = get_sqe(u);
+    if (sqe == NULL) {
+        late_push(u, &u->ops, op);
+        return true;
+    }
+    gyre__uring_prep(u, sqe, op);
+    if (op->kind == GYRE_OP_SEND || op->kind == GYRE_OP_SENDMSG)
+        sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+    return true;
+}
+
+static uint16_t take_buffer(struct gyre_uring *u, const struct io_uring_cqe *cqe, struct gyre_event *ev)
+{
+    uint16_t buf = (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
+    if (cqe->res <= 0) { /* some kernels hand one out with the end of the stream */
+        gyre__bufring_return(&u->bufs, buf);
+        return 0;
+    }
+    gyre__bufring_took(&u->bufs);
+    ev->buf = buf;
+    return GYRE_EV_BUF;
+}
+
+/* False if there is no event in it. */
+static bool to_event(struct gyre_uring *u, const struct io_uring_cqe *cqe, struct gyre_event *ev)
+{
+    uint64_t tag = cqe->user_data;
+    if (GYRE_UNLIKELY(tag & GYRE_URING_OWN)) {
+        own_completion(u, cqe);
+        return false;
+    }
+    struct gyre_op *op = (struct gyre_op *)(uintptr_t)(tag & GYRE_URING_ADDR_MASK);
+    if (GYRE_UNLIKELY(op->gen != tag >> GYRE_URING_GEN_SHIFT || op->state == GYRE_OPS_IDLE)) {
+        stale_completion(u, cqe);
+        return false;
+    }
+    *ev = (struct gyre_event){.op = op, .res = cqe->res};
+    if (cqe->flags & IORING_CQE_F_BUFFER)
+        ev->flags |= take_buffer(u, cqe, ev);
+    if (cqe->flags & IORING_CQE_F_MORE) {
+        ev->flags |= GYRE_EV_MORE;
+        return true;
+    }
+    if (GYRE_UNLIKELY(op->next != NULL))
+        late_unlink(u, &u->cancels, op);
+    if (GYRE_UNLIKELY(cqe->res == -ENOBUFS && (op->flags & GYRE_OPF_POOL))) {
+        u->base.stats.enobufs++;
+        gyre__bufring_starved(&u->bufs);
+    }
+    return GYRE_LIKELY(cqe->res != -EAGAIN) || !try_again(u, op);
+}
+
+static unsigned drain(struct gyre_uring *u, struct gyre_event *out, unsigned cap)
+{
+    struct io_uring_cq *cq = &u->ring.cq;
+    unsigned head = *cq->khead, tail = io_uring_smp_load_acquire(cq->ktail), n = 0;
+
+    for (; head != tail && n < cap; head++)
+        n += to_event(u, &cq->cqes[head & cq->ring_mask], &out[n]);
+    io_uring_smp_store_release(cq->khead, head);
+    return n;
+}
+
+/* --- waiting --- */
+
+static void note_overflow(struct gyre_uring *u)
+{
+    bool over = (IO_URING_READ_ONCE(*u->ring.sq.kflags) & IORING_SQ_CQ_OVERFLOW) != 0;
+    if (GYRE_UNLIKELY(over && !u->overflowing))
+        u->base.stats.overflows++;
+    u->overflowing = over;
+}
+
+/* What to make of an enter that failed. Returns 0 or, if the ring is lost, -errno. */
+static int cope(struct gyre_uring *u, int err, int64_t timeout_ns)
+{
+    switch (err) {
+    case -EINTR:
+    case -ETIME:
+        return 0;
+    case -EAGAIN: /* out of memory for requests: wait for what is under way, then offer them again */
+    case -EBUSY:  /* too many completions not yet looked at */
+        if (completed(u) == 0 && timeout_ns != 0)
+            (void)enter_wait(u, 0, 1, timeout_ns < 0 || timeout_ns > RETRY_NS ? RETRY_NS : timeout_ns);
+        return 0;
+    case -EBADR:
+        gyre__log(u->log, GYRE_LOG_ERROR,
+                  "io_uring: the kernel ran out of memory and dropped completions; some operations will never end");
+        return 0;
+    default:
+        return err;
+    }
+}
+
+/* Submit, and wait unless there are completions already. With more of them than the caller has room for no others are
+ * asked for, or a flood would overflow the ring; but now and then they are, or a chain of sends that complete at once
+ * would keep receives out. */
+static int submit_and_wait(struct gyre_uring *u, unsigned room, int64_t timeout_ns)
+{
+    unsigned submit = unsubmitted(u), ready = completed(u);
+    unsigned inside = IO_URING_READ_ONCE(*u->ring.sq.kflags) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN);
+    int r;
+
+    if (ready > 0 && submit == 0 && (ready >= room || inside == 0))
+        return 0;
+    if (ready >= room && ready >= u->ring.cq.ring_entries / 2 && u->skips < SKIPS_MAX) {
+        u->skips++;
+        r = enter(u, submit, 0, 0, NULL);
+    } else {
+        u->skips = 0;
+        r = enter_wait(u, submit, ready == 0 && timeout_ns != 0 ? 1 : 0, timeout_ns);
+    }
+    return GYRE_LIKELY(r >= 0) ? 0 : cope(u, r, timeout_ns);
+}
+
+static void arm_wake(struct gyre_uring *u)
+{
+    struct io_uring_sqe *sqe = get_sqe(u);
+    if (sqe == NULL)
+        return;
+    io_uring_prep_poll_multishot(sqe, u->wake_fd, POLLIN);
+    sqe->user_data = GYRE_URING_TAG_WAKE;
+    u->wake_armed = true;
+}
+
+static void register_ring_fd(struct gyre_uring *u)
+{
+    struct io_uring_rsrc_update reg = {.offset = UINT32_MAX, .data = (unsigned)u->ring.ring_fd};
+    if (io_uring_register((unsigned)u->ring.ring_fd, IORING_REGISTER_RING_FDS, &reg, 1) != 1) {
+        u->use &= ~(uint32_t)GYRE_URING_RING_FD;
+        return;
+    }
+    u->enter_fd = (int)reg.offset;
+    u->enter_flags |= IORING_ENTER_REGISTERED_RING;
+}
+
+/* The first wait(): from here on the ring belongs to this thread. */
+static int start(struct gyre_uring *u)
+{
+    unsigned workers[2] = {2, 4}; /* nothing asked for here needs one, so many would be a mistake */
+    int err = io_uring_register((unsigned)u->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    if (err < 0)
+        return err;
+    (void)io_uring_register((unsigned)u->ring.ring_fd, IORING_REGISTER_IOWQ_MAX_WORKERS, workers, 2);
+    if (u->use & GYRE_URING_RING_FD)
+        register_ring_fd(u);
+    u->started = true;
+    return 0;
+}
+
+static int uring_wait(struct gyre_backend *be, struct gyre_event *out, unsigned cap, int64_t timeout_ns)
+{
+    struct gyre_uring *u = gyre__uring_of(be);
+    unsigned n = 0;
+
+    int err = GYRE_LIKELY(u->started) ? 0 : start(u);
+    if (err < 0)
+        return err;
+    if (timeout_ns > TIMEOUT_MAX_NS)
+        timeout_ns = TIMEOUT_MAX_NS;
+    u->stuck = false;
+    if (GYRE_UNLIKELY(!u->wake_armed))
+        arm_wake(u);
+    if (GYRE_UNLIKELY(any_late(u)))
+        n = submit_late(u, out, cap);
+    if (GYRE_UNLIKELY(any_late(u) || !u->wake_armed) && (timeout_ns < 0 || timeout_ns > RETRY_NS))
+        timeout_ns = RETRY_NS;
+    gyre__bufring_fill(&u->bufs);
+
+    err = submit_and_wait(u, cap - n, n > 0 ? 0 : timeout_ns);
+    if (err < 0)
+        return err;
+    note_overflow(u);
+    n += drain(u, out + n, cap - n);
+    if (GYRE_UNLIKELY(!u->wake_armed)) { /* now, not with the next wait(): a poll of the ring must see a wake() */
+        arm_wake(u);
+        (void)flush(u);
+    }
+    return (int)n;
+}
+
+static void uring_wake(struct gyre_backend *be)
+{
+    struct gyre_uring *u = gyre__uring_of(be);
+    uint64_t one = 1;
+    if (atomic_exchange_explicit(&u->woken, 1, memory_order_acq_rel) != 0)
+        return;
+    int saved = errno;
+    (void)!write(u->wake_fd, &one, sizeof one);
+    errno = saved;
+}
+
+static int uring_pollable(struct gyre_backend *be)
+{
+    return gyre__uring_of(be)->ring.ring_fd;
+}
+
+/* --- descriptors and pools --- */
+
+static int uring_attach(struct gyre_backend *be, struct gyre_fd *f)
+{
+    (void)be;
+    if (!(f->flags & GYRE_FDF_ACCEPTED)) {
+        int mode = fcntl(f->fd, F_GETFL);
+        if (mode < 0 || ((mode & O_NONBLOCK) && fcntl(f->fd, F_SETFL, mode & ~O_NONBLOCK) != 0))
+            return -errno;
+    }
+    f->be_flags = 0;
+    return 0;
+}
+
+static void uring_close(struct gyre_backend *be, struct gyre_fd *f)
+{
+    (void)be;
+    (void)close(f->fd);
+    f->fd = -1;
+}
+
+static int uring_pool_add(struct gyre_backend *be, struct gyre_bufpool *pool)
+{
+    struct gyre_uring *u = gyre__uring_of(be);
+    return gyre__bufring_add(&u->bufs, u->ring.ring_fd, pool);
+}
+
+static void uring_pool_remove(struct gyre_backend *be, struct gyre_bufpool *pool)
+{
+    struct gyre_uring *u = gyre__uring_of(be);
+    GYRE_ASSERT(u->bufs.pool == pool);
+    (void)pool;
+    gyre__bufring_remove(&u->bufs, u->ring.ring_fd);
+}
+
+/* --- life --- */
+
+/* End the poll that waits for wakes, so that nothing is left in the ring when it is closed. False if the ring belongs to
+ * another thread; then the end of that thread does it. */
+static bool disarm_wake(struct gyre_uring *u)
+{
+    struct gyre_event unused[16];
+    u->enter_fd = u->ring.ring_fd;
+    u->enter_flags &= ~IORING_ENTER_REGISTERED_RING;
+    u->stuck = false;
+    struct io_uring_sqe *sqe = u->wake_armed ? get_sqe(u) : NULL;
+    if (sqe != NULL)
+        prep_cancel(sqe, GYRE_URING_TAG_WAKE);
+    for (int i = 0; i < 10; i++) {
+        int r = enter_wait(u, unsubmitted(u), u->wake_armed ? 1 : 0, RETRY_NS);
+        if (r == -EEXIST)
+            return false;
+        (void)drain(u, unused, 16);
+        if (!u->wake_armed)
+            break;
+    }
+    return true;
+}
+
+static void uring_destroy(struct gyre_backend *be)
+{
+    struct gyre_uring *u = gyre__uring_of(be);
+    struct io_uring_rsrc_update reg = {.offset = (uint32_t)u->enter_fd};
+    bool registered = (u->enter_flags & IORING_ENTER_REGISTERED_RING) != 0;
+
+    GYRE_ASSERT(!any_late(u));
+    /* The number of a registered ring means something only in the thread that registered it. */
+    if (u->started && disarm_wake(u) && registered)
+        (void)io_uring_register((unsigned)u->ring.ring_fd, IORING_UNREGISTER_RING_FDS, &reg, 1);
+    gyre__bufring_remove(&u->bufs, u->ring.ring_fd);
+    io_uring_queue_exit(&u->ring);
+    (void)close(u->wake_fd);
+    gyre__free(u->mem, u);
+}
+
+int gyre__uring_open(struct gyre_uring **out, const struct gyre_backend_config *cfg, uint32_t use,
+                     struct gyre_uring_failure *failure)
+{
+    struct gyre_uring *u = gyre__alloc(cfg->mem, sizeof *u);
+    if (u == NULL) {
+        *failure = (struct gyre_uring_failure){.what = "allocating memory", .err = -ENOMEM};
+        return -ENOMEM;
+    }
+    u->base.ops = &gyre__backend_uring;
+    u->mem = cfg->mem;
+    u->log = cfg->log;
+    u->use = use;
+    u->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (u->wake_fd < 0)
+        *failure = (struct gyre_uring_failure){.what = "eventfd", .err = -errno};
+    if (u->wake_fd < 0 || gyre__uring_setup(&u->ring, cfg, &u->use, failure) < 0) {
+        if (u->wake_fd >= 0)
+            (void)close(u->wake_fd);
+        gyre__free(cfg->mem, u);
+        return failure->err;
+    }
+    u->enter_fd = u->ring.ring_fd;
+    u->wait_flags = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
+    if (u->use & GYRE_URING_NO_IOWAIT)
+        u->wait_flags |= GYRE_IORING_ENTER_NO_IOWAIT;
+    *out = u;
+    return 0;
+}
+
+static int uring_create(struct gyre_backend **out, const struct gyre_backend_config *cfg, char *why, size_t why_size)
+{
+    struct gyre_uring_failure failure = {0};
+    struct gyre_uring *u = NULL;
+    uint32_t use = GYRE_URING_ALL & ~gyre__uring_off(cfg);
+
+    int err = gyre__uring_trial(cfg, &use, &failure);
+    if (err == 0)
+        err = gyre__uring_open(&u, cfg, use, &failure);
+    if (err < 0) {
+        gyre__uring_explain(&failure, why, why_size);
+        return err;
+    }
+    *out = &u->base;
+    return 0;
+}
+
+static void uring_features(struct gyre_backend *be, char *out, size_t size)
+{
+    gyre__uring_feature_words(gyre__uring_of(be)->use, out, size);
+}
+
+const struct gyre_backend_ops gyre__backend_uring = {
+    .name = "io_uring",
+    .sock = &gyre__sock_system,
+    .create = uring_create,
+    .destroy = uring_destroy,
+    .attach = uring_attach,
+    .close = uring_close,
+    .submit = uring_submit,
+    .cancel = uring_cancel,
+    .wait = uring_wait,
+    .wake = uring_wake,
+    .pollable = uring_pollable,
+    .pool_add = uring_pool_add,
+    .pool_remove = uring_pool_remove,
+    .features = uring_features,
+};

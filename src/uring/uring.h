@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT
+ * What the files of this room share: the backend's struct, the kernel features it knows, its buffer ring. */
+#ifndef GYRE_URING_URING_H
+#define GYRE_URING_URING_H
+
+#include "core/backend.h"
+#include "core/bufpool.h"
+#include "core/check.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "core/op.h"
+
+#include "compat.h"
+
+#include <stdatomic.h>
+
+/* Kernel features that can be used or left alone: bit, the word for it in GYRE_URING_OFF and in features(). Best first:
+ * those that setup may reject are given up in this order. */
+#define GYRE_URING_FEATURES(X)                                                                                         \
+    X(NO_SQARRAY, 0, "no_sqarray")                                                                                     \
+    X(DEFER_TASKRUN, 1, "defer_taskrun")                                                                               \
+    X(SINGLE_ISSUER, 2, "single_issuer")                                                                               \
+    X(COOP_TASKRUN, 3, "coop_taskrun")                                                                                 \
+    X(TASKRUN_FLAG, 4, "taskrun_flag")                                                                                 \
+    X(NO_IOWAIT, 5, "no_iowait")                                                                                       \
+    X(RING_FD, 6, "ring_fd")                                                                                           \
+    X(MULTISHOT_ACCEPT, 7, "multishot_accept")                                                                         \
+    X(MULTISHOT_RECV, 8, "multishot_recv")                                                                             \
+    X(MSG_WAITALL, 9, "msg_waitall")
+
+enum {
+#define GYRE_URING_FEATURE_BIT(name, bit, word) GYRE_URING_##name = 1u << (bit),
+    GYRE_URING_FEATURES(GYRE_URING_FEATURE_BIT)
+#undef GYRE_URING_FEATURE_BIT
+    GYRE_URING_ALL = (1u << 10) - 1,
+};
+
+/* user_data is the op's address, with its generation in the 16 bits above any address. Ops are at least 4-aligned, so
+ * two bits below are free: odd numbers are the backend's own requests, and an accept is marked, because a completion
+ * that comes too late for its op to be looked at may carry a descriptor that has to be closed. */
+enum { GYRE_URING_TAG_CANCEL = 1, GYRE_URING_TAG_WAKE = 5, GYRE_URING_OWN = 1, GYRE_URING_ACCEPT = 2 };
+
+#define GYRE_URING_GEN_SHIFT 48
+#define GYRE_URING_ADDR_MASK (((uint64_t)1 << GYRE_URING_GEN_SHIFT) - 4)
+
+static inline uint64_t gyre__uring_tag(const struct gyre_op *op)
+{
+    uint64_t mark = op->kind == GYRE_OP_ACCEPT ? GYRE_URING_ACCEPT : 0;
+    return (uint64_t)(uintptr_t)op | (uint64_t)op->gen << GYRE_URING_GEN_SHIFT | mark;
+}
+
+/* The provided-buffer ring: see bufring.c. */
+struct gyre_bufring {
+    struct gyre_bufpool *pool;       /* NULL: none added */
+    struct io_uring_buf_ring *ring;  /* memory of ours that the kernel reads */
+    size_t ring_bytes;
+    uint16_t mask;
+    uint16_t group;
+    uint16_t tail;
+    uint16_t posted; /* with the kernel, as far as completions told */
+    uint16_t target; /* how many to have posted at each enter */
+    uint32_t quiet;  /* buffers received since the target last moved */
+};
+
+int gyre__bufring_add(struct gyre_bufring *b, int ring_fd, struct gyre_bufpool *pool);
+void gyre__bufring_remove(struct gyre_bufring *b, int ring_fd);
+void gyre__bufring_fill_slow(struct gyre_bufring *b);
+/* A receive ended with -ENOBUFS. */
+void gyre__bufring_starved(struct gyre_bufring *b);
+/* A completion brought buffer `buf` and nobody wants it. */
+void gyre__bufring_return(struct gyre_bufring *b, uint16_t buf);
+
+/* Before each enter: post buffers up to the target. */
+static inline void gyre__bufring_fill(struct gyre_bufring *b)
+{
+    if (b->posted < b->target)
+        gyre__bufring_fill_slow(b);
+}
+
+/* A completion brought a buffer. */
+static inline void gyre__bufring_took(struct gyre_bufring *b)
+{
+    GYRE_CHECK(b->posted > 0);
+    b->posted--;
+    b->quiet++;
+}
+
+/* Ops for which there was no room, oldest first. A member's `next` is not NULL; the last one's is `end`. */
+struct gyre_uring_late {
+    struct gyre_op *first;
+    struct gyre_op *last;
+};
+
+struct gyre_uring {
+    struct gyre_backend base;
+    struct io_uring ring;
+    uint32_t use;         /* GYRE_URING_* features in use */
+    int enter_fd;         /* the ring's descriptor, or its registered number */
+    unsigned enter_flags; /* for every enter */
+    unsigned wait_flags;  /* for every enter that waits */
+    bool started;         /* enabled, by the thread that waits */
+    bool stuck;           /* since the last wait() the kernel refused to take submissions */
+    bool overflowing;     /* the overflow flag was set when last seen */
+    bool wake_armed;
+    uint8_t skips;        /* enters in a row that did not ask for more completions */
+    struct gyre_bufring bufs;
+    struct gyre_uring_late ops;     /* submitted, not yet in the ring */
+    struct gyre_uring_late cancels; /* in the kernel's hands, their cancel not yet in the ring */
+    struct gyre_op end;
+    const struct gyre_mem *mem;
+    const struct gyre_log *log;
+    int wake_fd;
+    char pad[64]; /* other threads write `woken`: keep it off the lines above */
+    atomic_uint woken;
+};
+
+static inline struct gyre_uring *gyre__uring_of(struct gyre_backend *be)
+{
+    return (struct gyre_uring *)(void *)be;
+}
+
+/* prep.c */
+void gyre__uring_prep(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op);
+
+/* What went wrong, for a person: `what` was being done when `err` came. */
+struct gyre_uring_failure {
+    const char *what;
+    int err;
+};
+
+/* uring.c: open without any trial; `use` says which features to try. Returns 0 or -errno and then fills `failure`. */
+int gyre__uring_open(struct gyre_uring **out, const struct gyre_backend_config *cfg, uint32_t use,
+                     struct gyre_uring_failure *failure);
+
+/* probe.c */
+uint32_t gyre__uring_off(const struct gyre_backend_config *cfg);
+int gyre__uring_setup(struct io_uring *ring, const struct gyre_backend_config *cfg, uint32_t *use,
+                      struct gyre_uring_failure *failure);
+int gyre__uring_trial(const struct gyre_backend_config *cfg, uint32_t *use, struct gyre_uring_failure *failure);
+void gyre__uring_explain(const struct gyre_uring_failure *failure, char *why, size_t why_size);
+void gyre__uring_feature_words(uint32_t use, char *out, size_t size);
+
+extern const struct gyre_backend_ops gyre__backend_uring;
+
+#endif
