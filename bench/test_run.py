@@ -1,0 +1,256 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Do the runner, the demo and the memory measurement work, and do they stand what can go wrong?
+
+Usage: test_run.py DIRECTORY, the one gyre-load and the raw loops were built in. The place of the echo example is taken
+by a program in this file that prints what the example prints and can be told to misbehave: what is tested here is the
+measuring and not the library.
+"""
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+BUILD = "."
+
+ECHO = r'''#!%s
+import os, selectors, signal, socket, sys
+args = sys.argv[1:]
+fault = os.environ.get("ECHO_FAULT", "")
+backend = args[args.index("--backend") + 1] if "--backend" in args else "io_uring"
+reason = "asked for by name" if "--backend" in args else "the best that works here"
+if fault == "refused" and backend == "io_uring":
+    if "--backend" in args:
+        sys.exit("echo: io_uring: refused by this kernel")
+    backend, reason = "epoll", "io_uring is refused: EPERM"
+if fault == "other" and backend == "io_uring":
+    backend = "epoll"
+requests = 0
+def stop(*_):
+    print("turns 7\nenters %%d\ncalls %%d" %% (requests // 2, requests), flush=True)
+    os._exit(3 if fault == "status" else 0)
+signal.signal(signal.SIGTERM, stop)
+listener = socket.create_server(("127.0.0.1", 0), backlog=500)
+print("listening on tcp://127.0.0.1:%%d, backend %%s (%%s)" %% (listener.getsockname()[1], backend, reason), flush=True)
+selector = selectors.DefaultSelector()
+selector.register(listener, selectors.EVENT_READ)
+while True:
+    for key, _ in selector.select():
+        if key.fileobj is listener:
+            selector.register(listener.accept()[0], selectors.EVENT_READ)
+            continue
+        data = key.fileobj.recv(65536)
+        requests += 1
+        if fault == "dies" and backend == "epoll" and requests > 20:
+            sys.exit("echo: out of luck")
+        if fault == "wrong" and backend == "epoll" and requests > 20:
+            data = data[::-1]
+        if data:
+            key.fileobj.sendall(data)
+        else:
+            selector.unregister(key.fileobj)
+            key.fileobj.close()
+'''
+
+
+class Runs(unittest.TestCase):
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.build = scratch.name
+        self.output = os.path.join(scratch.name, "result.json")
+        os.symlink(os.path.abspath(BUILD), os.path.join(self.build, "bench"))
+        os.mkdir(os.path.join(self.build, "examples"))
+        self.echo = os.path.join(self.build, "examples", "echo")
+        with open(self.echo, "w", encoding="utf-8") as file:
+            file.write(ECHO % sys.executable)
+        os.chmod(self.echo, 0o755)
+
+    def command(self, script, *args):
+        return [sys.executable, os.path.join(HERE, script), "--build", self.build, *args]
+
+    def script(self, script, *args, fault=""):
+        return subprocess.run(self.command(script, *args), env={**os.environ, "ECHO_FAULT": fault}, timeout=120,
+                              capture_output=True, text=True, check=False)
+
+    def bench(self, *args, fault="", rounds="2"):
+        result = self.script("run.py", "--cells", "64@4,64x4@2", "--rounds", rounds, "--slice-ms", "30", "--no-memory",
+                             "--output", self.output, *args, fault=fault)
+        report = None
+        if os.path.exists(self.output):
+            with open(self.output, encoding="utf-8") as file:
+                report = json.load(file)
+        return result, report
+
+
+class Runner(Runs):
+    def test_all_is_well(self):
+        result, report = self.bench()
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual([cell["cell"] for cell in report["cells"]], ["64 B @ 4", "64 B x4 @ 2"])
+        for cell in report["cells"]:
+            if "raw-io_uring" not in cell["dropped"]:  # as where the kernel refuses io_uring
+                self.assertEqual(len(cell["ratios"]), 5)
+            self.assertEqual(set(cell["servers"]) | {"raw-io_uring"},
+                             {"gyre-epoll", "gyre-io_uring", "raw-epoll", "raw-io_uring"})
+            for server in cell["servers"].values():
+                self.assertEqual(len(server["slices"]), 2)
+                self.assertGreater(server["requests_per_cpu_second"], 0)
+                self.assertGreater(server["p99_ns"], 0)
+            for ratio in cell["ratios"]:
+                median, low, high = ratio["per_cpu_second"]
+                self.assertTrue(0 < low <= median <= high, ratio)
+        # The echo in this file counts three calls for two reads; a read is a request in the first cell.
+        self.assertAlmostEqual(report["cells"][0]["servers"]["gyre-epoll"]["calls_per_request"], 1.5, delta=0.05)
+        self.assertRegex(result.stdout, r"gyre-uring/raw-epoll")
+
+    def test_refused_arguments(self):
+        for args in (["--rounds", "0"], ["--rounds", "x"], ["--slice-ms", "9"], ["--cells", "64"], ["--cells", ""],
+                     ["--cells", "0@1"], ["--cells", "64x0@1"], ["--cells", "64@70000"], ["--servers", "nobody"],
+                     ["--server", "x"], ["--server", "=y"], ["--cells", "64@65000"]):
+            with self.subTest(args=args):
+                result = self.script("run.py", *args)
+                self.assertEqual(result.returncode, 2, result.stderr)
+
+    def test_server_that_dies(self):
+        result, report = self.bench(fault="dies")
+        self.assertEqual(result.returncode, 1)
+        for cell in report["cells"]:
+            self.assertIn("ended with status 1: echo: out of luck", cell["dropped"]["gyre-epoll"])
+            self.assertLessEqual({"gyre-io_uring", "raw-epoll"}, set(cell["servers"]))
+            self.assertNotIn("gyre-epoll", {ratio[side] for ratio in cell["ratios"] for side in ("of", "to")})
+
+    def test_server_that_is_wrong(self):
+        result, report = self.bench(fault="wrong")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("came back as", report["cells"][0]["dropped"]["gyre-epoll"])
+        self.assertLessEqual({"gyre-io_uring", "raw-epoll"}, set(report["cells"][0]["servers"]))
+
+    def test_refused_backend(self):
+        result, report = self.bench(fault="refused")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("refused by this kernel", report["cells"][0]["dropped"]["gyre-io_uring"])
+        self.assertIn("refused by this kernel", result.stdout)
+
+    def test_another_backend_is_not_mistaken(self):
+        _, report = self.bench(fault="other")
+        self.assertIn("runs on another backend", report["cells"][0]["dropped"]["gyre-io_uring"])
+
+    def test_missing_program_and_taken_port(self):
+        os.unlink(self.echo)
+        raw = os.path.join(BUILD, "raw_epoll")
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            result, report = self.bench("--server", f"taken={raw} --port {taken.getsockname()[1]}", "--server",
+                                        "mute=true", "--server", "nameless=echo hello")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        dropped = report["cells"][0]["dropped"]
+        self.assertIn("make release", dropped["gyre-epoll"])
+        self.assertIn("Address already in use", dropped["taken"])
+        self.assertIn("ended with status 0", dropped["mute"])
+        self.assertIn("names no address", dropped["nameless"])
+        self.assertIn("raw-epoll", report["cells"][0]["servers"])
+
+    def test_nothing_to_measure(self):
+        result, _ = self.bench("--server", "mute=true", "--servers", "mute")
+        self.assertEqual(result.returncode, 1)
+
+    def children(self):
+        """Processes whose command line names this test's build directory, other than the runner."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    line = file.read()
+            except OSError:
+                continue
+            if self.build.encode() in line and b"run.py" not in line:
+                found.append(int(pid))
+        return found
+
+    def interrupted(self, number):
+        with subprocess.Popen(self.command("run.py", "--cells", "64@4", "--rounds", "1000", "--no-memory", "--servers",
+                                           "gyre-io_uring,gyre-epoll,raw-epoll"),
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
+            deadline = time.monotonic() + 30
+            while len(self.children()) < 4 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            self.assertEqual(len(self.children()), 4)
+            process.send_signal(number)
+            _, stderr = process.communicate(timeout=30)
+        while self.children() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self.assertEqual(self.children(), [])
+        return process.returncode, stderr
+
+    def test_interrupt(self):
+        status, stderr = self.interrupted(signal.SIGINT)
+        self.assertEqual(status, 130)
+        self.assertTrue(stderr.endswith("interrupted\n"), stderr)
+        self.assertNotIn("Traceback", stderr)
+
+    def test_terminate(self):
+        self.assertEqual(self.interrupted(signal.SIGTERM)[0], 130)
+
+    def test_kill(self):
+        self.assertEqual(self.interrupted(signal.SIGKILL)[0], -signal.SIGKILL)
+
+
+class Demo(Runs):
+    def demo(self, fault=""):
+        return self.script("demo.py", "--slice-ms", "20", fault=fault)
+
+    def test_both(self):
+        result = self.demo()
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("chose io_uring: the best that works here", result.stdout)
+        self.assertRegex(result.stdout, r"(?m)^io_uring +\d+ +\d+ +\d+ +\d+ +1\.5\d\d$")
+        self.assertRegex(result.stdout, r"(?m)^epoll +\d+")
+        self.assertIn("times as many requests", result.stdout)
+
+    def test_io_uring_refused(self):
+        result = self.demo(fault="refused")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("chose epoll: io_uring is refused: EPERM", result.stdout)
+        self.assertNotRegex(result.stdout, r"(?m)^io_uring ")
+
+    def test_failures_are_told(self):
+        for fault, message in (("dies", "out of luck"), ("wrong", "came back as"), ("status", "ended with status 3")):
+            with self.subTest(fault=fault):
+                result = self.demo(fault=fault)
+                self.assertEqual(result.returncode, 1)
+                self.assertIn(message, result.stderr)
+                self.assertNotIn("Traceback", result.stderr)
+
+    def test_not_built(self):
+        os.unlink(self.echo)
+        result = self.demo()
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("make release", result.stderr)
+
+
+class IdleMemory(Runs):
+    def test_table(self):
+        result = self.script("idle_memory.py", "--connections", "200")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        for name in ("gyre-io_uring", "gyre-epoll", "raw-epoll"):
+            self.assertRegex(result.stdout, rf"(?m)^{name} +\d+ +\d+ +-?\d+ +-?\d+$")
+
+    def test_server_that_dies(self):
+        result = self.script("idle_memory.py", "--connections", "200", fault="dies")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("gyre-epoll: ended with status 1: echo: out of luck", result.stderr)
+        self.assertIn("gyre-io_uring", result.stdout)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    BUILD = sys.argv.pop(1)
+    unittest.main()
