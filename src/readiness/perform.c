@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <stddef.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum {
@@ -135,6 +136,7 @@ static int32_t receive(int fd, void *buf, uint32_t room, struct gyre_loop_stats 
     return result(n);
 }
 
+/* The buffer is taken for the call only. */
 static int32_t receive_in_pool(const struct gyre_op *op, struct gyre_event *ev, struct gyre_loop_stats *stats)
 {
     struct gyre_bufpool *pool = op->u.recv.pool;
@@ -153,11 +155,81 @@ static int32_t receive_in_pool(const struct gyre_op *op, struct gyre_event *ev, 
     return res;
 }
 
-static int32_t do_recv(const struct gyre_op *op, struct gyre_event *ev, struct gyre_loop_stats *stats)
+/* The same with two buffers, of which the second may come back unused. `ev` are two events, filled as the bytes go.
+ * Returns the sum. */
+static int32_t receive_in_two(const struct gyre_op *op, struct gyre_event *ev, struct gyre_loop_stats *stats)
 {
-    if (op->flags & GYRE_OPF_POOL)
-        return receive_in_pool(op, ev, stats);
-    return receive(op->f->fd, op->u.recv.buf, op->u.recv.len, stats);
+    struct gyre_bufpool *pool = op->u.recv.pool;
+    uint16_t bufs[2];
+    struct iovec iov[2];
+    for (int i = 0; i < 2; i++) {
+        bufs[i] = (uint16_t)gyre__bufpool_take(pool);
+        iov[i] = (struct iovec){.iov_base = gyre__bufpool_data(pool, bufs[i]), .iov_len = pool->size};
+    }
+    ssize_t n;
+    do {
+        stats->calls++;
+        n = readv(op->f->fd, iov, 2);
+    } while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
+    int32_t res = result(n), left = res;
+    for (int i = 0; i < 2 && left > 0; i++) {
+        int32_t part = left < (int32_t)pool->size ? left : (int32_t)pool->size;
+        ev[i] = (struct gyre_event){.op = ev->op, .res = part, .flags = GYRE_EV_BUF, .buf = bufs[i]};
+        left -= part;
+    }
+    if (res <= (int32_t)pool->size)
+        gyre__bufpool_untake(pool, bufs[1]);
+    if (res <= 0)
+        gyre__bufpool_untake(pool, bufs[0]);
+    return res;
+}
+
+/* Whether to offer two buffers. A receive that just fills its one buffer leaves open whether there is more, and the
+ * call that finds out there is not costs as much as receiving 4 KiB. So from then on there is a second one, until the
+ * bytes of one call no longer fill the first. */
+static bool wants_two(const struct gyre_op *op, unsigned room)
+{
+    return (op->f->be_flags & GYRE_RDF_FILLED) && (op->flags & GYRE_OPF_POOL) && (op->flags & GYRE_OPF_MULTI) &&
+           room >= 2 && gyre__bufpool_available(op->u.recv.pool) >= 2;
+}
+
+/* What a receive says about the next one. Whether the socket is empty is known without asking again if fewer bytes came
+ * than there was room for: TCP fills the room as far as it has bytes.
+ *
+ * There are two exceptions. The end of the stream, or an error, may follow the bytes at once, and its edge may be the
+ * one that is just being served. And a receive stops short at urgent data, with more bytes behind it. Both are seen by
+ * the poller (epoll: RDHUP, HUP, ERR, PRI; kqueue: EV_EOF, but nothing for urgent data), and from then on only EAGAIN
+ * counts. If either arrives between the poller's answer and the receive, it makes an edge of its own, not yet reported,
+ * and that brings the belief back. Over kqueue, bytes that follow urgent data wait for the next edge. */
+static void learn(struct gyre_fd *f, int32_t res, uint32_t size, uint32_t room)
+{
+    f->be_flags &= (uint8_t)~GYRE_RDF_FILLED;
+    if (!(f->flags & GYRE_FDF_INET) || res <= 0)
+        return;
+    if ((uint32_t)res >= size)
+        f->be_flags |= GYRE_RDF_FILLED;
+    if ((uint32_t)res < room && !(f->be_flags & GYRE_RDF_ODD))
+        f->be_flags &= (uint8_t)~GYRE_RDF_READABLE;
+}
+
+/* Returns how many events it made; as gyre__perform(). */
+static unsigned do_recv(const struct gyre_op *op, struct gyre_event *ev, unsigned room, struct gyre_loop_stats *stats)
+{
+    bool pooled = op->flags & GYRE_OPF_POOL;
+    uint32_t size = pooled ? op->u.recv.pool->size : op->u.recv.len;
+    if (wants_two(op, room)) {
+        int32_t sum = receive_in_two(op, ev, stats);
+        if (sum != BLOCKED)
+            learn(op->f, sum, size, 2 * size);
+        if (sum <= 0)
+            ev->res = sum;
+        return sum == BLOCKED ? 0 : sum > (int32_t)size ? 2 : 1;
+    }
+    ev->res = pooled ? receive_in_pool(op, ev, stats) : receive(op->f->fd, op->u.recv.buf, size, stats);
+    if (ev->res == BLOCKED)
+        return 0;
+    learn(op->f, ev->res, size, size);
+    return 1;
 }
 
 static int32_t do_send(const struct gyre_op *op, struct gyre_loop_stats *stats)
@@ -181,45 +253,36 @@ static int32_t do_sendmsg(const struct gyre_op *op, struct gyre_loop_stats *stat
     return result(n);
 }
 
-static int32_t call(struct gyre_op *op, struct gyre_event *ev, struct gyre_loop_stats *stats)
+static int32_t call(struct gyre_op *op, struct gyre_loop_stats *stats)
 {
     switch ((enum gyre_op_kind)op->kind) {
     case GYRE_OP_ACCEPT:
         return do_accept(op, stats);
     case GYRE_OP_CONNECT:
         return do_connect(op, stats);
-    case GYRE_OP_RECV:
-        return do_recv(op, ev, stats);
     case GYRE_OP_SEND:
         return do_send(op, stats);
     case GYRE_OP_SENDMSG:
         return do_sendmsg(op, stats);
+    case GYRE_OP_RECV:
+        break;
     }
     return -EINVAL;
 }
 
-/* Whether the receive that brought `res` bytes has emptied its socket, known without asking again.
- *
- * TCP fills the room it is given as far as it has bytes, so fewer bytes than room means that none are left, with two
- * exceptions. The end of the stream, or an error, may follow the bytes at once, and its edge may be the one that is
- * just being served. And a receive stops short before urgent data, with more behind it. Both are seen by the poller
- * (epoll: RDHUP, HUP, ERR, PRI; kqueue: EV_EOF, but nothing for urgent data), and from then on only EAGAIN counts.
- * If either arrives between the poller's answer and the receive, it makes an edge of its own, not yet reported, and
- * that brings the belief back. Over kqueue, bytes that follow urgent data wait for the next edge. */
-static bool has_emptied(const struct gyre_op *op, int32_t res)
+unsigned gyre__perform(struct gyre_op *op, struct gyre_event *out, unsigned room, struct gyre_loop_stats *stats)
 {
-    uint32_t room = op->flags & GYRE_OPF_POOL ? op->u.recv.pool->size : op->u.recv.len;
-    return res > 0 && (uint32_t)res < room && (op->f->flags & GYRE_FDF_INET) && !(op->f->be_flags & GYRE_RDF_ODD);
-}
-
-enum gyre_performed gyre__perform(struct gyre_op *op, struct gyre_event *ev, struct gyre_loop_stats *stats)
-{
-    *ev = (struct gyre_event){.op = op};
-    ev->res = call(op, ev, stats);
-    if (ev->res == BLOCKED)
-        return GYRE_PERFORM_BLOCKED;
-    bool over = ev->res < 0 || (op->kind == GYRE_OP_RECV && ev->res == 0);
-    if ((op->flags & GYRE_OPF_MULTI) && !over)
-        ev->flags |= GYRE_EV_MORE;
-    return op->kind == GYRE_OP_RECV && has_emptied(op, ev->res) ? GYRE_PERFORM_DRAINED : GYRE_PERFORM_DONE;
+    bool receives = op->kind == GYRE_OP_RECV;
+    unsigned n = 1;
+    *out = (struct gyre_event){.op = op};
+    if (receives)
+        n = do_recv(op, out, room, stats);
+    else
+        out->res = call(op, stats);
+    if (out->res == BLOCKED)
+        return 0;
+    for (unsigned i = 0; (op->flags & GYRE_OPF_MULTI) && i < n; i++)
+        if (out[i].res > 0 || (out[i].res == 0 && !receives))
+            out[i].flags |= GYRE_EV_MORE;
+    return n;
 }

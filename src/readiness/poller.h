@@ -15,11 +15,12 @@ enum { GYRE_DIR_READ = 0, GYRE_DIR_WRITE = 1 };
 
 /* What the engine keeps in gyre_fd.be_flags. The first three are also a poller's answer. */
 enum {
-    GYRE_RDF_READABLE = 1u << GYRE_DIR_READ,  /* believed until a call says EAGAIN, or a short receive says as much */
+    GYRE_RDF_READABLE = 1u << GYRE_DIR_READ,  /* believed until a receive says EAGAIN or as much */
     GYRE_RDF_WRITABLE = 1u << GYRE_DIR_WRITE, /* believed until a call says EAGAIN */
-    GYRE_RDF_ODD = 1u << 2,           /* hang-up, error or urgent data was seen: a short receive proves nothing */
+    GYRE_RDF_ODD = 1u << 2, /* hang-up, error or urgent data was seen: a short receive proves nothing */
     GYRE_RDF_WATCHING_WRITE = 1u << 3, /* watch_write() was called */
-    GYRE_RDF_QUEUED = 1u << 4,        /* in the run queue of the read direction; shifted by 1: of the write direction */
+    GYRE_RDF_QUEUED = 1u << 4, /* in the run queue of the read direction; shifted by 1: of the write direction */
+    GYRE_RDF_FILLED = 1u << 6, /* the last receive filled its buffer; see perform.c */
 };
 
 struct gyre_ready {
@@ -74,14 +75,10 @@ void gyre__rd_features(struct gyre_backend *be, char *out, size_t size);
 
 /* ---- perform.c: the system calls. ---- */
 
-enum gyre_performed {
-    GYRE_PERFORM_BLOCKED, /* it would block; nothing has changed, and there is no event */
-    GYRE_PERFORM_DONE,    /* `ev` is filled */
-    GYRE_PERFORM_DRAINED, /* the same, and the next call would block */
-};
-
-/* Make the system call for `op` once. `ev` has GYRE_EV_MORE if `op` stays armed. */
-enum gyre_performed gyre__perform(struct gyre_op *op, struct gyre_event *ev, struct gyre_loop_stats *stats);
+/* Make the system call for `op` once, and write what came of it to `out`, which has room for `room` events, at least
+ * one. Returns how many events: none if it would block, and then nothing has changed. All have GYRE_EV_MORE if `op`
+ * stays armed. Takes the belief in reading back if the call has shown that the next one would block. */
+unsigned gyre__perform(struct gyre_op *op, struct gyre_event *out, unsigned room, struct gyre_loop_stats *stats);
 
 /* Make a descriptor fit for gyre__perform(): it must not block, nor raise SIGPIPE. Returns 0 or -errno. */
 int gyre__perform_prepare(const struct gyre_fd *f);

@@ -164,7 +164,7 @@ static void run_remove(struct run_queue *q, struct gyre_fd *f, unsigned dir)
  * a unix socket would be an edge. Returns whether an event says that watching is impossible. */
 static bool blocked(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir, struct gyre_event *ev)
 {
-    f->be_flags &= (uint8_t)~(1u << dir);
+    f->be_flags &= (uint8_t) ~(1u << dir);
     if (dir == GYRE_DIR_READ || (f->be_flags & GYRE_RDF_WATCHING_WRITE))
         return false;
     int err = rd->poller->watch_write(&rd->p, f);
@@ -185,19 +185,18 @@ static bool turn_over(const struct turn *t)
 
 static void serve(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir, struct turn *t)
 {
-    for (unsigned left = FD_TURN; left > 0 && can_run(f, dir) && !turn_over(t); left--) {
+    unsigned end = t->cap - t->n < FD_TURN ? t->cap : t->n + FD_TURN;
+    while (t->n < end && can_run(f, dir) && !turn_over(t)) {
         struct gyre_op *op = f->be.rd.tail[dir]->next;
         struct gyre_event *ev = &t->out[t->n];
-        enum gyre_performed performed = gyre__perform(op, ev, &rd->base.stats);
-        if (performed == GYRE_PERFORM_BLOCKED && !blocked(rd, f, dir, ev))
+        unsigned n = gyre__perform(op, ev, end - t->n, &rd->base.stats);
+        if (n == 0 && !blocked(rd, f, dir, ev))
             return;
-        if (performed == GYRE_PERFORM_DRAINED)
-            f->be_flags &= (uint8_t)~(1u << dir);
         if (!(ev->flags & GYRE_EV_MORE))
             (void)unlink_op(&f->be.rd.tail[dir], op);
-        if (op->kind == GYRE_OP_RECV && ev->res > 0)
-            t->bytes += (uint32_t)ev->res;
-        t->n++;
+        t->n += n > 0 ? n : 1;
+        for (; op->kind == GYRE_OP_RECV && n > 0; n--, ev++)
+            t->bytes += ev->res > 0 ? (uint32_t)ev->res : 0;
     }
 }
 

@@ -6,8 +6,8 @@
  * in the epoll and a slot in the kqueue's own table with its two filters. EV_CLEAR is EPOLLET.
  *
  * close() of a socket removes its filters without the shim seeing it, because epoll forgets the socket too. So the slot
- * is believed only as far as epoll confirms it: EV_ADD first tries EPOLL_CTL_ADD, and if that succeeds whatever the slot
- * said is stale. A generation in epoll's data tells registrations of one descriptor number apart.
+ * is believed only as far as epoll confirms it: EV_ADD first tries EPOLL_CTL_ADD, and if that succeeds whatever the
+ * slot said is stale. A generation in epoll's data tells registrations of one descriptor number apart.
  *
  * One epoll answer can be two events. The one that finds no room is owed: kept in the slot, delivered next time if the
  * registration still exists, and meanwhile the kqueue polls readable.
@@ -58,7 +58,7 @@ struct queue {
     pthread_mutex_t lock; /* all but `users`' atomics */
     struct slot *slots;   /* by descriptor */
     int slot_count;
-    int owed;             /* filters with `owed`, at most */
+    int owed; /* filters with `owed`, at most */
     struct user users[USERS_MAX];
 };
 
