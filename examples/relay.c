@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT
+ * A bidirectional relay: each connection accepted gets one to the upstream, and bytes go both ways without a copy.
+ *
+ * usage: relay [--backend auto|io_uring|epoll|kqueue] [--loops N] [--stats] LISTEN-ADDRESS UPSTREAM-ADDRESS
+ *
+ * gyre_conn_forward() brings the back-pressure: a side that cannot take more stops the other from receiving. The end of
+ * one direction is passed on when everything before it was sent, and the other direction goes on. */
+#include <gyre.h>
+
+#include <signal.h>
+#include <stdio.h>
+
+#include "example.h"
+
+static struct gyre_engine *engine;
+static const char *upstream;
+
+/* A connection's user pointer is its other half, until that has closed. */
+static void on_data(struct gyre_conn *c)
+{
+    struct gyre_conn *peer = gyre_conn_user(c);
+    if (peer != NULL)
+        (void)gyre_conn_forward(c, peer, SIZE_MAX); /* a peer on its way out will close this side too */
+}
+
+static void on_eof(struct gyre_conn *c)
+{
+    struct gyre_conn *peer = gyre_conn_user(c);
+    if (peer == NULL)
+        gyre_conn_close(c);
+    else
+        gyre_conn_shutdown(peer);
+}
+
+/* A clean end lets the other half finish what is queued; a broken one is passed on as a reset. */
+static void on_close(struct gyre_conn *c, int err)
+{
+    struct gyre_conn *peer = gyre_conn_user(c);
+    if (peer == NULL)
+        return;
+    gyre_conn_set_user(peer, NULL);
+    if (err == 0)
+        gyre_conn_close(peer);
+    else
+        gyre_conn_abort(peer);
+}
+
+static const struct gyre_conn_handlers upstream_handlers = {.on_data = on_data, .on_eof = on_eof, .on_close = on_close};
+
+static void on_accepted(struct gyre_conn *c)
+{
+    struct gyre_conn *peer;
+    struct gyre_conn_options options = {.user = c};
+    int err = gyre_connect(&peer, gyre_conn_loop(c), upstream, &upstream_handlers, &options);
+    if (err == 0) {
+        gyre_conn_set_user(c, peer);
+        return;
+    }
+    fprintf(stderr, "relay: %s: %s\n", upstream, gyre_err_text(err));
+    gyre_conn_abort(c);
+}
+
+static const struct gyre_conn_handlers handlers = {
+    .on_open = on_accepted, .on_data = on_data, .on_eof = on_eof, .on_close = on_close};
+
+static void on_signal(int number)
+{
+    (void)number;
+    gyre_engine_drain(engine, INT64_C(5000000000));
+}
+
+int main(int argc, char **argv)
+{
+    struct gyre_loop_options loop = {.backend = NULL};
+    struct gyre_engine_options options = {.loop = &loop};
+    struct gyre_listener *listener = NULL;
+    bool stats = false;
+    const char *name = "relay [flags] LISTEN-ADDRESS UPSTREAM-ADDRESS";
+    int first = example_flags(argc, argv, name, &loop, &options, &stats);
+    if (first < 0)
+        return 2;
+    if (argc - first != 2)
+        return example_usage(name, "it takes two addresses");
+    upstream = argv[first + 1];
+
+    int err = gyre_engine_create(&engine, &options);
+    if (err == 0)
+        err = gyre_engine_listen_sized(&listener, engine, argv[first], &handlers, NULL, 0);
+    if (err == 0) {
+        example_ready(engine, listener);
+        signal(SIGINT, on_signal);
+        signal(SIGTERM, on_signal);
+        err = gyre_engine_run(engine);
+    }
+    if (err == 0 && stats)
+        example_print_stats(engine);
+    gyre_engine_destroy(engine);
+    return err == 0 ? 0 : example_failed(name, err);
+}
