@@ -6,6 +6,7 @@ PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 PYTHON ?= python3
 CLANG_FORMAT ?= clang-format
+MAKEFLAGS += --no-print-directory
 
 C_FILES = find include src tests examples bench -name '*.[ch]' -o -name '*.cpp'
 
@@ -13,14 +14,14 @@ C_FILES = find include src tests examples bench -name '*.[ch]' -o -name '*.cpp'
 
 release: ## build the library, examples and benchmarks as users get them, in build/release (the default)
 	cmake --preset release
-	cmake --build --preset release --parallel $(JOBS)
+	cmake --build --preset release --parallel $(JOBS) --target gyre_product
 
 setup: ## install the packages that building and testing need, where they are missing
 	@scripts/setup.sh
 
 demo: ## set up, build, and show io_uring next to epoll on this machine
 	@scripts/setup.sh
-	@$(MAKE) --no-print-directory release
+	@$(MAKE) release
 	$(PYTHON) bench/demo.py --build build/release
 
 test: ## set up, then run every test: sanitizers, threads, without io_uring, installed

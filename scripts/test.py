@@ -37,7 +37,7 @@ STAGES = [
     Stage("dev", "everything, with ASan and UBSan", fixed_addresses=True),
     Stage("tsan", "the stress programs, with TSan", ["tests_stress"], "^stress$", fixed_addresses=True),
     Stage("no-uring", "without liburing", ["tests_portable"], "^portable$", without_uring=True),
-    Stage("release", "what users get: installed, and used from outside", [], "^installed$"),
+    Stage("release", "what users get: installed, and used from outside", ["gyre_product"], "^installed$"),
 ]
 
 
