@@ -15,8 +15,7 @@ static struct gyre__seg *detach(struct gyre_conn *c, uint32_t len)
 {
     struct gyre__segs *segs = &c->loop->segs;
     struct gyre__seg *head = gyre__segq_head(&c->in), *seg;
-    bool plenty = gyre__bufpool_available(segs->pool) >= segs->pool->count_max / 4u;
-    if (head->kind == GYRE_SEG_BUF && head->len >= len && plenty) {
+    if (head->kind == GYRE_SEG_BUF && head->len >= len && !gyre__bufpool_scarce(segs->pool)) {
         seg = gyre__seg_new(segs, GYRE_SEG_BUF, head->data, len);
         if (seg != NULL) {
             seg->buf = head->buf;

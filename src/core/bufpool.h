@@ -13,6 +13,7 @@
 #include "check.h"
 #include "mem.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { GYRE_BUF_NONE = -1, GYRE_BUF_STAGGER = 128 };
@@ -27,6 +28,7 @@ struct gyre_bufpool {
     uint16_t count_max; /* never more than this */
     uint16_t count;     /* that have come into being */
     uint16_t nfree;     /* on the stack */
+    uint16_t held;      /* with receivers */
     uint16_t first;     /* how many a backend that posts ahead should post at first */
 };
 
@@ -44,6 +46,12 @@ static inline uint8_t *gyre__bufpool_data(const struct gyre_bufpool *pool, uint1
 static inline unsigned gyre__bufpool_available(const struct gyre_bufpool *pool)
 {
     return (unsigned)pool->nfree + (unsigned)(pool->count_max - pool->count);
+}
+
+/* Whether receivers hold so many that others may soon find none. */
+static inline bool gyre__bufpool_scarce(const struct gyre_bufpool *pool)
+{
+    return pool->held > pool->count_max - pool->count_max / 4;
 }
 
 /* For backends: the hottest free buffer, now the backend's; GYRE_BUF_NONE if all are out. */
@@ -68,6 +76,7 @@ static inline void gyre__bufpool_receive(struct gyre_bufpool *pool, uint16_t buf
 {
     GYRE_CHECK(buf < pool->count && pool->refs[buf] == 0);
     pool->refs[buf] = 1;
+    pool->held++;
 }
 
 static inline void gyre__bufpool_hold(struct gyre_bufpool *pool, uint16_t buf)
@@ -80,8 +89,10 @@ static inline void gyre__bufpool_hold(struct gyre_bufpool *pool, uint16_t buf)
 static inline void gyre__bufpool_release(struct gyre_bufpool *pool, uint16_t buf)
 {
     GYRE_CHECK(pool->refs[buf] > 0);
-    if (--pool->refs[buf] == 0)
-        pool->free[pool->nfree++] = buf;
+    if (--pool->refs[buf] > 0)
+        return;
+    pool->held--;
+    pool->free[pool->nfree++] = buf;
 }
 
 #endif

@@ -10,11 +10,6 @@
 
 #include <errno.h>
 
-static bool buffers_scarce(const struct gyre_bufpool *pool)
-{
-    return gyre__bufpool_available(pool) < pool->count_max / 4u;
-}
-
 void gyre__forward_forget(struct gyre_conn *src)
 {
     struct gyre__forward *forward = src->forward;
@@ -69,7 +64,7 @@ static int64_t move_head(struct gyre_conn *src, struct gyre_conn *dst, size_t ma
             return -ENOMEM;
     }
     head = gyre__segq_pop(&src->in);
-    if (head->kind == GYRE_SEG_BUF && buffers_scarce(segs->pool) &&
+    if (head->kind == GYRE_SEG_BUF && gyre__bufpool_scarce(segs->pool) &&
         gyre__segq_append(&dst->out, segs, head->data, len) == 0) {
         src->loop->be->stats.bytes_copied_in += len;
         gyre__seg_free(segs, head, 0);
