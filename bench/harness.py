@@ -20,7 +20,7 @@ import time
 
 PR_SET_PDEATHSIG = 1
 START_SECONDS = 10
-STOP_SECONDS = 5
+STOP_SECONDS = 8  # gyre servers drain for up to 5
 ANSWER_SECONDS = 30  # beyond what a command asks for; the load itself gives up on a stall after 5
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -172,11 +172,12 @@ class Server:
         raise Failed("its smaps_rollup has no Rss line")
 
     def stop(self):
-        """Ends it, once. Returns the counters it printed: lines of a name and a number. `ended` says how it ended."""
+        """Ends it, once; `ended` says how it ended. Returns the counters it printed: lines of a name, a number and
+        perhaps a text."""
         if self.ended is None:
             rest = _end(self.process) or b""
-            self._counters = dict(re.findall(r"^\s*(\w+)[ :=\t]+(\d+)\s*$", (self._lines.pending + rest).decode(
-                errors="replace"), re.MULTILINE))
+            text = (self._lines.pending + rest).decode(errors="replace")
+            self._counters = dict(re.findall(r"^(\w+)[ \t]+(\d+)(?:\s|$)", text, re.MULTILINE))
             self.ended = self.how_it_ended()
             self._stderr.close()
         return {name: int(value) for name, value in self._counters.items()}
@@ -303,6 +304,7 @@ def environment():
         "kernel": platform.release(),
         "processor": processor_name(),
         "processors": len(os.sched_getaffinity(0)),
+        "load_average": os.getloadavg()[0],
         "revision": revision or "unknown",
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

@@ -54,7 +54,7 @@ def median_and_quartiles(values):
 class Run:
     """One cell being measured: running servers, rounds so far, servers that fell out."""
 
-    def __init__(self, cell, progress):
+    def __init__(self, cell, missing, progress):
         self.cell = cell
         self.progress = progress
         self.running = {}
@@ -62,7 +62,7 @@ class Run:
         self.rounds = {}  # name -> slices, one per round
         self.requests = {}  # name -> answered in all, warm-up included
         self.calls = {}  # name -> system calls per request
-        self.dropped = {}  # name -> (reason, was it measured before)
+        self.dropped = {name: (reason, False) for name, reason in missing.items()}  # (reason, was it being measured)
         self.load = None
 
     def drop(self, name, err):
@@ -75,6 +75,8 @@ class Run:
 
     def start(self, commands, load_program, server_cpu, load_cpu):
         for name, command in commands.items():
+            if name in self.dropped:
+                continue
             try:
                 self.running[name] = servers.start(name, command, server_cpu)
                 self.rounds[name], self.requests[name] = [], 0
@@ -241,15 +243,15 @@ def measure_cells(args, load_program, progress):
     server_cpu, load_cpu = harness.processors()
     results, failed, missing = [], {}, {}
     for number, cell in enumerate(args.cells):
-        commands = {name: command for name, command in args.commands.items() if name not in missing}
-        run = Run(cell, lambda text, last=False, n=number: progress(f"[{n + 1}/{len(args.cells)}] {text}", last))
+        place = f"[{number + 1}/{len(args.cells)}]"
+        run = Run(cell, missing, lambda text, last=False, place=place: progress(f"{place} {text}", last))
         try:
-            run.start(commands, load_program, server_cpu, load_cpu)
+            run.start(args.commands, load_program, server_cpu, load_cpu)
             run.measure(args.rounds, args.slice_ms)
         finally:
             run.stop()
         results.append(run.result(args.pairs))
-        progress(f"[{number + 1}/{len(args.cells)}] {cell}: done", last=True)
+        progress(f"{place} {cell}: done", last=True)
         for name, (reason, was_measured) in run.dropped.items():
             (failed if was_measured else missing)[name] = reason
     return results, failed
@@ -271,6 +273,8 @@ def print_result(args, report):
           f"{report['load_cpu']}; every byte checked")
     if report["server_cpu"] == report["load_cpu"]:
         print("Only one processor: servers and load share it, and requests/s mean little.")
+    if env["load_average"] > 0.5:
+        print(f"The machine was busy before the run (load average {env['load_average']:.1f}): expect wide spreads.")
     print("\nMedians over the rounds")
     print("\n".join(server_table(results)))
     print("\nRatios of requests per second of server CPU: median (quartiles) of the rounds")
@@ -289,11 +293,11 @@ def print_result(args, report):
 def save(report, path):
     if path is None:
         os.makedirs(RESULTS, exist_ok=True)
-        path = os.path.join(RESULTS, time.strftime("%Y%m%d-%H%M%S.json"))
+        path = os.path.relpath(os.path.join(RESULTS, time.strftime("%Y%m%d-%H%M%S.json")))
     with open(path, "w", encoding="utf-8") as file:
         json.dump(report, file, indent=1)
         file.write("\n")
-    print(f"\n{os.path.relpath(path)}")
+    print(f"\nEvery slice is in {path}")
 
 
 def main():
@@ -301,13 +305,14 @@ def main():
     harness.raise_on_signals()
     progress = make_progress()
     server_cpu, load_cpu = harness.processors()
+    environment = harness.environment()
     try:
         load_program = harness.program(args.build, "bench", "gyre-load")
         results, failed = measure_cells(args, load_program, progress)
         memory = {} if args.no_memory else measure_memory(args, load_program, progress)
     except (harness.Unavailable, harness.Failed) as err:
         sys.exit(f"run.py: {err}")
-    report = {"environment": harness.environment(), "rounds": args.rounds, "slice_ms": args.slice_ms,
+    report = {"environment": environment, "rounds": args.rounds, "slice_ms": args.slice_ms,
               "server_cpu": server_cpu, "load_cpu": load_cpu, "cells": results, "idle_memory": memory}
     print_result(args, report)
     save(report, args.output)
