@@ -5,7 +5,7 @@
  * ones together are what must stay in cache. Therefore few are posted: before each enter they are topped up, hottest
  * first, to a target that starts at pool->first.
  *
- * When a receive finds none (-ENOBUFS) the target doubles, up to all the pool has. It sinks again slowly, by an eighth
+ * When receives find none (-ENOBUFS) the target doubles, once for all of a turn, up to all the pool has. It sinks again slowly, by an eighth
  * for every 64 times the target received without another -ENOBUFS: a burst costs a few receives that are armed again,
  * a lasting need keeps what it needs, and what an hour ago was needed does not stay in the way of the cache.
  *
@@ -95,6 +95,14 @@ void gyre__bufring_remove(struct gyre_bufring *b, int ring_fd)
     *b = (struct gyre_bufring){.group = b->group};
 }
 
+static void grow(struct gyre_bufring *b)
+{
+    uint32_t more = (uint32_t)b->target * 2;
+    b->target = more < target_max(b) ? (uint16_t)more : target_max(b);
+    b->starved = false;
+    b->quiet = 0;
+}
+
 static void sink(struct gyre_bufring *b)
 {
     uint16_t sunk = (uint16_t)(b->target - (b->target + 7) / 8);
@@ -104,7 +112,11 @@ static void sink(struct gyre_bufring *b)
 
 void gyre__bufring_fill_slow(struct gyre_bufring *b)
 {
-    if (b->quiet > (uint32_t)b->target * QUIET_FACTOR)
+    if (b->pool == NULL)
+        return;
+    if (b->starved)
+        grow(b);
+    else if (b->quiet > (uint32_t)b->target * QUIET_FACTOR)
         sink(b);
     uint16_t tail = b->tail;
     while (b->posted < b->target) {
@@ -120,15 +132,6 @@ void gyre__bufring_fill_slow(struct gyre_bufring *b)
     }
     b->tail = tail;
     io_uring_smp_store_release(&b->ring->tail, tail);
-}
-
-void gyre__bufring_starved(struct gyre_bufring *b)
-{
-    if (b->pool == NULL)
-        return;
-    uint32_t more = (uint32_t)b->target * 2;
-    b->target = more < target_max(b) ? (uint16_t)more : target_max(b);
-    b->quiet = 0;
 }
 
 void gyre__bufring_return(struct gyre_bufring *b, uint16_t buf)

@@ -9,10 +9,10 @@
 
 #include <liburing.h>
 
-#define GYRE_IORING_SETUP_NO_SQARRAY (1u << 16)  /* Linux 6.6: no index array between the ring and its entries */
-#define GYRE_IORING_ENTER_NO_IOWAIT (1u << 7)    /* Linux 6.15: waiting is idleness, not waiting for a disk */
+#define GYRE_IORING_SETUP_NO_SQARRAY  (1u << 16) /* Linux 6.6: no index array between the ring and its entries */
+#define GYRE_IORING_ENTER_NO_IOWAIT   (1u << 7)  /* Linux 6.15: waiting is idleness, not waiting for a disk */
 #define GYRE_IORING_FEAT_REG_REG_RING (1u << 13) /* Linux 6.3: a registered ring works, in register calls too */
-#define GYRE_IORING_FEAT_NO_IOWAIT (1u << 17)
+#define GYRE_IORING_FEAT_NO_IOWAIT    (1u << 17)
 
 #ifdef IORING_SETUP_NO_SQARRAY
 _Static_assert(IORING_SETUP_NO_SQARRAY == GYRE_IORING_SETUP_NO_SQARRAY, "the kernel's value");

@@ -40,8 +40,7 @@ static void explain_eperm(const char *what, char *why, size_t size)
                        what);
         return;
     }
-    (void)snprintf(why, size,
-                   "the sysctl kernel.io_uring_disabled is %c; set it to 0%s", value,
+    (void)snprintf(why, size, "the sysctl kernel.io_uring_disabled is %c; set it to 0%s", value,
                    value == '1' ? ", or put the user into the group that kernel.io_uring_group names" : "");
 }
 

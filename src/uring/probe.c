@@ -24,8 +24,8 @@ enum {
     SETUP_ALWAYS = IORING_SETUP_R_DISABLED | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
 };
 
-#define FEATURES_NEEDED                                                                                                \
-    (IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_FAST_POLL | IORING_FEAT_EXT_ARG |                    \
+#define FEATURES_NEEDED                                                                             \
+    (IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_FAST_POLL | IORING_FEAT_EXT_ARG | \
      IORING_FEAT_CQE_SKIP)
 
 /* --- words --- */
@@ -249,7 +249,7 @@ static void trial_release(struct trial *t)
         gyre__bufpool_release(&t->pool, t->held[--t->nheld]);
 }
 
-/* Run until `op` is over and, if it is a receive that is no longer multishot, over without data. Returns 0 or -errno. */
+/* Run until `op` is over; a receive that ends with data is submitted again. Returns 0 or -errno. */
 static int trial_finish(struct trial *t, struct gyre_op *op)
 {
     for (int i = 0; i < TRIAL_WAITS; i++) {

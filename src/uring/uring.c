@@ -6,17 +6,18 @@
  * disabled, by any thread; the first wait() enables it, which makes its thread the only one that may enter it.
  *
  * The submission ring full: submit() and cancel() enter at once to empty it. Where that cannot be, because the ring is
- * not enabled yet or the kernel is short of memory, ops wait in the list `ops` and cancels, being of ops that the kernel
- * has, in the list `cancels`, until the next wait(). Both are linked by op->next, which is ours while an op is in flight,
- * and `next` not NULL says that an op is in one of them. An op cancelled while it waits in `ops` never reaches the
- * kernel; an op that ends while its cancel waits in `cancels` is taken out before its last event leaves.
+ * not enabled yet or the kernel is short of memory, ops wait in the list `ops` and cancels, being of ops that the
+ * kernel has, in the list `cancels`, until the next wait(). Both are linked by op->next, which is ours while an op is
+ * in flight, and `next` not NULL says that an op is in one of them. An op cancelled while it waits in `ops` never
+ * reaches the kernel; an op that ends while its cancel waits in `cancels` is taken out before its last event leaves.
  *
  * The completion ring full: the kernel keeps what does not fit, in order, ends multishot ops, and sets a flag; entering
- * for events flushes it. Completions left over because the caller's array was full stay in the ring for the next wait().
+ * for events flushes it. Completions left over because the caller's array was full stay in the ring for the next
+ * wait().
  *
- * Waking: a multishot poll of an eventfd stays armed in the ring. `woken` is set by the first wake() and cleared when its
- * completion is seen, so that wakes before the loop looks cost no system call. Both sides exchange: either the waker
- * finds the flag cleared and writes, or the loop that clears it sees all that the waker did before.
+ * Waking: a multishot poll of an eventfd stays armed in the ring. `woken` is set by the first wake() and cleared when
+ * its completion is seen, so that wakes before the loop looks cost no system call. Both sides exchange: either the
+ * waker finds the flag cleared and writes, or the loop that clears it sees all that the waker did before.
  *
  * A completion whose op has another generation, or is idle, is the kernel's mistake or ours. It is counted, its buffer
  * goes back, its descriptor is closed, its op is not touched. */
@@ -31,7 +32,7 @@
 #include <unistd.h>
 
 #define TIMEOUT_MAX_NS (INT64_C(86400) * 1000000000) /* longer ones overflow inside the kernel */
-#define RETRY_NS (INT64_C(10) * 1000000)             /* how soon to offer again what the kernel refused */
+#define RETRY_NS       (INT64_C(10) * 1000000)       /* how soon to offer again what the kernel refused */
 
 enum { SKIPS_MAX = 16 };
 
@@ -262,7 +263,7 @@ static bool to_event(struct gyre_uring *u, const struct io_uring_cqe *cqe, struc
         late_unlink(u, &u->cancels, op);
     if (GYRE_UNLIKELY(cqe->res == -ENOBUFS && (op->flags & GYRE_OPF_POOL))) {
         u->base.stats.enobufs++;
-        gyre__bufring_starved(&u->bufs);
+        u->bufs.starved = true;
     }
     return GYRE_LIKELY(cqe->res != -EAGAIN) || !try_again(u, op);
 }
@@ -449,8 +450,8 @@ static void uring_pool_remove(struct gyre_backend *be, struct gyre_bufpool *pool
 
 /* --- life --- */
 
-/* End the poll that waits for wakes, so that nothing is left in the ring when it is closed. False if the ring belongs to
- * another thread; then the end of that thread does it. */
+/* End the poll that waits for wakes, so that nothing is left in the ring when it is closed. False if the ring belongs
+ * to another thread; then the end of that thread does it. */
 static bool disarm_wake(struct gyre_uring *u)
 {
     struct gyre_event unused[16];

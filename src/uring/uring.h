@@ -51,29 +51,28 @@ static inline uint64_t gyre__uring_tag(const struct gyre_op *op)
 
 /* The provided-buffer ring: see bufring.c. */
 struct gyre_bufring {
-    struct gyre_bufpool *pool;       /* NULL: none added */
-    struct io_uring_buf_ring *ring;  /* memory of ours that the kernel reads */
+    struct gyre_bufpool *pool;      /* NULL: none added */
+    struct io_uring_buf_ring *ring; /* memory of ours that the kernel reads */
     size_t ring_bytes;
     uint16_t mask;
     uint16_t group;
     uint16_t tail;
     uint16_t posted; /* with the kernel, as far as completions told */
     uint16_t target; /* how many to have posted at each enter */
+    bool starved;    /* a receive found none since */
     uint32_t quiet;  /* buffers received since the target last moved */
 };
 
 int gyre__bufring_add(struct gyre_bufring *b, int ring_fd, struct gyre_bufpool *pool);
 void gyre__bufring_remove(struct gyre_bufring *b, int ring_fd);
 void gyre__bufring_fill_slow(struct gyre_bufring *b);
-/* A receive ended with -ENOBUFS. */
-void gyre__bufring_starved(struct gyre_bufring *b);
 /* A completion brought buffer `buf` and nobody wants it. */
 void gyre__bufring_return(struct gyre_bufring *b, uint16_t buf);
 
 /* Before each enter: post buffers up to the target. */
 static inline void gyre__bufring_fill(struct gyre_bufring *b)
 {
-    if (b->posted < b->target)
+    if (b->posted < b->target || b->starved)
         gyre__bufring_fill_slow(b);
 }
 
