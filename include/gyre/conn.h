@@ -207,11 +207,12 @@ GYRE_API struct gyre_conn *gyre_conn_from_id(struct gyre_conn_id id);
 
 /* Queue a copy of `len` bytes on the connection's loop. `done(user, err)` (may be NULL) comes once on that loop:
  * 0 when the kernel took the bytes, GYRE_ESTALE if the connection was gone, or what gyre_conn_write() said.
- * Returns 0, or -ENOMEM, -EINVAL, -EAGAIN if too many tasks wait; then `done` is not called. Thread: any. */
+ * Returns 0, or -ENOMEM, -EINVAL, GYRE_ESHUTDOWN, -EAGAIN if too many tasks wait; then `done` is not called.
+ * Thread: any. */
 GYRE_API int gyre_conn_id_write(struct gyre_conn_id id, const void *data, size_t len, gyre_sent_fn *done, void *user);
 
 /* gyre_conn_wake() and gyre_conn_close() on the connection's loop; nothing happens if it is gone.
- * Return 0, or -ENOMEM, -EAGAIN. Thread: any. */
+ * Return 0, or -ENOMEM, -EINVAL, -EAGAIN, GYRE_ESHUTDOWN. Thread: any. */
 GYRE_API int gyre_conn_id_wake(struct gyre_conn_id id);
 GYRE_API int gyre_conn_id_close(struct gyre_conn_id id);
 

@@ -63,7 +63,8 @@ GYRE_API void gyre_loop_stop(struct gyre_loop *loop);
 typedef void gyre_task_fn(struct gyre_loop *loop, void *user);
 
 /* Have `task(loop, user)` called on the loop's thread, in the order of posting (per posting thread).
- * Returns 0, or: -ENOMEM; -EAGAIN if `tasks_max` wait. Thread: any, as long as the loop is not being destroyed. */
+ * Returns 0, or: -EINVAL; -ENOMEM; -EAGAIN if `tasks_max` wait; GYRE_ESHUTDOWN from a task that runs while the loop is
+ * being destroyed. Thread: any, as long as the loop is not being destroyed. */
 GYRE_API int gyre_loop_post(struct gyre_loop *loop, gyre_task_fn *task, void *user);
 
 /* The loop's clock: CLOCK_MONOTONIC in nanoseconds, read once per turn (virtual on the simulator).

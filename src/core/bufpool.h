@@ -42,10 +42,10 @@ static inline uint8_t *gyre__bufpool_data(const struct gyre_bufpool *pool, uint1
     return pool->base + (size_t)buf * pool->stride;
 }
 
-/* How many takes would succeed now. */
+/* How many are not with receivers: free, posted or not yet in being. */
 static inline unsigned gyre__bufpool_available(const struct gyre_bufpool *pool)
 {
-    return (unsigned)pool->nfree + (unsigned)(pool->count_max - pool->count);
+    return (unsigned)(pool->count_max - pool->held);
 }
 
 /* Whether receivers hold so many that others may soon find none. */

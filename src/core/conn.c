@@ -134,13 +134,13 @@ uint64_t gyre__conn_unacked(const struct gyre_conn *c)
     return (uint64_t)bytes;
 }
 
-/* Before FIN was sent, progress is a send; after it, an acknowledgement. What the peer says is none. */
+/* Progress is a send, or that the bytes on their way changed in number. What the peer says is none. */
 static void linger_time_passed(struct gyre_conn *c)
 {
     uint64_t unacked = gyre__conn_unacked(c);
-    bool acked = c->state == GYRE_CONN_LINGERING && unacked < c->unsent;
+    bool moved = unacked != c->unsent;
     c->unsent = unacked;
-    if (acked)
+    if (moved)
         c->active_tick = c->loop->wheel.tick;
     if (!timer_goes_on(c, c->profile->options.linger_timeout_ns))
         gyre__conn_end(c, GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT);
@@ -297,6 +297,7 @@ void gyre__conn_begin_close(struct gyre_conn *c, enum gyre_close_reason reason)
     c->state = GYRE_CONN_CLOSING;
     c->reason = (uint8_t)reason;
     c->flags &= (uint16_t) ~(GYRE_CF_CORKED | GYRE_CF_WAKE);
+    c->unsent = 0;
     gyre__forward_forget(c);
     gyre__forward_release_waiters(c);
     gyre__conn_start_timer(c);
@@ -360,7 +361,7 @@ static void settle_closing(struct gyre_conn *c)
     }
     send_fin(c);
     c->state = GYRE_CONN_LINGERING;
-    c->unsent = UINT64_MAX; /* what was unacknowledged when last looked at */
+    c->unsent = gyre__conn_unacked(c); /* when last looked at; see linger_time_passed() */
     gyre__conn_start_timer(c);
 }
 

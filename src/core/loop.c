@@ -297,15 +297,16 @@ void gyre__loop_end(struct gyre_loop *l)
     gyre__wheel_stop(&l->wheel, &l->drain_timer);
     gyre__acceptors_close(l);
     gyre__conns_each(l, end_one);
-    while (err == 0 && (gyre_loop_conn_count(l) > 0 || l->acceptors_open > 0 || has_work(l)))
+    while (err == 0 && (gyre_loop_conn_count(l) > 0 || l->acceptors_open > 0 || l->settle_head != NULL))
         err = gyre__loop_turn(l, -1);
     l->inside = false;
     l->ended = true;
 }
 
-/* Tasks that were posted after the end: they find no connections, but free what they carry. */
+/* Tasks that were posted after the end: they find no connections, but free what they carry. They can post no more. */
 static void run_late_tasks(struct gyre_loop *l)
 {
+    atomic_store(&l->closed, true);
     do
         run_tasks(l);
     while (l->tasks_left != NULL || atomic_load_explicit(&l->tasks.top, memory_order_relaxed) != NULL);
@@ -381,6 +382,8 @@ void gyre_loop_stop(struct gyre_loop *l)
 
 int gyre__loop_post_task(struct gyre_loop *l, struct gyre__task *task)
 {
+    if (atomic_load_explicit(&l->closed, memory_order_relaxed))
+        return GYRE_ESHUTDOWN;
     int err = gyre__tasks_push(&l->tasks, task);
     if (err == 0)
         l->be->ops->wake(l->be);

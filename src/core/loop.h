@@ -76,6 +76,7 @@ struct gyre_loop {
     struct gyre__tasks tasks;
     struct gyre__task *tasks_left; /* taken and not yet run */
 
+    _Atomic(bool) closed; /* being destroyed: no more tasks */
     _Atomic(int) request;
     _Atomic(int64_t) drain_ns; /* how long draining may take */
     struct gyre__timer drain_timer;

@@ -14,7 +14,7 @@
 
 enum {
     IOV_PER_SEND = 64,
-    SEND_BYTES_MAX = 4 << 20, /* of one send: keeps progress visible to the linger time */
+    SEND_BYTES_MAX = 256 << 10, /* of one send: on a slow peer a larger one hides its progress from the linger time */
     SENDVS_KEPT = 256,
     WRITEV_MAX = 1024,
 };
@@ -73,12 +73,25 @@ static void gather(struct gyre__sendv *v, const struct gyre__segq *q)
     v->hdr.msg_iovlen = n;
 }
 
+/* The first segment with bytes; empty ones before it (a borrowed piece of length 0) are done. */
+static const struct gyre__seg *head_to_send(struct gyre_conn *c)
+{
+    struct gyre__seg *head = gyre__segq_head(&c->out);
+    while (GYRE_UNLIKELY(head != NULL && head->len == 0)) {
+        gyre__seg_free(&c->loop->segs, gyre__segq_pop(&c->out), 0);
+        head = gyre__segq_head(&c->out);
+    }
+    return head;
+}
+
 void gyre__conn_flush(struct gyre_conn *c)
 {
     struct gyre_loop *l = c->loop;
-    const struct gyre__seg *head = gyre__segq_head(&c->out);
-    if (head == NULL || c->send.state != GYRE_OPS_IDLE || (c->flags & (GYRE_CF_CORKED | GYRE_CF_SEND_FAILED)) ||
-        !(c->flags & GYRE_CF_CONNECTED))
+    if (c->out.tail == NULL || c->send.state != GYRE_OPS_IDLE || !(c->flags & GYRE_CF_CONNECTED) ||
+        (c->flags & (GYRE_CF_CORKED | GYRE_CF_SEND_FAILED)))
+        return;
+    const struct gyre__seg *head = head_to_send(c);
+    if (head == NULL)
         return;
     struct gyre__sendv *v = head != c->out.tail ? take_sendv(l) : NULL;
     c->send.flags = 0;
@@ -89,7 +102,7 @@ void gyre__conn_flush(struct gyre_conn *c)
     } else {
         c->send.kind = GYRE_OP_SEND;
         c->send.u.send.buf = head->data;
-        c->send.u.send.len = head->len;
+        c->send.u.send.len = head->len < SEND_BYTES_MAX ? head->len : SEND_BYTES_MAX;
     }
     l->be->stats.sends++;
     gyre__op_submit(l, &c->send);
