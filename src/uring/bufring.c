@@ -5,9 +5,10 @@
  * ones together are what must stay in cache. Therefore few are posted: before each enter they are topped up, hottest
  * first, to a target that starts at pool->first.
  *
- * When receives find none (-ENOBUFS) the target doubles, once for all of a turn, up to all the pool has. It sinks again slowly, by an eighth
- * for every 64 times the target received without another -ENOBUFS: a burst costs a few receives that are armed again,
- * a lasting need keeps what it needs, and what an hour ago was needed does not stay in the way of the cache.
+ * When receives find none (-ENOBUFS) the target doubles, once for all of a turn, up to all the pool has. It sinks again
+ * slowly, by an eighth for every 64 times the target received without another -ENOBUFS: a burst costs a few receives
+ * that are armed again, a lasting need keeps what it needs, and what an hour ago was needed does not stay in the way of
+ * the cache.
  *
  * The memory of the ring is ours and not the kernel's (IOU_PBUF_RING_MMAP had a use after free in Linux 6.4 to 6.6.4),
  * and whole pages of its own, because the kernel pins them and they must not be copied at fork. */
