@@ -49,6 +49,7 @@ enum gyre_sim_profile {
 };
 
 enum { GYRE_SIM_NEVER = UINT16_MAX }; /* a probability of none, where 0 means the profile's */
+#define GYRE_SIM_NO_DELAY UINT64_MAX   /* the same for `delay_max_ns` */
 
 /* Probabilities are per mille, from 1 to 1000, or GYRE_SIM_NEVER; 0: the profile's, given here for GYRE_SIM_CHAOS.
  * With GYRE_SIM_QUIET they are all never. Those of the network concern TCP; unix sockets have no network. */
@@ -74,7 +75,8 @@ struct gyre_sim_options {
     uint16_t reset_permille;              /* per segment: the connection is reset for both ends; 0: 1 */
     uint16_t loss_permille;               /* per segment: it is sent again 200 to 800 ms later; 0: 10 */
     uint64_t delay_min_ns;                /* of each segment; 0: none */
-    uint64_t delay_max_ns;                /* 0: 2 ms, with GYRE_SIM_QUIET none; at most 1 hour */
+    uint64_t delay_max_ns;                /* 0: 2 ms, with GYRE_SIM_QUIET none; at most 1 hour, or GYRE_SIM_NO_DELAY:
+                                             what is sent is there, but for losses */
 
     /* Sizes. */
     uint32_t send_buf_bytes;              /* sent and not acknowledged, at most; 0: for each direction of each

@@ -5,7 +5,8 @@
  * in that queue, and bytes may flow before it is accepted. Or it fails: nobody listens; the queue is full (TCP tries
  * again for two minutes, as after a lost SYN; unix says -EAGAIN); or the dice say so.
  *
- * An address is a name. A path that nobody listens on does not exist. */
+ * An address is a name, a unix path too: there are no files. So connecting to a path that nobody listens on is refused,
+ * whether anybody ever did or not. */
 #include "sim_internal.h"
 
 #include <errno.h>
@@ -380,12 +381,6 @@ static int meet(struct sim_sock *s, struct sim_sock *listener)
     return 0;
 }
 
-static int refusal(const struct sim_sock *s)
-{
-    const struct sockaddr_un *un = (const struct sockaddr_un *)&s->remote.ss;
-    return s->family == AF_UNIX && un->sun_path[0] != '\0' ? -ENOENT : -ECONNREFUSED;
-}
-
 void gyre__sim_connect_due(struct sim_sock *s)
 {
     struct gyre_sim *sim = s->sim;
@@ -396,7 +391,7 @@ void gyre__sim_connect_due(struct sim_sock *s)
     }
     struct sim_sock *listener = find_listener(sim, &s->remote);
     if (listener == NULL) {
-        finish_connect(s, refusal(s));
+        finish_connect(s, -ECONNREFUSED);
         return;
     }
     if (listener->queue_count < listener->backlog) {

@@ -6,6 +6,9 @@
 #include <string.h>
 #include <sys/uio.h>
 
+/* How many of the bytes to send are watched. A huge send moves in many small parts, each with an event. */
+enum { CONTENT_MAX = 65536 };
+
 /* Whether its cancel has got through. */
 static bool is_cancelled(const struct sim_req *req)
 {
@@ -112,6 +115,7 @@ static uint32_t recv_size(struct sim_backend *be, const struct sim_sock *s, uint
 static bool no_bufs(struct sim_backend *be, struct gyre_event *ev)
 {
     be->sim->counts.enobufs++;
+    be->base.stats.enobufs++;
     return finish(ev, -ENOBUFS);
 }
 
@@ -187,8 +191,12 @@ uint64_t gyre__sim_content(const struct gyre_op *op)
     if (op->kind != GYRE_OP_SEND && op->kind != GYRE_OP_SENDMSG)
         return 0;
     const struct iovec *iov = pieces(op, &one, &count);
-    for (size_t i = 0; i < count; i++)
-        hash = gyre__sim_hash(hash, iov[i].iov_base, iov[i].iov_len);
+    size_t left = CONTENT_MAX;
+    for (size_t i = 0; i < count && left > 0; i++) {
+        size_t len = iov[i].iov_len < left ? iov[i].iov_len : left;
+        hash = gyre__sim_hash(hash, iov[i].iov_base, len);
+        left -= len;
+    }
     return hash;
 }
 

@@ -329,9 +329,11 @@ static int sim_wait(struct gyre_backend *base, struct gyre_event *out, unsigned 
     struct gyre_sim *sim = be->sim;
     uint64_t until_ns = timeout_ns < 0 ? SIM_NEVER_NS : sim->now_ns + (uint64_t)timeout_ns;
     GYRE_CHECK(cap > 0);
+    be->base.stats.enters++;
     for (;;) {
         unsigned n = look(be, out, cap);
         bool woken = atomic_exchange(&be->woken, false);
+        be->base.stats.wakes += woken;
         if (n > 0 || woken || timeout_ns == 0)
             return (int)n;
         if (be->held != NULL || be->ready.first != NULL)

@@ -187,6 +187,8 @@ static int resolve_options(struct gyre_sim_options *opt)
         return GYRE_EOPTION;
     if (opt->delay_max_ns == 0)
         opt->delay_max_ns = opt->profile == GYRE_SIM_CHAOS ? DELAY_NS_DEFAULT : 0;
+    if (opt->delay_max_ns == GYRE_SIM_NO_DELAY)
+        opt->delay_max_ns = opt->delay_min_ns = 0;
     if (opt->delay_max_ns < opt->delay_min_ns)
         opt->delay_max_ns = opt->delay_min_ns;
     if (opt->delay_max_ns > DELAY_NS_MAX)

@@ -78,7 +78,8 @@ struct criterion_test_params backends_each_transport(void)
     return cr_make_param_array(struct backend_param, params, count, NULL);
 }
 
-/* The simulator at its worst, but for what breaks connections: the suites compare what was sent with what has come. */
+/* The simulator at its worst, but for what breaks connections, because the suites compare what was sent with what has
+ * come, and with buffers and a network like loopback's: they look at what has arrived without letting time pass. */
 static struct gyre_sim *make_sim(const struct gyre_mem *mem)
 {
     struct env_rng rng;
@@ -92,6 +93,10 @@ static struct gyre_sim *make_sim(const struct gyre_mem *mem)
         .connect_timeout_permille = GYRE_SIM_NEVER,
         .connect_unreachable_permille = GYRE_SIM_NEVER,
         .reset_permille = GYRE_SIM_NEVER,
+        .loss_permille = GYRE_SIM_NEVER,
+        .delay_max_ns = GYRE_SIM_NO_DELAY,
+        .send_buf_bytes = 262144,
+        .recv_buf_bytes = 131072,
     };
     int err = gyre_sim_create(&sim, &options);
     cr_assert_eq(err, 0, "gyre_sim_create: %d", err);
