@@ -101,7 +101,8 @@ struct gyre_backend_ops {
     int (*wait)(struct gyre_backend *be, struct gyre_event *out, unsigned cap, int64_t timeout_ns);
     /* Make the current or next wait() return early. Any thread; async-signal-safe. */
     void (*wake)(struct gyre_backend *be);
-    /* A descriptor that polls readable when wait() would find events; -1 if there is none. */
+    /* A descriptor that polls readable when wait() would find events, once wait() has returned none (until then there
+     * may be more that no descriptor tells of); -1 if there is none. */
     int (*pollable)(struct gyre_backend *be);
     /* The clock that timers run by, in nanoseconds, never going back. NULL: CLOCK_MONOTONIC. */
     uint64_t (*now)(struct gyre_backend *be);

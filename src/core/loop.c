@@ -207,6 +207,7 @@ int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns)
         return n;
     }
     l->now_ns = gyre__loop_clock(l);
+    l->maybe_more = n > 0;
     be->stats.turns++;
     be->stats.events += (uint64_t)n;
     for (int i = 0; i < n; i++)
@@ -372,7 +373,7 @@ int gyre_loop_fd(const struct gyre_loop *l)
 
 int64_t gyre_loop_timeout_ns(const struct gyre_loop *l)
 {
-    return next_timeout(l, -1);
+    return l->maybe_more ? 0 : next_timeout(l, -1);
 }
 
 void gyre_loop_stop(struct gyre_loop *l)

@@ -83,6 +83,7 @@ struct gyre_loop {
     enum gyre__loop_phase phase;
     bool inside;               /* in a turn: callbacks may be running */
     bool ended;                /* gyre__loop_end() is done */
+    bool maybe_more;           /* the last wait() had events: only after one without is pollable() to be trusted */
     _Atomic(bool) owned;       /* `owner` is set */
     pthread_t owner;
 
