@@ -89,7 +89,7 @@ BACKEND_TEST(cancel, many_at_once_with_a_small_batch)
         for (unsigned i = 0; i < 2 * PAIRS; i++)
             stream_receive(&ends[i], 0);
         for (unsigned i = 0; i < round / 2; i++)
-            (void)seam_turn(&s, 0);
+            seam_look(&s);
         for (unsigned i = 0; i < 2 * PAIRS; i++)
             stream_pause(&ends[i]);
         seam_until(&s, s.inflight == 0);
@@ -118,10 +118,10 @@ TRANSPORT_TEST(cancel, racing_with_data_loses_no_byte)
         uint64_t got = b.got;
         stream_receive(&b, kinds[env_rng_below(&rng, 3)]);
         if (env_rng_below(&rng, 2))
-            (void)seam_turn(&s, 0);
+            seam_look(&s);
         stream_send(&a, 1 + env_rng_below(&rng, 700));
         for (uint32_t turns = env_rng_below(&rng, 3); turns > 0; turns--)
-            (void)seam_turn(&s, 0);
+            seam_look(&s);
         stream_pause(&b);
         seam_until(&s, seam_idle(b.recv));
         data += b.got > got;
@@ -169,7 +169,7 @@ static void crowd_round(struct seam *s)
             stream_send(&crowd[2 * i], 1 + env_rng_below(&crowd_rng, 300));
     }
     for (int i = 0; i < 3; i++)
-        (void)seam_turn(s, i == 0 ? SEAM_MS(1) : 0);
+        (void)seam_turn(s, i == 0 || !s->real ? SEAM_MS(1) : 0);
 }
 
 /* Ops are cancelled whose last event has left wait() and is not yet dispatched; some are submitted again in the very same
@@ -230,7 +230,7 @@ TRANSPORT_TEST(cancel, leaves_nothing_for_the_next_user_of_op_and_number)
         seam_recv(so, &b.f, buf, sizeof buf);
         seam_submit(&s, so);
         for (unsigned i = 0; i < round % 3; i++)
-            (void)seam_turn(&s, 0);
+            seam_look(&s);
         cr_assert_not(seam_idle(so), "round %u: nothing was sent, and %d came", round, so->res);
         stream_send(&a, 10);
         if (round % 2)
@@ -238,7 +238,8 @@ TRANSPORT_TEST(cancel, leaves_nothing_for_the_next_user_of_op_and_number)
         if (so->op.state == GYRE_OPS_INFLIGHT)
             seam_cancel(&s, so);
         seam_until(&s, seam_idle(so));
-        cr_assert(so->res == 10 || so->res == -ECANCELED, "round %u gave %d", round, so->res);
+        bool some = so->res > 0 && so->res <= 10;
+        cr_assert(some || so->res == -ECANCELED, "round %u gave %d", round, so->res);
         cr_assert_eq(events, round + 1);
         stream_close(&b);
         stream_close(&a);
@@ -291,14 +292,14 @@ TRANSPORT_TEST(cancel, of_sends_again_and_again)
         a.send_goal = a.sent;
         stream_send(&a, 1 + env_rng_below(&rng, 900000));
         for (uint32_t turns = env_rng_below(&rng, 3); turns > 0; turns--)
-            (void)seam_turn(&s, 0);
+            seam_look(&s);
         if (a.send->op.state == GYRE_OPS_INFLIGHT)
             seam_cancel(&s, a.send);
         if (env_rng_below(&rng, 2))
             stream_receive(&b, 0);
         seam_until(&s, seam_idle(a.send));
         for (uint32_t turns = env_rng_below(&rng, 5); turns > 0; turns--)
-            (void)seam_turn(&s, 0);
+            seam_look(&s);
         stream_pause(&b);
         seam_until(&s, seam_idle(b.recv));
     }
@@ -327,7 +328,7 @@ TRANSPORT_TEST(cancel, of_a_connect)
         seam_connect(so, &f, &l.addr);
         seam_submit(&s, so);
         for (int i = 0; i < round % 3; i++)
-            (void)seam_turn(&s, 0);
+            seam_look(&s);
         if (!seam_idle(so))
             seam_cancel(&s, so);
         seam_until(&s, seam_idle(so));

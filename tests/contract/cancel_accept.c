@@ -35,7 +35,7 @@ static void round_of(struct seam *s, struct listener *l, struct env_rng *rng)
     seam_accept(l->accept, &l->f, env_rng_below(rng, 2) ? GYRE_OPF_MULTI : 0);
     seam_submit(s, l->accept);
     if (env_rng_below(rng, 2))
-        (void)seam_turn(s, 0);
+        seam_look(s);
     for (unsigned i = 0; i < CLIENTS; i++) {
         connect[i] = seam_op_new(s);
         seam_attach(s, &f[i], seam_socket(s), seam_fd_flags(s, false));
@@ -43,7 +43,7 @@ static void round_of(struct seam *s, struct listener *l, struct env_rng *rng)
         seam_submit(s, connect[i]);
     }
     for (uint32_t turns = env_rng_below(rng, 3); turns > 0; turns--)
-        (void)seam_turn(s, 0);
+        seam_look(s);
     if (l->accept->op.state == GYRE_OPS_INFLIGHT)
         seam_cancel(s, l->accept);
     seam_until(s, s->inflight == 0);
@@ -105,7 +105,7 @@ BACKEND_TEST(cancel_accept, closed_listener_frees_its_address)
         struct gyre_addr addr = l.addr;
         seam_accept(l.accept, &l.f, GYRE_OPF_MULTI);
         seam_submit(&s, l.accept);
-        (void)seam_turn(&s, 0);
+        seam_look(&s);
         listener_close(&s, &l);
 
         struct seam_op *so = seam_op_new(&s);

@@ -24,19 +24,20 @@ enum ending { BY_SHUTDOWN, BY_CLOSE };
 static void one_end(struct seam *s, uint32_t bytes, unsigned flags, enum arm arm, enum ending ending)
 {
     struct stream a, b;
+    bool fits = bytes <= (s->real ? 65536 : 512); /* into the sockets, though nobody reads */
     stream_pair(s, &a, &b, 7);
     stream_sizes(&a, 100000, 16);
     stream_sizes(&b, 16, 1024);
     if (arm == ARM_FIRST) {
         stream_receive(&b, flags);
-        (void)seam_turn(s, 0);
+        seam_look(s);
     }
     stream_send(&a, bytes);
-    if (ending == BY_SHUTDOWN || bytes > 65536)
+    if (ending == BY_SHUTDOWN || !fits)
         stream_finish(&a);
-    if (arm == ARM_AFTER_DATA && bytes <= 65536)
+    if (arm == ARM_AFTER_DATA && fits)
         seam_until(s, seam_idle(a.send));
-    if (ending == BY_CLOSE && bytes <= 65536) {
+    if (ending == BY_CLOSE && fits) {
         seam_until(s, seam_idle(a.send));
         stream_close(&a);
     }
@@ -85,7 +86,7 @@ TRANSPORT_TEST(end, never_missed)
         stream_pair(&s, &a, &b, 7);
         stream_receive(&b, kinds[round % 4]);
         for (unsigned i = 0; i < round % 3; i++)
-            (void)seam_turn(&s, 0);
+            seam_look(&s);
         stream_send(&a, 1 + round % 1500);
         stream_finish(&a);
         until_end(&s, &b);
@@ -107,11 +108,11 @@ TRANSPORT_TEST(end, behind_a_cancelled_receive)
         stream_pair(&s, &a, &b, 7);
         stream_receive(&b, kinds[round % 4]);
         if (round & 1)
-            (void)seam_turn(&s, 0);
+            seam_look(&s);
         stream_send(&a, 1024);
         stream_finish(&a);
         for (unsigned i = 0; i < round % 5; i++)
-            (void)seam_turn(&s, 0);
+            seam_look(&s);
         stream_pause(&b);
         seam_until(&s, seam_idle(b.recv));
         if (!b.eof) {
@@ -140,12 +141,12 @@ TRANSPORT_TEST(end, of_one_direction_leaves_the_other)
         stream_finish(&a);
         until_end(&s, &b);
         for (int i = 0; i < 5; i++)
-            (void)seam_turn(&s, 0);
+            seam_look(&s);
         cr_assert(!a.eof && a.recv_err == 0);
-        stream_send(&b, 2 << 20);
+        stream_send(&b, seam_bulk(&s, 2 << 20));
         stream_finish(&b);
         until_end(&s, &a);
-        cr_assert_eq(a.got, 2 << 20);
+        cr_assert_eq(a.got, seam_bulk(&s, 2 << 20));
         cr_assert_eq(b.got, 100);
         stream_close(&a);
         stream_close(&b);
@@ -164,7 +165,7 @@ TRANSPORT_TEST(end, by_reset)
         stream_pair(&s, &a, &b, 7);
         if (round < 8) {
             stream_receive(&b, kinds[round % 4]);
-            (void)seam_turn(&s, 0);
+            seam_look(&s);
         }
         cr_assert_eq(s.ops->sock->set_reset(s.be, a.f.fd), 0);
         stream_close(&a);

@@ -35,7 +35,10 @@ static void step(struct seam *s, struct env_rng *rng)
         break;
     default:
         s->cap = 1 + env_rng_below(rng, SEAM_BATCH);
-        (void)seam_turn(s, env_rng_below(rng, 4) ? 0 : SEAM_MS(1));
+        if (env_rng_below(rng, 4))
+            seam_look(s);
+        else
+            (void)seam_turn(s, SEAM_MS(1));
         break;
     }
 }
@@ -99,7 +102,7 @@ static void replace(struct seam *s, struct env_rng *rng)
     }
     stream_close(a);
     for (uint32_t turns = env_rng_below(rng, 3); turns > 0; turns--)
-        (void)seam_turn(s, 0);
+        seam_look(s);
     stream_close(b);
     stream_pair(s, a, b, 2 * i + PAIRS * 2 * env_rng_below(rng, 20));
 }
@@ -155,7 +158,7 @@ TRANSPORT_TEST(last_event, reset_ends_both_directions)
         stream_send(&a, 64 << 20);
         stream_receive(&a, round % 2 ? GYRE_OPF_POOL | GYRE_OPF_MULTI : 0);
         for (int i = 0; i < round; i++)
-            (void)seam_turn(&s, 0);
+            seam_look(&s);
         cr_assert_eq(s.ops->sock->set_reset(s.be, b.f.fd), 0);
         stream_close(&b);
         seam_until(&s, seam_idle(a.send) && seam_idle(a.recv));

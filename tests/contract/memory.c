@@ -22,25 +22,25 @@ TRANSPORT_TEST(memory, receive_buffer_is_free_after_the_last_event)
 {
     struct seam s;
     struct stream a, b;
-    uint8_t buf[ROOM];
+    uint8_t buf[ROOM / 8];
     seam_open(&s, p);
-    stream_pair(&s, &a, &b, 1);
     struct seam_op *so = seam_op_new(&s);
     for (int round = 0; round < 20; round++) {
+        stream_pair(&s, &a, &b, 1);
         seam_recv(so, &b.f, buf, sizeof buf);
         seam_submit(&s, so);
-        stream_send(&a, ROOM * 3);
+        stream_send(&a, 2 * sizeof buf);
         seam_until(&s, seam_idle(so) && seam_idle(a.send));
         cr_assert_gt(so->res, 0);
         memset(buf, MARK, sizeof buf);
-        stream_send(&a, ROOM);
+        stream_send(&a, 2 * sizeof buf);
         seam_until(&s, seam_idle(a.send));
         for (int i = 0; i < 5; i++)
-            (void)seam_turn(&s, 0);
+            seam_look(&s);
         cr_assert(untouched(buf, sizeof buf), "the buffer was written to after the last event");
+        stream_close(&a);
+        stream_close(&b);
     }
-    stream_close(&a);
-    stream_close(&b);
     seam_close(&s);
 }
 
@@ -57,7 +57,7 @@ TRANSPORT_TEST(memory, cancelled_receive_buffer_is_free_after_the_last_event)
         seam_recv(so, &b.f, buf, sizeof buf);
         seam_submit(&s, so);
         if (round % 2)
-            (void)seam_turn(&s, 0);
+            seam_look(&s);
         seam_cancel(&s, so);
         seam_until(&s, seam_idle(so));
         cr_assert_eq(so->res, -ECANCELED);
@@ -65,7 +65,7 @@ TRANSPORT_TEST(memory, cancelled_receive_buffer_is_free_after_the_last_event)
         stream_send(&a, ROOM / 2);
         seam_until(&s, seam_idle(a.send));
         for (int i = 0; i < 5; i++)
-            (void)seam_turn(&s, 0);
+            seam_look(&s);
         cr_assert(untouched(buf, sizeof buf), "the buffer of a cancelled receive was written to");
         stream_receive(&b, 0);
         seam_until(&s, b.got == a.sent);
@@ -125,13 +125,13 @@ TRANSPORT_TEST(memory, send_buffer_is_free_after_the_last_event)
     seam_open(&s, p);
     stream_pair(&s, &a, &b, 1);
     stream_sizes(&a, 40000, 16);
-    stream_send(&a, 8 << 20);
+    stream_send(&a, seam_bulk(&s, 8 << 20));
     seam_settle(&s, SEAM_MS(20));
     cr_assert_gt(a.sent, 0, "nothing was sent as long as nobody read");
     stream_receive(&b, 0);
     stream_finish(&a);
     seam_until(&s, b.eof);
-    cr_assert_eq(b.got, 8 << 20);
+    cr_assert_eq(b.got, seam_bulk(&s, 8 << 20));
     stream_close(&a);
     stream_close(&b);
     seam_close(&s);
@@ -204,7 +204,7 @@ TRANSPORT_TEST(memory, connect_address)
         cr_assert_eq(memcmp(addr, &l.addr, sizeof *addr), 0);
         memset(addr, 0xff, sizeof *addr);
         free(addr);
-        (void)seam_turn(&s, 0);
+        seam_look(&s);
         seam_fd_close(&s, &f);
     }
     listener_close(&s, &l);

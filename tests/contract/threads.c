@@ -142,7 +142,7 @@ BACKEND_TEST(threads, two_backends_at_once)
     while (b[0].got < 200000 || b[1].got < 200000)
         for (int i = 0; i < 2; i++) {
             cr_assert_lt(env_now_ns(), end_ns);
-            (void)seam_turn(&s[i], 0);
+            seam_look(&s[i]);
         }
     for (int i = 1; i >= 0; i--) {
         stream_close(&a[i]);

@@ -79,6 +79,9 @@ void seam_open_config(struct seam *s, const struct backend_param *p, struct gyre
 /* Give the backend a pool of buffers. */
 void seam_pool(struct seam *s, uint32_t size_bytes, uint32_t first, uint32_t count_max);
 
+/* How many takes would succeed: what neither receivers nor the backend have. */
+unsigned seam_pool_free(const struct gyre_bufpool *pool);
+
 /* Make an operation; it is freed by seam_close(). The others fill in one that is idle. */
 struct seam_op *seam_op_new(struct seam *s);
 void seam_accept(struct seam_op *so, struct gyre_fd *f, unsigned flags);
@@ -106,6 +109,10 @@ void seam_addr(struct seam *s, struct gyre_addr *out);
 
 /* One wait() and the dispatch of what it brought. Returns the number of events. */
 int seam_turn(struct seam *s, int64_t timeout_ns);
+/* A glance: wait(0), or on the simulator, whose clock would stand still then, a wait of a millisecond. */
+void seam_look(struct seam *s);
+/* So many bytes of bulk, or on the simulator, which has small windows and checks every byte in flight, a part. */
+uint32_t seam_bulk(const struct seam *s, uint32_t bytes);
 /* Turns until nothing has come for so long; on the simulator, whose network may be slow, for some seconds of its time. */
 void seam_settle(struct seam *s, int64_t quiet_ns);
 uint64_t seam_now_ns(struct seam *s);
