@@ -42,8 +42,14 @@ static inline uint8_t *gyre__bufpool_data(const struct gyre_bufpool *pool, uint1
     return pool->base + (size_t)buf * pool->stride;
 }
 
-/* How many are not with receivers: free, posted or not yet in being. */
+/* How many takes would succeed now. */
 static inline unsigned gyre__bufpool_available(const struct gyre_bufpool *pool)
+{
+    return (unsigned)pool->nfree + (unsigned)(pool->count_max - pool->count);
+}
+
+/* How many are not with receivers: those, and what the backend has posted. */
+static inline unsigned gyre__bufpool_unheld(const struct gyre_bufpool *pool)
 {
     return (unsigned)(pool->count_max - pool->held);
 }

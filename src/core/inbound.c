@@ -81,7 +81,7 @@ static void submit_heap_recv(struct gyre_conn *c, struct gyre__seg *chunk)
 
 void gyre__loop_feed_starved(struct gyre_loop *l)
 {
-    unsigned fed = 0, available = gyre__bufpool_available(&l->pool);
+    unsigned fed = 0, available = gyre__bufpool_unheld(&l->pool);
     while (l->starved_head != NULL && fed < (available > 0 ? available : STARVED_PER_TURN)) {
         struct gyre_conn *c = GYRE_CONTAINER(l->starved_head, struct gyre_conn, recv);
         struct gyre__seg *chunk = available > 0 ? NULL : gyre__seg_chunk(&l->segs, 0);
