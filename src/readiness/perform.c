@@ -97,8 +97,8 @@ static int32_t do_accept(const struct gyre_op *op, struct gyre_loop_stats *stats
 static int32_t start_connect(struct gyre_op *op, struct gyre_loop_stats *stats)
 {
     op->u.connect.started = true;
-    /* A socket never connected polls as hung up on Linux. What is seen from here on is about the connection. */
-    op->f->be_flags &= (uint8_t)~GYRE_RDF_ODD;
+    /* What was seen of the socket so far is not about the connection: Linux polls it as hung up. */
+    op->f->be_flags &= (uint8_t) ~(GYRE_RDF_ODD | GYRE_RDF_READABLE);
     stats->calls++;
     if (connect(op->f->fd, op->u.connect.addr, op->u.connect.len) == 0)
         return 0;
@@ -108,10 +108,8 @@ static int32_t start_connect(struct gyre_op *op, struct gyre_loop_stats *stats)
 
 /* connect() is called once; after that the outcome is in SO_ERROR, but only once the socket has a peer, or an early
  * edge would read as success. */
-static int32_t do_connect(struct gyre_op *op, struct gyre_loop_stats *stats)
+static int32_t finish_connect(const struct gyre_op *op, struct gyre_loop_stats *stats)
 {
-    if (!op->u.connect.started)
-        return start_connect(op, stats);
     int err = 0;
     socklen_t len = sizeof err;
     struct sockaddr_storage peer;
@@ -126,6 +124,14 @@ static int32_t do_connect(struct gyre_op *op, struct gyre_loop_stats *stats)
     return errno == ENOTCONN ? BLOCKED : -errno;
 }
 
+static int32_t do_connect(struct gyre_op *op, struct gyre_loop_stats *stats)
+{
+    int32_t res = op->u.connect.started ? finish_connect(op, stats) : start_connect(op, stats);
+    if (res < 0 && res != BLOCKED)
+        op->f->be_flags |= GYRE_RDF_READABLE; /* a receive fails at once, and no edge will say so */
+    return res;
+}
+
 static int32_t receive(int fd, void *buf, uint32_t room, struct gyre_loop_stats *stats)
 {
     ssize_t n;
@@ -136,51 +142,43 @@ static int32_t receive(int fd, void *buf, uint32_t room, struct gyre_loop_stats 
     return result(n);
 }
 
-/* The buffer is taken for the call only. */
-static int32_t receive_in_pool(const struct gyre_op *op, struct gyre_event *ev, struct gyre_loop_stats *stats)
+static int32_t receive_in_two(int fd, const struct gyre_bufpool *pool, const uint16_t bufs[2],
+                              struct gyre_loop_stats *stats)
 {
-    struct gyre_bufpool *pool = op->u.recv.pool;
-    int buf = gyre__bufpool_take(pool);
-    if (GYRE_UNLIKELY(buf == GYRE_BUF_NONE)) {
-        stats->enobufs++;
-        return -ENOBUFS;
-    }
-    int32_t res = receive(op->f->fd, gyre__bufpool_data(pool, (uint16_t)buf), pool->size, stats);
-    if (res <= 0) {
-        gyre__bufpool_untake(pool, (uint16_t)buf);
-        return res;
-    }
-    ev->buf = (uint16_t)buf;
-    ev->flags |= GYRE_EV_BUF;
-    return res;
-}
-
-/* The same with two buffers, of which the second may come back unused. `ev` are two events, filled as the bytes go.
- * Returns the sum. */
-static int32_t receive_in_two(const struct gyre_op *op, struct gyre_event *ev, struct gyre_loop_stats *stats)
-{
-    struct gyre_bufpool *pool = op->u.recv.pool;
-    uint16_t bufs[2];
     struct iovec iov[2];
-    for (int i = 0; i < 2; i++) {
-        bufs[i] = (uint16_t)gyre__bufpool_take(pool);
+    for (int i = 0; i < 2; i++)
         iov[i] = (struct iovec){.iov_base = gyre__bufpool_data(pool, bufs[i]), .iov_len = pool->size};
-    }
     ssize_t n;
     do {
         stats->calls++;
-        n = readv(op->f->fd, iov, 2);
+        n = readv(fd, iov, 2);
     } while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
-    int32_t res = result(n), left = res;
-    for (int i = 0; i < 2 && left > 0; i++) {
-        int32_t part = left < (int32_t)pool->size ? left : (int32_t)pool->size;
-        ev[i] = (struct gyre_event){.op = ev->op, .res = part, .flags = GYRE_EV_BUF, .buf = bufs[i]};
-        left -= part;
+    return result(n);
+}
+
+/* Receive into up to `want` buffers (1 or 2), an event for each, as far as the bytes go. They are taken for the call
+ * only: those it leaves empty go back. Sets `*room`; returns the sum of the bytes. */
+static int32_t receive_in_pool(const struct gyre_op *op, struct gyre_event *ev, unsigned want, uint32_t *room,
+                               struct gyre_loop_stats *stats)
+{
+    struct gyre_bufpool *pool = op->u.recv.pool;
+    uint16_t bufs[2];
+    unsigned count = 0;
+    for (int buf; count < want && (buf = gyre__bufpool_take(pool)) != GYRE_BUF_NONE; count++)
+        bufs[count] = (uint16_t)buf;
+    if (GYRE_UNLIKELY(count == 0)) {
+        stats->enobufs++;
+        return -ENOBUFS;
     }
-    if (res <= (int32_t)pool->size)
-        gyre__bufpool_untake(pool, bufs[1]);
-    if (res <= 0)
-        gyre__bufpool_untake(pool, bufs[0]);
+    *room = count * pool->size;
+    int32_t res = count == 1 ? receive(op->f->fd, gyre__bufpool_data(pool, bufs[0]), pool->size, stats)
+                             : receive_in_two(op->f->fd, pool, bufs, stats);
+    int32_t size = (int32_t)pool->size, left = res;
+    for (unsigned i = 0; i < count && left > 0; i++, left -= size)
+        ev[i] =
+            (struct gyre_event){.op = ev->op, .res = left < size ? left : size, .flags = GYRE_EV_BUF, .buf = bufs[i]};
+    for (; count > 0 && res <= (int32_t)(count - 1) * size; count--)
+        gyre__bufpool_untake(pool, bufs[count - 1]);
     return res;
 }
 
@@ -189,8 +187,7 @@ static int32_t receive_in_two(const struct gyre_op *op, struct gyre_event *ev, s
  * bytes of one call no longer fill the first. */
 static bool wants_two(const struct gyre_op *op, unsigned room)
 {
-    return (op->f->be_flags & GYRE_RDF_FILLED) && (op->flags & GYRE_OPF_POOL) && (op->flags & GYRE_OPF_MULTI) &&
-           room >= 2 && gyre__bufpool_available(op->u.recv.pool) >= 2;
+    return (op->f->be_flags & GYRE_RDF_FILLED) && (op->flags & GYRE_OPF_MULTI) && room >= 2;
 }
 
 /* What a receive says about the next one. Whether the socket is empty is known without asking again if fewer bytes came
@@ -216,20 +213,15 @@ static void learn(struct gyre_fd *f, int32_t res, uint32_t size, uint32_t room)
 static unsigned do_recv(const struct gyre_op *op, struct gyre_event *ev, unsigned room, struct gyre_loop_stats *stats)
 {
     bool pooled = op->flags & GYRE_OPF_POOL;
-    uint32_t size = pooled ? op->u.recv.pool->size : op->u.recv.len;
-    if (wants_two(op, room)) {
-        int32_t sum = receive_in_two(op, ev, stats);
-        if (sum != BLOCKED)
-            learn(op->f, sum, size, 2 * size);
-        if (sum <= 0)
-            ev->res = sum;
-        return sum == BLOCKED ? 0 : sum > (int32_t)size ? 2 : 1;
-    }
-    ev->res = pooled ? receive_in_pool(op, ev, stats) : receive(op->f->fd, op->u.recv.buf, size, stats);
-    if (ev->res == BLOCKED)
-        return 0;
-    learn(op->f, ev->res, size, size);
-    return 1;
+    uint32_t size = pooled ? op->u.recv.pool->size : op->u.recv.len, bytes = size;
+    int32_t res = pooled ? receive_in_pool(op, ev, wants_two(op, room) ? 2 : 1, &bytes, stats)
+                         : receive(op->f->fd, op->u.recv.buf, size, stats);
+    if (res != BLOCKED)
+        learn(op->f, res, size, bytes);
+    if (res > 0 && (uint32_t)res > size)
+        return 2;
+    ev->res = res;
+    return res == BLOCKED ? 0 : 1;
 }
 
 static int32_t do_send(const struct gyre_op *op, struct gyre_loop_stats *stats)

@@ -49,6 +49,8 @@ struct gyre_rd {
     struct gyre_op *cancelled; /* circular list of ops whose -ECANCELED is due; the last one */
     unsigned unpolled;         /* turns since the poller was asked */
     bool reads_due;            /* sends took up all of the turn before */
+    bool pollable;             /* somebody polls our descriptor: it must show what is left in the run queues too */
+    bool shown;                /* it does so, by a wake of our own whose answer has not been taken */
     atomic_bool woken;         /* wake() was called, and its answer has not been taken */
 };
 
@@ -209,6 +211,7 @@ static void run(struct gyre_rd *rd, unsigned dir, struct turn *t)
         f = run_pop(q, dir);
         serve(rd, f, dir, t);
         run_later(rd, f, dir);
+        run_later(rd, f, GYRE_DIR_READ); /* a connect changes the belief in reading */
     }
 }
 
@@ -241,9 +244,10 @@ static int poll_fds(struct gyre_rd *rd, int64_t timeout_ns)
     for (int i = 0; i < got; i++) {
         struct gyre_fd *f = ready[i].f;
         if (f == NULL) {
-            rd->base.stats.wakes++;
-            /* Not a plain store: who finds it set after this must find what was posted before it was set. */
-            (void)atomic_exchange(&rd->woken, false);
+            rd->shown = false;
+            /* Not a load and a store: what was posted before it was set must be seen by who unsets it. */
+            if (atomic_exchange(&rd->woken, false))
+                rd->base.stats.wakes++;
             continue;
         }
         f->be_flags |= ready[i].bits;
@@ -253,22 +257,36 @@ static int poll_fds(struct gyre_rd *rd, int64_t timeout_ns)
     return got >= 0 || got == -EINTR ? 0 : got;
 }
 
+static bool has_work(const struct gyre_rd *rd)
+{
+    return rd->run[GYRE_DIR_READ].head != NULL || rd->run[GYRE_DIR_WRITE].head != NULL || rd->cancelled != NULL;
+}
+
+/* Returns 0, or -errno. */
+static int take_turn(struct gyre_rd *rd, struct turn *t, int64_t timeout_ns)
+{
+    take_cancelled(rd, t);
+    run_both(rd, t);
+    bool idle = t->n == 0 && !has_work(rd);
+    if (!idle && ++rd->unpolled < POLL_EVERY)
+        return 0;
+    int err = poll_fds(rd, idle ? timeout_ns : 0);
+    if (idle)
+        run_both(rd, t);
+    return err;
+}
+
 int gyre__rd_wait(struct gyre_backend *be, struct gyre_event *out, unsigned cap, int64_t timeout_ns)
 {
     struct gyre_rd *rd = rd_of(be);
     struct turn t = {.out = out, .cap = cap};
     GYRE_ASSERT(cap > 0);
-    take_cancelled(rd, &t);
-    run_both(rd, &t);
-    bool idle = t.n == 0 && rd->run[GYRE_DIR_READ].head == NULL && rd->run[GYRE_DIR_WRITE].head == NULL;
-    if (!idle && ++rd->unpolled < POLL_EVERY)
-        return (int)t.n;
-    int err = poll_fds(rd, idle ? timeout_ns : 0);
-    if (err != 0 && t.n == 0)
-        return err;
-    if (idle)
-        run_both(rd, &t);
-    return (int)t.n;
+    int err = take_turn(rd, &t, timeout_ns);
+    if (GYRE_UNLIKELY(rd->pollable && !rd->shown && has_work(rd))) {
+        rd->shown = true;
+        rd->poller->wake(&rd->p);
+    }
+    return err != 0 && t.n == 0 ? err : (int)t.n;
 }
 
 /* ---- The rest of the table. ---- */
@@ -298,9 +316,12 @@ int gyre__rd_attach(struct gyre_backend *be, struct gyre_fd *f)
         return err;
     f->be.rd.tail[GYRE_DIR_READ] = NULL;
     f->be.rd.tail[GYRE_DIR_WRITE] = NULL;
-    /* Not readable until the poller says so, which it does at once if it is: the first receive of a connection would
-     * nearly always be in vain. */
+    /* The first receive of a connection would nearly always be in vain: accepted ones are not readable until the poller
+     * says so, which it does at once if they are. Of other descriptors nothing is known, not even that they are
+     * connected sockets, and for a call that fails no edge need ever come. */
     f->be_flags = GYRE_RDF_WRITABLE;
+    if (!(f->flags & GYRE_FDF_ACCEPTED))
+        f->be_flags |= GYRE_RDF_READABLE;
     return rd->poller->add(&rd->p, f);
 }
 
@@ -327,7 +348,9 @@ void gyre__rd_wake(struct gyre_backend *be)
 
 int gyre__rd_pollable(struct gyre_backend *be)
 {
-    return rd_of(be)->p.fd;
+    struct gyre_rd *rd = rd_of(be);
+    rd->pollable = true;
+    return rd->p.fd;
 }
 
 /* Nothing is posted ahead, so a pool needs no preparing: ops bring theirs along. */

@@ -49,7 +49,7 @@ static void tcp_pair(int fds[2])
     cr_assert_eq(listen(listener, 1), 0);
     cr_assert_eq(getsockname(listener, (struct sockaddr *)&addr, &len), 0);
     cr_assert_eq(connect(fds[0], (struct sockaddr *)&addr, len), 0);
-    fds[1] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    fds[1] = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     cr_assert_geq(fds[1], 0);
     close(listener);
 }
@@ -83,13 +83,13 @@ void rd_open(struct seam *s, struct rd_end *e)
     if (inet)
         tcp_pair(fds);
     else
-        cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+        cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
     cr_assert_eq(fcntl(fds[0], F_SETFL, O_NONBLOCK), 0);
     *e = (struct rd_end){.s = s, .peer = fds[0], .recv = seam_op_new(s), .send = seam_op_new(s)};
     e->recv->on_event = on_recv;
     e->recv->user = e;
     e->recv->hold = true;
-    seam_attach(s, &e->f, fds[1], inet ? GYRE_FDF_INET : 0);
+    seam_attach(s, &e->f, fds[1], GYRE_FDF_ACCEPTED | (inet ? GYRE_FDF_INET : 0u));
 }
 
 void rd_close(struct rd_end *e)

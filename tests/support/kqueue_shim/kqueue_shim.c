@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 enum { QUEUES_MAX = 65536, USERS_MAX = 4, BATCH = 128, READ = 0, WRITE = 1 };
+enum { NS_PER_S = 1000000000, FOREVER_S = 1000000000 /* thirty years */ };
 
 #define USER_MARK UINT64_MAX
 
@@ -427,32 +428,31 @@ static int collect(struct queue *q, int kq, const struct epoll_event *got, int n
     return n;
 }
 
-static struct timespec remaining(int64_t deadline_ns)
+static int64_t now_ns(void)
 {
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    int64_t left = deadline_ns - (now.tv_sec * 1000000000 + now.tv_nsec);
-    if (left < 0)
-        left = 0;
-    return (struct timespec){.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
+    return now.tv_sec * NS_PER_S + now.tv_nsec;
 }
 
 /* An answer of epoll may come to no event; then it is asked again for the rest of the time. */
 static int wait_events(struct queue *q, int kq, struct kevent *events, int nevents, const struct timespec *timeout)
 {
     struct epoll_event got[BATCH];
-    struct timespec left = timeout != NULL ? *timeout : (struct timespec){.tv_sec = 0};
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    int64_t deadline = (now.tv_sec + left.tv_sec) * 1000000000 + now.tv_nsec + left.tv_nsec;
+    bool forever = timeout == NULL || timeout->tv_sec > FOREVER_S;
+    int64_t left = forever ? 0 : timeout->tv_sec * NS_PER_S + timeout->tv_nsec;
+    int64_t end = left == 0 ? 0 : now_ns() + left;
     for (;;) {
-        int n = epoll_pwait2(kq, got, nevents < BATCH ? nevents : BATCH, timeout != NULL ? &left : NULL, NULL);
+        struct timespec ts = {.tv_sec = left / NS_PER_S, .tv_nsec = left % NS_PER_S};
+        int n = epoll_pwait2(kq, got, nevents < BATCH ? nevents : BATCH, forever ? NULL : &ts, NULL);
         if (n <= 0)
             return n;
         n = collect(q, kq, got, n, events, nevents);
         if (n > 0)
             return n;
-        left = remaining(deadline);
+        left = end - now_ns();
+        if (left < 0)
+            left = 0;
     }
 }
 
