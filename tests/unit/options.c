@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: MIT
+ * Options: copying a struct of another size, the defaults, and what is out of range. */
+#include "core/conn.h"
+
+#include "env.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <gyre.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { KNOWN = 32 };
+
+static char here[64]; /* an abstract name, this process's own: tests run side by side */
+
+static void name_address(void)
+{
+    (void)snprintf(here, sizeof here, "unix://@gyre-options-%d", (int)getpid());
+}
+
+TestSuite(options, .init = name_address);
+
+/* Whatever the two sizes are: what both know is copied, the rest is zero, and something set in what only the caller
+ * knows is refused. */
+Test(options, copied_at_every_size)
+{
+    uint8_t src[2 * KNOWN], dst[KNOWN + 8];
+    for (size_t size = 0; size <= sizeof src; size++) {
+        memset(src, 0, sizeof src);
+        memset(src, 0xab, size < KNOWN ? size : KNOWN);
+        memset(dst, 0x5a, sizeof dst);
+        cr_assert_eq(gyre__options_copy(dst, KNOWN, src, size), 0, "size %zu", size);
+        for (size_t i = 0; i < KNOWN; i++)
+            cr_assert_eq(dst[i], i < size ? 0xab : 0, "byte %zu of size %zu", i, size);
+        for (size_t i = KNOWN; i < sizeof dst; i++)
+            cr_assert_eq(dst[i], 0x5a, "written behind the end");
+    }
+}
+
+/* One bit set anywhere beyond what the library knows: -E2BIG. Beyond the caller's size it does not count. */
+Test(options, too_big)
+{
+    uint8_t src[2 * KNOWN] = {0}, dst[KNOWN];
+    for (size_t at = KNOWN; at < sizeof src; at++) {
+        src[at] = 0x80;
+        cr_assert_eq(gyre__options_copy(dst, KNOWN, src, sizeof src), -E2BIG);
+        cr_assert_eq(gyre__options_copy(dst, KNOWN, src, at + 1), -E2BIG);
+        cr_assert_eq(gyre__options_copy(dst, KNOWN, src, at), 0);
+        src[at] = 0;
+    }
+}
+
+/* NULL means all defaults, at whatever size. */
+Test(options, null)
+{
+    uint8_t dst[KNOWN];
+    memset(dst, 0x5a, sizeof dst);
+    cr_assert_eq(gyre__options_copy(dst, KNOWN, NULL, 1000), 0);
+    for (size_t i = 0; i < KNOWN; i++)
+        cr_assert_eq(dst[i], 0);
+}
+
+/* ---- The public calls keep the rule. ---- */
+
+/* A caller of tomorrow: its struct is longer. */
+struct longer {
+    union {
+        struct gyre_loop_options loop;
+        struct gyre_engine_options engine;
+        struct gyre_listener_options listener;
+        struct gyre_conn_options conn;
+        struct gyre_sim_options sim;
+        uint8_t bytes[512];
+    } u;
+};
+
+static void on_data(struct gyre_conn *c)
+{
+    (void)c;
+}
+
+static const struct gyre_conn_handlers handlers = {.on_data = on_data};
+
+Test(options, calls_refuse_what_they_do_not_know)
+{
+    struct longer future;
+    struct gyre_loop *loop = NULL;
+    struct gyre_engine *engine = NULL;
+    struct gyre_sim *sim = NULL;
+    struct gyre_conn *c = NULL;
+    struct gyre_listener *listener = NULL;
+    memset(&future, 0, sizeof future);
+    cr_assert_eq(gyre_loop_create_sized(&loop, &future.u.loop, sizeof future), 0, "all zero in the part not known");
+    future.u.bytes[sizeof future - 1] = 1;
+    struct gyre_loop *other = NULL;
+    cr_assert_eq(gyre_loop_create_sized(&other, &future.u.loop, sizeof future), -E2BIG);
+    cr_assert_null(other);
+    cr_assert_eq(gyre_engine_create_sized(&engine, &future.u.engine, sizeof future), -E2BIG);
+    cr_assert_null(engine);
+    cr_assert_eq(gyre_sim_create_sized(&sim, &future.u.sim, sizeof future), -E2BIG);
+    cr_assert_null(sim);
+    cr_assert_eq(gyre_loop_listen_sized(&listener, loop, "tcp://127.0.0.1:0", &handlers, &future.u.listener,
+                                        sizeof future), -E2BIG);
+    cr_assert_null(listener);
+    cr_assert_eq(gyre_connect_sized(&c, loop, "tcp://127.0.0.1:1", &handlers, &future.u.conn, sizeof future), -E2BIG);
+    cr_assert_null(c);
+    cr_assert_eq(gyre_loop_conn_count(loop), 0);
+    gyre_loop_destroy(loop);
+}
+
+/* A caller of yesterday: only the first fields are there, and what lies behind them in its memory is not looked at. */
+Test(options, calls_take_less)
+{
+    struct gyre_loop_options options;
+    struct gyre_loop *loop;
+    memset(&options, 0xff, sizeof options);
+    options.backend = NULL;
+    cr_assert_eq(gyre_loop_create_sized(&loop, &options, sizeof options.backend), 0);
+    gyre_loop_destroy(loop);
+    cr_assert_eq(gyre_loop_create_sized(&loop, &options, 0), 0);
+    gyre_loop_destroy(loop);
+    cr_assert_eq(gyre_loop_create(&loop, NULL), 0);
+    gyre_loop_destroy(loop);
+}
+
+/* ---- Ranges. ---- */
+
+Test(options, of_a_loop)
+{
+    static const struct {
+        struct gyre_loop_options o;
+        int err;
+    } table[] = {
+        {{.ops_max = 1}, 0},
+        {{.ops_max = 65536}, 0},
+        {{.ops_max = 65537}, GYRE_EOPTION},
+        {{.ops_max = UINT32_MAX}, GYRE_EOPTION},
+        {{.buf_size_bytes = 256}, 0},
+        {{.buf_size_bytes = 255}, GYRE_EOPTION},
+        {{.buf_size_bytes = 1}, GYRE_EOPTION},
+        {{.buf_size_bytes = 1 << 20, .buf_count_max = 16}, 0},
+        {{.buf_size_bytes = (1 << 20) + 1}, GYRE_EOPTION},
+        {{.buf_size_bytes = UINT32_MAX}, GYRE_EOPTION},
+        {{.buf_size_bytes = 257, .buf_count = 3, .buf_count_max = 3}, 0},
+        {{.buf_count = 1, .buf_count_max = 1}, 0},
+        {{.buf_count_max = 1}, 0},
+        {{.buf_count_max = 16384}, 0},
+        {{.buf_count_max = 16385}, GYRE_EOPTION},
+        {{.buf_count = 16385}, GYRE_EOPTION},
+        {{.buf_count = 2000}, 0},
+        {{.buf_count = 17, .buf_count_max = 16}, GYRE_EOPTION},
+        {{.conns_max = 1}, 0},
+        {{.conns_max = UINT32_MAX}, 0},
+        {{.tasks_max = 1}, 0},
+        {{.tasks_max = UINT32_MAX}, 0},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct gyre_loop *loop = NULL;
+        cr_assert_eq(gyre_loop_create(&loop, &table[i].o), table[i].err, "row %zu", i);
+        cr_assert_eq(loop != NULL, table[i].err == 0, "row %zu", i);
+        gyre_loop_destroy(loop);
+    }
+}
+
+static const struct {
+    struct gyre_conn_options o;
+    int err;
+} conn_table[] = {
+    {{.delay = false}, 0},
+    {{.read_max_bytes = 1, .write_max_bytes = 1}, 0},
+    {{.read_max_bytes = 1 << 30, .write_max_bytes = 1 << 30}, 0},
+    {{.write_max_bytes = (1 << 30) + 1}, GYRE_EOPTION},
+    {{.write_max_bytes = UINT32_MAX}, GYRE_EOPTION},
+    {{.write_high_bytes = 100, .write_max_bytes = 99}, GYRE_EOPTION},
+    {{.write_high_bytes = 100, .write_max_bytes = 100}, 0},
+    {{.write_high_bytes = 100, .write_low_bytes = 100}, 0},
+    {{.write_high_bytes = 100, .write_low_bytes = 101}, GYRE_EOPTION},
+    {{.write_high_bytes = 1, .write_max_bytes = 1}, 0},
+    {{.write_high_bytes = 100 << 20}, 0},
+    {{.idle_timeout_ns = -1}, GYRE_EOPTION},
+    {{.linger_timeout_ns = -1}, GYRE_EOPTION},
+    {{.connect_timeout_ns = INT64_MIN}, GYRE_EOPTION},
+    {{.idle_timeout_ns = INT64_MAX, .linger_timeout_ns = INT64_MAX, .connect_timeout_ns = INT64_MAX}, 0},
+};
+
+/* The same settings mean the same to a listener and to a connection made, and a refused one leaves nothing open. */
+Test(options, of_a_connection)
+{
+    struct gyre_loop *loop;
+    cr_assert_eq(gyre_loop_create(&loop, NULL), 0);
+    int before = env_fd_count();
+    for (size_t i = 0; i < sizeof conn_table / sizeof conn_table[0]; i++) {
+        struct gyre_listener *listener = NULL;
+        struct gyre_conn *c = NULL;
+        struct gyre_listener_options options = {.conn = conn_table[i].o};
+        int err = gyre_loop_listen(&listener, loop, here, &handlers, &options);
+        cr_assert_eq(err, conn_table[i].err, "listening, row %zu: %s", i, gyre_err_name(err));
+        cr_assert_eq(listener != NULL, err == 0);
+        err = gyre_connect(&c, loop, here, &handlers, &conn_table[i].o);
+        cr_assert_eq(err, conn_table[i].err, "connecting, row %zu: %s", i, gyre_err_name(err));
+        if (err == 0)
+            cr_assert_eq(gyre_conn_abort(c), 0);
+        gyre_listener_close(listener);
+        for (int turn = 0; turn < 100 && env_fd_count() > before; turn++)
+            cr_assert_geq(gyre_loop_run_nowait(loop), 0);
+        cr_assert_eq(env_fd_count(), before, "row %zu leaves a descriptor open", i);
+    }
+    gyre_loop_destroy(loop);
+}
+
+Test(options, defaults_of_a_connection)
+{
+    struct gyre__profile p = {.refs = 1};
+    cr_assert_eq(gyre__profile_init(&p, &(struct gyre_conn_options){.delay = false}, &handlers), 0);
+    cr_assert_eq(p.options.read_max_bytes, 1 << 20);
+    cr_assert_eq(p.options.write_high_bytes, 256 << 10);
+    cr_assert_eq(p.options.write_low_bytes, 64 << 10);
+    cr_assert_eq(p.options.write_max_bytes, 16 << 20);
+    cr_assert_eq(p.options.idle_timeout_ns, 0);
+    cr_assert_eq(p.options.linger_timeout_ns, INT64_C(30000000000));
+    cr_assert_eq(p.options.connect_timeout_ns, INT64_C(30000000000));
+    cr_assert_eq(gyre__profile_init(&p, &(struct gyre_conn_options){.write_high_bytes = 1000}, &handlers), 0);
+    cr_assert_eq(p.options.write_low_bytes, 250);
+    cr_assert_eq(gyre__profile_init(&p, &(struct gyre_conn_options){.write_max_bytes = 1000}, &handlers), 0);
+    cr_assert_leq(p.options.write_high_bytes, 1000);
+}
+
+Test(options, of_a_listener)
+{
+    const struct {
+        const char *address;
+        struct gyre_listener_options o;
+        int err;
+    } table[] = {
+        {"tcp://127.0.0.1:0", {.backlog = 1}, 0},
+        {"tcp://127.0.0.1:0", {.backlog = 1 << 20}, 0},
+        {"tcp://127.0.0.1:0", {.backlog = (1 << 20) + 1}, GYRE_EOPTION},
+        {"tcp://127.0.0.1:0", {.backlog = UINT32_MAX}, GYRE_EOPTION},
+        {"tcp://127.0.0.1:0", {.balance = GYRE_BALANCE_KERNEL}, 0},
+        {"tcp://127.0.0.1:0", {.balance = GYRE_BALANCE_ROUND_ROBIN}, 0},
+        {"tcp://127.0.0.1:0", {.balance = (enum gyre_balance)3}, GYRE_EOPTION},
+        {here, {.balance = GYRE_BALANCE_KERNEL}, GYRE_EOPTION},
+        {here, {.unix_mode = 0777}, 0},
+        {here, {.unix_mode = 01000}, GYRE_EOPTION},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct gyre_engine *engine;
+        cr_assert_eq(gyre_engine_create(&engine, &(struct gyre_engine_options){.loops = 2}), 0);
+        int err = gyre_engine_listen(engine, table[i].address, &handlers, &table[i].o);
+        cr_assert_eq(err, table[i].err, "row %zu: %s", i, gyre_err_name(err));
+        gyre_engine_destroy(engine);
+    }
+}
+
+Test(options, of_an_engine)
+{
+    static const struct {
+        uint32_t loops;
+        int err;
+    } table[] = {{0, 0}, {1, 0}, {3, 0}, {GYRE_LOOPS_PER_CORE, 0}, {1025, GYRE_EOPTION}, {65534, GYRE_EOPTION},
+                 {UINT32_MAX, GYRE_EOPTION}};
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct gyre_engine *engine = NULL;
+        int err = gyre_engine_create(&engine, &(struct gyre_engine_options){.loops = table[i].loops});
+        cr_assert_eq(err, table[i].err, "%u loops: %s", table[i].loops, gyre_err_name(err));
+        if (err != 0)
+            continue;
+        cr_assert_geq(gyre_engine_loop_count(engine), 1);
+        if (table[i].loops > 0 && table[i].loops < 1000)
+            cr_assert_eq(gyre_engine_loop_count(engine), table[i].loops);
+        cr_assert_null(gyre_engine_loop(engine, gyre_engine_loop_count(engine)));
+        cr_assert_null(gyre_engine_loop(engine, UINT32_MAX));
+        gyre_engine_destroy(engine);
+    }
+}
