@@ -22,7 +22,7 @@
 #define KIB(n) ((size_t)(n) << 10)
 #define MIB(n) ((size_t)(n) << 20)
 
-enum { API_PATIENCE_MS = 20000 };
+enum { API_PATIENCE_MS = 10000 };
 
 struct api;
 struct end;
@@ -198,7 +198,6 @@ void stage_open(struct api *api, struct stage *s);
 void stage_accept(struct stage *s, struct peer *p, const struct end *e);
 void stage_close(struct stage *s);
 
-/* Fail if the parameter is TCP-only or unix-only: a test says `if (!is_tcp(p)) return;` */
 static inline bool is_tcp(const struct api *api)
 {
     return api->transport == TRANSPORT_TCP4 || api->transport == TRANSPORT_TCP6;
