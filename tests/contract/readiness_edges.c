@@ -241,7 +241,7 @@ READINESS_TEST(readiness_edges, ops_of_one_direction_queue)
  * with the others. */
 READINESS_TEST(readiness_edges, close_in_the_run_queue)
 {
-    enum { ENDS = 7 };
+    enum { ENDS = 8, LATE = 7 };
     static const int closed[] = {0, 3, 6, 2};
     struct seam s;
     struct rd_end e[ENDS];
@@ -253,15 +253,16 @@ READINESS_TEST(readiness_edges, close_in_the_run_queue)
         rd_arrived(&e[i], 4);
     }
     seam_turn(&s, 0); /* all believed readable */
-    for (int i = 0; i < ENDS; i++)
+    for (int i = 0; i < LATE; i++)
         rd_receive(&e[i], GYRE_OPF_MULTI);
     s.cap = 1; /* the cancelled come first and fill each turn, so nothing is run before the close */
     for (unsigned i = 0; i < 4; i++)
         rd_close(&e[closed[i]]);
     s.cap = SEAM_BATCH;
-    seam_until(&s, e[1].in_len + e[4].in_len + e[5].in_len == 12);
+    rd_receive(&e[LATE], GYRE_OPF_MULTI); /* behind what has become the last */
+    seam_until(&s, e[1].in_len + e[4].in_len + e[5].in_len + e[LATE].in_len == 16);
     for (int i = 0; i < ENDS; i++)
-        if (i == 1 || i == 4 || i == 5)
+        if (i == 1 || i == 4 || i == 5 || i == LATE)
             rd_close(&e[i]);
     seam_close(&s);
 }
@@ -369,6 +370,7 @@ READINESS_TEST(readiness_edges, hang_up_before_the_connect_is_forgotten)
     for (unsigned i = 1; i <= 10; i++) {
         seam_recv(op, &f, in, sizeof in);
         seam_submit(&s, op);
+        seam_turn(&s, 0); /* believed readable, it would make a call here */
         cr_assert_eq(write(peer, "x", 1), 1);
         seam_until(&s, seam_idle(op));
         cr_assert_eq(op->res, 1);

@@ -340,6 +340,30 @@ Test(kqueue_shim, a_number_used_again_starts_afresh)
     drop(&x);
 }
 
+/* The same where a copy keeps the old one open, which epoll goes on watching under the old number and a BSD does not.
+ */
+Test(kqueue_shim, a_number_used_again_while_a_copy_is_open)
+{
+    struct fixture x = make();
+    struct kevent ev[4];
+    int pair[2], old_peer = x.fd[1];
+    cr_assert_eq(change(x.kq, x.fd[0], EVFILT_READ, EV_ADD | EV_CLEAR, &x), 0);
+    int number = x.fd[0], copy = dup(x.fd[0]);
+    close(x.fd[0]);
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    cr_assert_eq(pair[0], number);
+    cr_assert_eq(change(x.kq, number, EVFILT_READ, EV_ADD | EV_CLEAR, pair), 0);
+    cr_assert_eq(write(old_peer, "old", 3), 3);
+    cr_assert_eq(look(x.kq, ev, 4), 0);
+    cr_assert_eq(write(pair[1], "new", 3), 3);
+    cr_assert_eq(look(x.kq, ev, 4), 1);
+    cr_assert_eq(ev[0].udata, pair);
+    x.fd[0] = pair[0];
+    drop(&x);
+    close(pair[1]);
+    close(copy);
+}
+
 /* A closed kqueue's number used again by another kqueue starts afresh too. */
 Test(kqueue_shim, a_kqueue_number_used_again_starts_afresh)
 {
