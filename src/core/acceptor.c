@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * Accepting, and handing over to other loops.
  *
- * The normal course: each acceptor with a socket keeps one multishot ACCEPT in flight; each descriptor it brings becomes
- * a connection of its loop, or is posted to the loop whose turn it is.
+ * The normal course: each acceptor with a socket keeps one multishot ACCEPT in flight; each descriptor it brings
+ * becomes a connection of its loop, or is posted to the loop whose turn it is.
  *
  * What can go wrong: out of descriptors or memory, accepting pauses (10 ms, doubling to 1 s, or until a connection of
- * this loop closes); connections that are open are not affected, those that wait stay in the backlog. Errors that belong
- * to one connection are skipped. At conns_max accepting pauses until a connection closes. */
+ * this loop closes); connections that are open are not affected, those that wait stay in the backlog. Errors that
+ * belong to one connection are skipped. At conns_max accepting pauses until a connection closes. */
 #include "listener.h"
 
 #include <errno.h>

@@ -108,8 +108,8 @@ struct gyre_backend_ops {
     uint64_t (*now)(struct gyre_backend *be);
 
     /* Receive buffers for GYRE_OPF_POOL ops. The backend takes buffers with gyre__bufpool_take(), which core gives back
-     * with gyre__bufpool_release(). One pool at a time is enough. Returns 0 or -errno. After pool_remove(), for which no
-     * op may be in flight on it, the backend owns none of its buffers. */
+     * with gyre__bufpool_release(). One pool at a time is enough. Returns 0 or -errno. After pool_remove(), for which
+     * no op may be in flight on it, the backend owns none of its buffers. */
     int (*pool_add)(struct gyre_backend *be, struct gyre_bufpool *pool);
     void (*pool_remove)(struct gyre_backend *be, struct gyre_bufpool *pool);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * Outgoing connections, and the settings that connections share.
  *
- * The normal course: a socket, a connection in state CONNECTING around it, a CONNECT op (in the place of the send op), and
- * on success the same way on as an accepted one. What can go wrong before the op is submitted is returned at once and
- * leaves nothing behind; what goes wrong after it is told by on_close alone. */
+ * The normal course: a socket, a connection in state CONNECTING around it, a CONNECT op (in the place of the send op),
+ * and on success the same way on as an accepted one. What can go wrong before the op is submitted is returned at once
+ * and leaves nothing behind; what goes wrong after it is told by on_close alone. */
 #include "addr.h"
 #include "conn.h"
 #include "listener.h"

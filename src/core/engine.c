@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * The engine: its loops and their threads.
  *
- * The normal course: create makes every loop; run posts on_boot to the first, starts a thread for each of the others and
- * serves the first itself; stop or drain reaches every loop; each ends on its own thread; run joins them and calls
+ * The normal course: create makes every loop; run posts on_boot to the first, starts a thread for each of the others
+ * and serves the first itself; stop or drain reaches every loop; each ends on its own thread; run joins them and calls
  * on_shutdown.
  *
  * What can go wrong: io_uring works for the first loops but not for one (limits): then all loops get the next backend.

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * Names of connections that outlive them, and what other threads may do by name.
  *
- * A call from another thread becomes a task on the connection's loop; there the name is looked up, and a stale one finds
- * nothing: the generation of a slot goes up each time a connection leaves it. */
+ * A call from another thread becomes a task on the connection's loop; there the name is looked up, and a stale one
+ * finds nothing: the generation of a slot goes up each time a connection leaves it. */
 #include "conn.h"
 
 #include <errno.h>

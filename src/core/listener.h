@@ -2,8 +2,8 @@
  * Listening, from the inside.
  *
  * A gyre_listener is what the user sees: an address and how its connections are spread. It has one acceptor per loop.
- * With SO_REUSEPORT each acceptor has a socket of its own; else only the first has one, and hands accepted descriptors to
- * the others in turn. */
+ * With SO_REUSEPORT each acceptor has a socket of its own; else only the first has one, and hands accepted descriptors
+ * to the others in turn. */
 #ifndef GYRE_CORE_LISTENER_H
 #define GYRE_CORE_LISTENER_H
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * The vocabulary of the seam: descriptors, operations, events.
  *
- * An operation is one thing asked of the kernel on one descriptor. Its owner fills a struct gyre_op and submits it; from
- * then until its last event the struct and everything it points to belong to the backend. That is io_uring's rule for a
- * request, and every backend keeps it.
+ * An operation is one thing asked of the kernel on one descriptor. Its owner fills a struct gyre_op and submits it;
+ * from then until its last event the struct and everything it points to belong to the backend. That is io_uring's rule
+ * for a request, and every backend keeps it.
  *
  * Operations live in memory that stays mapped as long as the backend does (core takes it from slabs), so that a backend
  * may look at the generation of an operation that was given up long ago. */

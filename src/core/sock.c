@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The kernel's sockets: making, binding, tuning. Everything here is fast and synchronous; what can block is an operation
- * of the seam.
+ * The kernel's sockets: making, binding, tuning. Everything here is fast and synchronous; what can block is an
+ * operation of the seam.
  *
  * A unix path is replaced only if it is a socket that nobody listens on: connect() to it is refused. Between that look
  * and bind() another process may take the path; bind() then fails, nothing of the other's is lost. */

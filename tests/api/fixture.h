@@ -2,9 +2,9 @@
  * What the tests of the public interface stand on: a loop on the backend under test, a listener, connections that count
  * and check their callbacks, and peers that the test drives by hand.
  *
- * Everything happens on one thread. A test makes a peer do something, turns the loop until a condition holds, and looks.
- * Peers are plain non-blocking sockets, or scripted peers of the simulator; the tests do not see the difference. Every
- * byte belongs to a pattern, so loss, doubling and exchange show at the first wrong byte.
+ * Everything happens on one thread. A test makes a peer do something, turns the loop until a condition holds, and
+ * looks. Peers are plain non-blocking sockets, or scripted peers of the simulator; the tests do not see the difference.
+ * Every byte belongs to a pattern, so loss, doubling and exchange show at the first wrong byte.
  *
  * Every callback checks the rules of base.h and conn.h by itself: it comes from a turn of the loop, never from inside a
  * call; one at a time; on_open first; on_close once and last. api_close() draws the balance: every connection closed,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Promise 5: cancel() is a request. The op has its last event all the same, and no byte is lost or told wrongly. The seam
- * checks that -ECANCELED comes only from ops that were cancelled in their present life. */
+ * Promise 5: cancel() is a request. The op has its last event all the same, and no byte is lost or told wrongly. The
+ * seam checks that -ECANCELED comes only from ops that were cancelled in their present life. */
 #include "stream.h"
 
 #include <errno.h>
@@ -101,8 +101,8 @@ BACKEND_TEST(cancel, many_at_once_with_a_small_batch)
     seam_close(&s);
 }
 
-/* Bytes are sent and the receive is cancelled at the same moment, in either order. Whatever each round gives, in the end
- * every byte has come once. */
+/* Bytes are sent and the receive is cancelled at the same moment, in either order. Whatever each round gives, in the
+ * end every byte has come once. */
 TRANSPORT_TEST(cancel, racing_with_data_loses_no_byte)
 {
     struct seam s;
@@ -172,8 +172,8 @@ static void crowd_round(struct seam *s)
         (void)seam_turn(s, i == 0 || !s->real ? SEAM_MS(1) : 0);
 }
 
-/* Ops are cancelled whose last event has left wait() and is not yet dispatched; some are submitted again in the very same
- * batch. An old cancel must not reach an op's next life. */
+/* Ops are cancelled whose last event has left wait() and is not yet dispatched; some are submitted again in the very
+ * same batch. An old cancel must not reach an op's next life. */
 TRANSPORT_TEST(cancel, of_an_op_whose_event_has_already_left)
 {
     struct seam s;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Promise 5 for accepting: a connection that arrives while the accept is cancelled is delivered, or waits in the backlog
- * for the next accept. None is lost, and no descriptor leaks (seam_close() counts them). */
+ * Promise 5 for accepting: a connection that arrives while the accept is cancelled is delivered, or waits in the
+ * backlog for the next accept. None is lost, and no descriptor leaks (seam_close() counts them). */
 #include "stream.h"
 
 #include <errno.h>
@@ -92,8 +92,8 @@ TRANSPORT_TEST(cancel_accept, racing_with_connections_one_event_at_a_time)
     seam_close(&s);
 }
 
-/* After cancel and close of a listener its address is free at once: a second listener may take it, and connections go to
- * that one only. */
+/* After cancel and close of a listener its address is free at once: a second listener may take it, and connections go
+ * to that one only. */
 BACKEND_TEST(cancel_accept, closed_listener_frees_its_address)
 {
     struct seam s;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Promise 2: each op has exactly one last event. Random mixtures of everything that can end an op; the seam fails at the
- * first event too many, and seam_until() at the first that never comes. */
+ * Promise 2: each op has exactly one last event. Random mixtures of everything that can end an op; the seam fails at
+ * the first event too many, and seam_until() at the first that never comes. */
 #include "stream.h"
 
 #include <errno.h>

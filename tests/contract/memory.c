@@ -211,8 +211,8 @@ TRANSPORT_TEST(memory, connect_address)
     seam_close(&s);
 }
 
-/* The op itself is the backend's to link while in flight, but what the owner filled in is there unchanged at the end, so
- * that the same op can be submitted again as it is. */
+/* The op itself is the backend's to link while in flight, but what the owner filled in is there unchanged at the end,
+ * so that the same op can be submitted again as it is. */
 TRANSPORT_TEST(memory, op_can_be_submitted_again_as_it_is)
 {
     struct seam s;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Promise 9: whether a descriptor blocks is the backend's affair. Descriptors come blocking or not, and no -EAGAIN comes
- * out (the seam checks each event) where an op has to wait. Accepted ones are right already and close-on-exec. */
+ * Promise 9: whether a descriptor blocks is the backend's affair. Descriptors come blocking or not, and no -EAGAIN
+ * comes out (the seam checks each event) where an op has to wait. Accepted ones are right already and close-on-exec. */
 #include "stream.h"
 
 #include <errno.h>
