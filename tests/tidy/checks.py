@@ -72,6 +72,8 @@ def may_include(tree, path, name):
     folder, room = path.rsplit("/", 1)[0], room_of(path)
     if f"{folder}/{name}" in tree or name.startswith(f"{room}/"):
         return True
+    if path.startswith("examples/") and f"examples/support/{name}" in tree:
+        return True
     return room in ROOMS and any(name == allowed or allowed.endswith("/") and name.startswith(allowed)
                                  for allowed in ROOMS[room])
 

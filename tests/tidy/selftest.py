@@ -43,8 +43,9 @@ CASES = [
         "src/core/loop.h": "", "src/core/op.h": "", "src/sim/sim.c": '#include "core/addr.h"\n#include <gyre/sim.h>',
         "src/uring/uring.c": '#include "core/backend.h"\n#include <liburing.h>\n/* #include "core/conn.h" */',
         "src/epoll_fallback/epoll.c": '#include "readiness/poller.h"\n#include <sys/epoll.h>',
+        "examples/echo.c": '#include "example.h"\n#include <gyre.h>', "examples/support/example.h": "",
         "tests/unit/x.c": '#include "core/conn.h"'}, None),
-    ("conditions", "#if in a function", {"src/core/a.c": "int f(void)\n{\n# ifdef X\n    g();\n# endif\n}\n"}, "inside f"),
+    ("conditions", "#if in a function", {"src/core/a.c": "int f(void)\n{\n# ifdef X\n g();\n# endif\n}\n"}, "inside f"),
     ("conditions", "what is allowed", {
         "src/core/a.c": "#if X\nint f(void)\n{\n    return g(/*\n#if */);\n}\n#else\nint f(void)\n{\n}\n#endif\n",
         "tests/unit/a.c": "int f(void)\n{\n#if X\n#endif\n}\n"}, None),
