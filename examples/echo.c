@@ -3,7 +3,8 @@
  *
  * usage: echo [--backend auto|io_uring|epoll|kqueue] [--loops N] [--stats] ADDRESS...
  *
- * Prints one line for each address when ready. SIGINT and SIGTERM drain and end it; --stats prints the counters then. */
+ * Prints one line for each address when ready. SIGINT and SIGTERM drain and end it; --stats prints the counters
+ * then. */
 #include <gyre.h>
 
 #include <signal.h>

@@ -66,7 +66,8 @@ void gyre__wheel_stop(struct gyre__wheel *w, struct gyre__timer *t)
         return;
     struct gyre__timer **head = t->prev;
     unlink_timer(t);
-    /* The slot's bit is cleared only if `head` is a slot of the wheel (a timer being fired lies on a list of its own). */
+    /* The slot's bit is cleared only if `head` is a slot of the wheel (a timer being fired lies on a list of its
+     * own). */
     uintptr_t first = (uintptr_t)&w->slots[0][0];
     uintptr_t offset = (uintptr_t)head - first;
     if (*head == NULL && (uintptr_t)head >= first && offset < sizeof w->slots) {

@@ -163,7 +163,8 @@ struct peer {
     int err;
 };
 
-/* Connect to the api's address and turn until the connection was accepted. Keys: what an accepted end puts, this gets. */
+/* Connect to the api's address and turn until the connection was accepted. Keys: what an accepted end puts, this
+ * gets. */
 struct end *peer_open(struct api *api, struct peer *p);
 /* Without waiting for it to be accepted. */
 void peer_connect(struct api *api, struct peer *p, const char *address);

@@ -168,7 +168,8 @@ static void relay_open(struct api *api, struct peer *a, struct peer *b, struct e
     b->key_in = a->key_out;
 }
 
-/* A slow reader at the far end slows the near one down; memory stays bounded; nothing is lost; both half-closes pass. */
+/* A slow reader at the far end slows the near one down; memory stays bounded; nothing is lost; both half-closes
+ * pass. */
 TRANSPORT_TEST(api_flow, relay_slow_reader)
 {
     struct api api;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Reading as a pull: what is left stays in order, on_data comes again when it should and only then, views stay valid. */
+ * Reading as a pull: what is left stays in order, on_data comes again when it should and only then, views stay
+ * valid. */
 #include "fixture.h"
 
 #include <errno.h>

@@ -85,7 +85,8 @@ BACKEND_TEST(fairness, pingers_beside_a_flooder_with_few_buffers)
     seam_close(&s);
 }
 
-/* A crowd that connects does not keep streams from their turn, nor does a flood keep connections from being accepted. */
+/* A crowd that connects does not keep streams from their turn, nor does a flood keep connections from being
+ * accepted. */
 BACKEND_TEST(fairness, accept_beside_a_flooder)
 {
     struct seam s;

@@ -113,14 +113,15 @@ int seam_turn(struct seam *s, int64_t timeout_ns);
 void seam_look(struct seam *s);
 /* So many bytes of bulk, or on the simulator, which has small windows and checks every byte in flight, a part. */
 uint32_t seam_bulk(const struct seam *s, uint32_t bytes);
-/* Turns until nothing has come for so long; on the simulator, whose network may be slow, for some seconds of its time. */
+/* Turns until nothing has come for so long; on the simulator, whose network may be slow, for some seconds of its
+ * time. */
 void seam_settle(struct seam *s, int64_t quiet_ns);
 uint64_t seam_now_ns(struct seam *s);
 
 /* Turn until the condition holds; fail the test if it does not within patience. */
 #define seam_until(s, cond)                                                                                            \
     do {                                                                                                               \
-        uint64_t seam_end_ns = env_now_ns() + (uint64_t)SEAM_MS(SEAM_PATIENCE_MS);                                            \
+        uint64_t seam_end_ns = env_now_ns() + (uint64_t)SEAM_MS(SEAM_PATIENCE_MS);                                     \
         while (!(cond))                                                                                                \
             seam_turn_before((s), seam_end_ns, #cond, __FILE__, __LINE__);                                             \
     } while (0)
