@@ -116,7 +116,8 @@ GYRE_API int64_t gyre_conn_find(const struct gyre_conn *c, const void *needle, s
 /* ---- Writing. Thread: the connection's loop. ---- */
 
 /* Queue a copy of `len` bytes. All or nothing.
- * Returns 0, or: -EAGAIN if more than `write_max_bytes` would wait (on_drain follows); -EPIPE after
+ * Returns 0, or: -EAGAIN if more than `write_max_bytes` would wait (on_drain follows); -EMSGSIZE if `len` alone is more;
+ * what broke the connection, if sending failed before and on_close is still to come; -EPIPE after
  * gyre_conn_shutdown(); GYRE_ECLOSED after close; -EINVAL for NULL data with len > 0; -ENOMEM; GYRE_ETHREAD. */
 GYRE_API int gyre_conn_write(struct gyre_conn *c, const void *data, size_t len);
 

@@ -235,6 +235,8 @@ void gyre__acceptor_stop(struct gyre__acceptor *a)
 
 void gyre__acceptor_closed(struct gyre__acceptor *a)
 {
+    if (a->f.fd < 0)
+        return; /* closed by a callback of the very event that ended its op */
     a->loop->be->ops->close(a->loop->be, &a->f);
     a->loop->acceptors_open--;
     gyre__acceptor_release(a);

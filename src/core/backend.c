@@ -44,6 +44,8 @@ static const char *const left_out = NULL;
 static const char *const left_out = "no io_uring: not compiled into this library";
 #endif
 
+#define VARIABLE "GYRE_BACKEND"
+
 static const char *const known[] = {"io_uring", "epoll", "kqueue"};
 
 const struct gyre_backend_ops *gyre__backend_find(const char *name)
@@ -75,6 +77,17 @@ static const char *environment(const char *name)
     return getenv(name);
 }
 #endif
+
+static bool is_auto(const char *name)
+{
+    return name == NULL || strcmp(name, "auto") == 0;
+}
+
+bool gyre__backend_is_auto(const char *name)
+{
+    const char *env = environment(VARIABLE);
+    return is_auto(name) && (is_auto(env) || env[0] == '\0');
+}
 
 /* Append one sentence to the reason. */
 static void explain(struct gyre_backend_report *report, const char *text)
@@ -150,10 +163,9 @@ int gyre__backend_open(struct gyre_backend **out, const char *name, const struct
             explain(report, "the options name a simulated network");
         return err;
     }
-    if (name != NULL && strcmp(name, "auto") != 0)
-        return open_named(out, name, "the program", cfg, report);
-    const char *env = environment("GYRE_BACKEND");
-    if (env != NULL && env[0] != '\0' && strcmp(env, "auto") != 0)
-        return open_named(out, env, "GYRE_BACKEND", cfg, report);
-    return open_best(out, cfg, report);
+    if (gyre__backend_is_auto(name))
+        return open_best(out, cfg, report);
+    if (is_auto(name))
+        return open_named(out, environment(VARIABLE), VARIABLE, cfg, report);
+    return open_named(out, name, "the program", cfg, report);
 }

@@ -129,6 +129,9 @@ struct gyre_backend {
 int gyre__backend_open(struct gyre_backend **out, const char *name, const struct gyre_backend_config *cfg,
                        struct gyre_backend_report *report);
 
+/* Whether `name` and the environment leave the choice to gyre__backend_open(). */
+bool gyre__backend_is_auto(const char *name);
+
 /* The table called `name` if it was compiled in, else NULL. */
 const struct gyre_backend_ops *gyre__backend_find(const char *name);
 

@@ -82,11 +82,6 @@ void gyre__conns_fini(struct gyre_loop *l)
 
 /* ---- timers ---- */
 
-static int64_t ticks_to_ns(uint64_t ticks)
-{
-    return (int64_t)ticks * GYRE_TICK_NS;
-}
-
 void gyre__conn_start_timer(struct gyre_conn *c)
 {
     struct gyre_loop *l = c->loop;
@@ -96,9 +91,9 @@ void gyre__conn_start_timer(struct gyre_conn *c)
         delay_ns = options->connect_timeout_ns;
     else if (c->state == GYRE_CONN_CLOSING || c->state == GYRE_CONN_LINGERING)
         delay_ns = options->linger_timeout_ns;
-    c->active_tick = l->wheel.tick;
+    c->active_ns = gyre__loop_now(l);
     if (delay_ns > 0)
-        gyre__wheel_start(&l->wheel, &c->timer, l->now_ns + (uint64_t)delay_ns);
+        gyre__wheel_start(&l->wheel, &c->timer, c->active_ns + (uint64_t)delay_ns);
     else
         gyre__wheel_stop(&l->wheel, &c->timer);
 }
@@ -106,10 +101,10 @@ void gyre__conn_start_timer(struct gyre_conn *c)
 /* Bytes moved since the timer was started: it goes on from then. Returns whether it was so. */
 static bool timer_goes_on(struct gyre_conn *c, int64_t limit_ns)
 {
-    int64_t quiet_ns = ticks_to_ns(c->loop->wheel.tick - c->active_tick);
-    if (quiet_ns >= limit_ns)
+    uint64_t due_ns = c->active_ns + (uint64_t)limit_ns;
+    if (c->loop->now_ns >= due_ns)
         return false;
-    gyre__wheel_start(&c->loop->wheel, &c->timer, c->loop->now_ns + (uint64_t)(limit_ns - quiet_ns));
+    gyre__wheel_start(&c->loop->wheel, &c->timer, due_ns);
     return true;
 }
 
@@ -141,7 +136,7 @@ static void linger_time_passed(struct gyre_conn *c)
     bool moved = unacked != c->unsent;
     c->unsent = unacked;
     if (moved)
-        c->active_tick = c->loop->wheel.tick;
+        c->active_ns = c->loop->now_ns;
     if (!timer_goes_on(c, c->profile->options.linger_timeout_ns))
         gyre__conn_end(c, GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT);
 }
@@ -268,7 +263,7 @@ void gyre__conn_end(struct gyre_conn *c, enum gyre_close_reason reason, int err)
         return;
     c->reason = (uint8_t)reason;
     c->err = err;
-    if (reason == GYRE_CLOSE_ABORT || reason == GYRE_CLOSE_SHUTDOWN || reason == GYRE_CLOSE_TIMEOUT)
+    if (reason == GYRE_CLOSE_ABORT || err == GYRE_ESHUTDOWN || err == GYRE_ETIMEOUT)
         c->flags |= GYRE_CF_RESET;
     if (!(c->flags & GYRE_CF_SEND_FAILED))
         c->unsent = 0; /* finish() counts */
@@ -296,7 +291,7 @@ void gyre__conn_begin_close(struct gyre_conn *c, enum gyre_close_reason reason)
     }
     c->state = GYRE_CONN_CLOSING;
     c->reason = (uint8_t)reason;
-    c->flags &= (uint16_t) ~(GYRE_CF_CORKED | GYRE_CF_WAKE);
+    c->flags &= ~(unsigned)(GYRE_CF_CORKED | GYRE_CF_WAKE);
     c->unsent = 0;
     gyre__forward_forget(c);
     gyre__forward_release_waiters(c);
@@ -335,7 +330,7 @@ static void send_fin(struct gyre_conn *c)
 static void settle_open(struct gyre_conn *c)
 {
     if (GYRE_UNLIKELY(c->flags & (GYRE_CF_WAKE | GYRE_CF_DELIVER))) {
-        c->flags &= (uint16_t)~GYRE_CF_DELIVER;
+        c->flags &= ~(unsigned)GYRE_CF_DELIVER;
         gyre__conn_deliver(c, c->in.tail != NULL || (c->flags & GYRE_CF_WAKE));
     }
     if (c->state != GYRE_CONN_OPEN)
@@ -392,7 +387,7 @@ void gyre__conns_settle(struct gyre_loop *l)
     l->settle_tail = &l->settle_head;
     for (; c != NULL; c = next) {
         next = c->settle_next;
-        c->flags &= (uint16_t)~GYRE_CF_SETTLE;
+        c->flags &= ~(unsigned)GYRE_CF_SETTLE;
         settle(c);
     }
 }
@@ -423,7 +418,7 @@ int gyre_conn_shutdown(struct gyre_conn *c)
     if (err != 0)
         return err;
     c->flags |= GYRE_CF_SHUT;
-    c->flags &= (uint16_t)~GYRE_CF_CORKED;
+    c->flags &= ~(unsigned)GYRE_CF_CORKED;
     gyre__conn_settle_later(c);
     return 0;
 }

@@ -47,6 +47,7 @@ enum {
     GYRE_CF_HEAP_RECV = 1u << 13,   /* the receive in flight fills a chunk, for want of receive buffers */
     GYRE_CF_CONNECTED = 1u << 14,   /* the socket is: ops other than CONNECT may be submitted */
     GYRE_CF_DELIVER = 1u << 15,     /* receiving goes on: on_data is due at settle if there are bytes */
+    GYRE_CF_DRAIN_OWED = 1u << 16,  /* a write was refused: on_drain must follow */
 };
 
 /* Options of the connections of one listener, or of one gyre_connect(); checked and with the defaults filled in. */
@@ -59,9 +60,7 @@ struct gyre__profile {
 
 struct gyre_conn {
     uint32_t magic;
-    uint8_t state;  /* enum gyre__conn_state */
-    uint8_t reason; /* enum gyre_close_reason; set when closing begins */
-    uint16_t flags; /* GYRE_CF_* */
+    uint32_t flags; /* GYRE_CF_* */
     struct gyre_fd f;
     struct gyre_op recv;
     struct gyre_op send; /* also CONNECT */
@@ -74,12 +73,14 @@ struct gyre_conn {
     struct gyre__forward *forward; /* as a source: waits for the destination to drain */
     struct gyre__forward *waiters; /* as a destination: the sources that wait */
     struct gyre__timer timer;      /* CONNECTING: the connect limit; OPEN: idle; CLOSING, LINGERING: linger */
-    uint64_t active_tick;          /* when bytes last moved, in ticks of the wheel */
+    uint64_t active_ns;            /* when bytes last moved */
     int64_t idle_ns;               /* the idle limit; 0: none */
     uint64_t unsent;               /* what gyre_conn_unsent() says once closed */
     uint32_t slot;
     uint32_t generation;
-    int err; /* for on_close */
+    int err;        /* for on_close */
+    uint8_t state;  /* enum gyre__conn_state */
+    uint8_t reason; /* enum gyre_close_reason; set when closing begins */
 };
 
 /* A source that waits for its destination to drain; on both their lists. */

@@ -77,17 +77,14 @@ static int create_loops(struct gyre_engine *engine, const struct gyre_loop_optio
     return 0;
 }
 
-static bool is_auto(const struct gyre_loop_options *options)
-{
-    return options->sim == NULL && (options->backend == NULL || strcmp(options->backend, "auto") == 0);
-}
-
-/* With auto, a backend that works for some loops only is given up for the next one. */
+/* With auto, io_uring for some loops only is given up for epoll: rings are charged to the limit on locked memory. (If
+ * not even the first loop has it, choosing the backend has seen to that.) */
 static int create_loops_or_fall_back(struct gyre_engine *engine, const struct gyre_loop_options *options)
 {
     struct gyre_loop_options fallback = *options;
     int err = create_loops(engine, options);
-    if (err != -ENOMEM || !is_auto(options) || gyre__backend_find("epoll") == NULL)
+    bool automatic = options->sim == NULL && gyre__backend_is_auto(options->backend);
+    if (err != -ENOMEM || !automatic || gyre__backend_find("epoll") == NULL)
         return err;
     fallback.backend = "epoll";
     int second = create_loops(engine, &fallback);
@@ -95,7 +92,7 @@ static int create_loops_or_fall_back(struct gyre_engine *engine, const struct gy
         return err;
     for (uint32_t i = 0; i < engine->loop_count; i++)
         (void)snprintf(engine->loops[i]->report.reason, sizeof engine->loops[i]->report.reason,
-                       "no io_uring: not enough locked memory for %u loops (raise ulimit -l); the next best that works",
+                       "no io_uring: no memory for %u loops (if it is locked memory, raise ulimit -l); the next best that works",
                        engine->loop_count);
     return 0;
 }
@@ -212,15 +209,17 @@ static int start_thread(struct gyre_engine *engine, uint32_t index)
 int gyre_engine_run(struct gyre_engine *engine)
 {
     int new = ENGINE_NEW, err = 0;
-    uint32_t started = 1;
+    uint32_t started = 1; /* loops whose thread is there; the first has this one */
     if (engine == NULL || engine->magic != ENGINE_MAGIC)
         return -EINVAL;
     if (!atomic_compare_exchange_strong(&engine->state, &new, ENGINE_RUNNING))
         return GYRE_ESTATE;
     if (engine->handlers != NULL && engine->handlers->on_boot != NULL)
         err = gyre_loop_post(engine->loops[0], run_boot, engine);
-    for (; err == 0 && started < engine->loop_count; started++)
+    while (err == 0 && started < engine->loop_count) {
         err = start_thread(engine, started);
+        started += err == 0;
+    }
     if (err != 0)
         gyre_engine_stop(engine);
     serve(engine->loops[0]);

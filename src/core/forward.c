@@ -19,7 +19,7 @@ void gyre__forward_forget(struct gyre_conn *src)
     if (forward->next != NULL)
         forward->next->prev = forward->prev;
     src->forward = NULL;
-    src->flags &= (uint16_t)~GYRE_CF_BLOCKED;
+    src->flags &= ~(unsigned)GYRE_CF_BLOCKED;
     gyre__free(src->loop->mem, forward);
 }
 

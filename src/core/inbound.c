@@ -16,12 +16,10 @@ enum { STARVED_PER_TURN = 16 }; /* receives into chunks per turn when every rece
 
 static bool wants_bytes(const struct gyre_conn *c)
 {
-    const uint16_t never = GYRE_CF_EOF;
-    const uint16_t not_now = GYRE_CF_PAUSED | GYRE_CF_BLOCKED;
-    if (!(c->flags & GYRE_CF_CONNECTED) || (c->flags & never))
+    if ((c->flags & (GYRE_CF_CONNECTED | GYRE_CF_EOF)) != GYRE_CF_CONNECTED)
         return false;
     if (c->state == GYRE_CONN_OPEN)
-        return !(c->flags & not_now) && c->in.bytes < c->profile->options.read_max_bytes;
+        return !(c->flags & (GYRE_CF_PAUSED | GYRE_CF_BLOCKED)) && c->in.bytes < c->profile->options.read_max_bytes;
     return c->state == GYRE_CONN_CLOSING || c->state == GYRE_CONN_LINGERING;
 }
 
@@ -66,7 +64,7 @@ void gyre__conn_unstarve(struct gyre_conn *c)
     *at = c->recv.next;
     if (*at == NULL)
         l->starved_tail = at;
-    c->flags &= (uint16_t)~GYRE_CF_STARVED;
+    c->flags &= ~(unsigned)GYRE_CF_STARVED;
 }
 
 static void submit_heap_recv(struct gyre_conn *c, struct gyre__seg *chunk)
@@ -141,7 +139,7 @@ static bool may_deliver(const struct gyre_conn *c)
 void gyre__conn_deliver(struct gyre_conn *c, bool due)
 {
     if (due && may_deliver(c)) {
-        c->flags &= (uint16_t)~GYRE_CF_WAKE;
+        c->flags &= ~(unsigned)GYRE_CF_WAKE;
         c->profile->handlers->on_data(c);
         gyre__segs_settle(&c->loop->segs);
     }
@@ -159,7 +157,7 @@ static struct gyre__seg *received(struct gyre_conn *c, const struct gyre_event *
     struct gyre__segs *segs = &c->loop->segs;
     struct gyre__seg *seg = NULL;
     if (c->flags & GYRE_CF_HEAP_RECV) {
-        c->flags &= (uint16_t)~GYRE_CF_HEAP_RECV;
+        c->flags &= ~(unsigned)GYRE_CF_HEAP_RECV;
         seg = (struct gyre__seg *)c->recv.u.recv.buf - 1;
         if (ev->res > 0) {
             seg->len = (uint32_t)ev->res;
@@ -215,7 +213,7 @@ void gyre__conn_on_recv(struct gyre_op *op, const struct gyre_event *ev)
     if (seg != NULL) {
         l->be->stats.bytes_in += seg->len;
         if (GYRE_LIKELY(c->state == GYRE_CONN_OPEN)) {
-            c->active_tick = l->wheel.tick;
+            c->active_ns = l->now_ns;
             gyre__segq_push(&c->in, seg);
             gyre__conn_deliver(c, true);
         } else {
@@ -400,7 +398,7 @@ int gyre_conn_resume(struct gyre_conn *c)
     int err = gyre__conn_usable(c);
     if (err != 0 || !(c->flags & GYRE_CF_PAUSED))
         return err;
-    c->flags &= (uint16_t)~GYRE_CF_PAUSED;
+    c->flags &= ~(unsigned)GYRE_CF_PAUSED;
     c->flags |= GYRE_CF_DELIVER;
     gyre__conn_settle_later(c);
     return 0;

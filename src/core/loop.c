@@ -38,6 +38,13 @@ uint64_t gyre__loop_clock(const struct gyre_loop *l)
     return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
 }
 
+uint64_t gyre__loop_now(struct gyre_loop *l)
+{
+    if (!l->inside)
+        l->now_ns = gyre__loop_clock(l);
+    return l->now_ns;
+}
+
 /* ---- making ---- */
 
 #ifdef _SC_LEVEL2_CACHE_SIZE
@@ -207,7 +214,7 @@ int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns)
         return n;
     }
     l->now_ns = gyre__loop_clock(l);
-    l->maybe_more = n > 0;
+    uint64_t asked = be->stats.ops + be->stats.cancels;
     be->stats.turns++;
     be->stats.events += (uint64_t)n;
     for (int i = 0; i < n; i++)
@@ -218,6 +225,7 @@ int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns)
     gyre__segs_settle(&l->segs);
     if (GYRE_UNLIKELY(l->starved_head != NULL))
         gyre__loop_feed_starved(l);
+    l->maybe_more = n > 0 || be->stats.ops + be->stats.cancels != asked;
     return 0;
 }
 

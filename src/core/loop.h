@@ -83,7 +83,7 @@ struct gyre_loop {
     enum gyre__loop_phase phase;
     bool inside;               /* in a turn: callbacks may be running */
     bool ended;                /* gyre__loop_end() is done */
-    bool maybe_more;           /* the last wait() had events: only after one without is pollable() to be trusted */
+    bool maybe_more;           /* the last turn had events or submitted: only after one without is pollable() to be trusted */
     _Atomic(bool) owned;       /* `owner` is set */
     pthread_t owner;
 
@@ -117,6 +117,9 @@ void gyre__loop_ask(struct gyre_loop *l, enum gyre__loop_request request);
 int gyre__loop_post_task(struct gyre_loop *l, struct gyre__task *task);
 
 uint64_t gyre__loop_clock(const struct gyre_loop *l);
+
+/* The turn's time; between turns, when that is old, the clock's. */
+uint64_t gyre__loop_now(struct gyre_loop *l);
 
 /* Whether this thread may touch the loop's objects. */
 static inline bool gyre__loop_allows(const struct gyre_loop *l)

@@ -111,7 +111,7 @@ void gyre__conn_flush(struct gyre_conn *c)
 /* The low mark was reached. */
 static void drained(struct gyre_conn *c)
 {
-    c->flags &= (uint16_t)~GYRE_CF_CONGESTED;
+    c->flags &= ~(unsigned)(GYRE_CF_CONGESTED | GYRE_CF_DRAIN_OWED);
     if (c->waiters != NULL)
         gyre__forward_release_waiters(c);
     if (c->state == GYRE_CONN_OPEN && c->profile->handlers->on_drain != NULL)
@@ -138,9 +138,10 @@ void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev)
         give_sendv(l, GYRE_CONTAINER(op->u.msg.hdr, struct gyre__sendv, hdr));
     if (ev->res >= 0) {
         l->be->stats.bytes_out += (uint64_t)ev->res;
-        c->active_tick = l->wheel.tick;
+        c->active_ns = l->now_ns;
         gyre__segq_consume(&c->out, &l->segs, (size_t)ev->res, false);
-        if (GYRE_UNLIKELY(c->flags & GYRE_CF_CONGESTED) && c->out.bytes <= c->profile->options.write_low_bytes)
+        if (GYRE_UNLIKELY(c->flags & (GYRE_CF_CONGESTED | GYRE_CF_DRAIN_OWED)) &&
+            c->out.bytes <= c->profile->options.write_low_bytes)
             drained(c);
     } else if (c->state != GYRE_CONN_ENDING && ev->res != -EAGAIN && ev->res != -EINTR) {
         send_failed(c, ev->res);
@@ -170,12 +171,12 @@ static int may_queue(struct gyre_conn *c, size_t len)
     if (c->flags & GYRE_CF_SHUT)
         return -EPIPE;
     const struct gyre_conn_options *options = &c->profile->options;
-    if (len > options->write_max_bytes || c->out.bytes > options->write_max_bytes - len) {
-        if (c->out.bytes > options->write_low_bytes)
-            c->flags |= GYRE_CF_CONGESTED; /* so that on_drain follows */
-        return -EAGAIN;
-    }
-    return 0;
+    if (len > options->write_max_bytes)
+        return -EMSGSIZE;
+    if (c->out.bytes <= options->write_max_bytes - len)
+        return 0;
+    c->flags |= GYRE_CF_DRAIN_OWED;
+    return -EAGAIN;
 }
 
 int gyre_conn_write(struct gyre_conn *c, const void *data, size_t len)
@@ -259,6 +260,6 @@ void gyre_conn_uncork(struct gyre_conn *c)
 {
     if (gyre__conn_usable(c) != 0)
         return;
-    c->flags &= (uint16_t)~GYRE_CF_CORKED;
+    c->flags &= ~(unsigned)GYRE_CF_CORKED;
     gyre__conn_settle_later(c);
 }
