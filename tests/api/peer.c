@@ -206,7 +206,8 @@ void stage_accept(struct stage *s, struct peer *p, const struct end *e)
 
 void stage_close(struct stage *s)
 {
-    gyre_sim_listener_close(s->sl);
+    if (s->sl != NULL)
+        gyre_sim_listener_close(s->sl);
     if (s->fd >= 0)
         cr_assert_eq(close(s->fd), 0);
     *s = (struct stage){.fd = -1};
