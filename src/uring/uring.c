@@ -230,7 +230,7 @@ static bool try_again(struct gyre_uring *u, struct gyre_op *op)
 static uint16_t take_buffer(struct gyre_uring *u, const struct io_uring_cqe *cqe, struct gyre_event *ev)
 {
     uint16_t buf = (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
-    if (cqe->res <= 0) { /* some kernels hand one out with the end of the stream */
+    if (cqe->res <= 0) { /* UNTESTED: older kernels may hand one out with the end of the stream; 6.18 does not */
         gyre__bufring_return(&u->bufs, buf);
         return 0;
     }
@@ -301,7 +301,7 @@ static int cope(struct gyre_uring *u, int err, int64_t timeout_ns)
         if (completed(u) == 0 && timeout_ns != 0)
             (void)enter_wait(u, 0, 1, timeout_ns < 0 || timeout_ns > RETRY_NS ? RETRY_NS : timeout_ns);
         return 0;
-    case -EBADR:
+    case -EBADR: /* UNTESTED: the kernel must run out of memory for it */
         gyre__log(u->log, GYRE_LOG_ERROR,
                   "io_uring: the kernel ran out of memory and dropped completions; some operations will never end");
         return 0;

@@ -118,6 +118,30 @@ Test(uring_denied, enter_forbidden, .timeout = 20)
     cr_assert_eq(env_fd_count(), before);
 }
 
+/* What SELinux does. */
+Test(uring_denied, setup_denied_by_policy, .timeout = 20)
+{
+    deny(SYS_io_uring_setup, EACCES);
+    struct attempt at = attempt();
+    expect(&at, -EACCES, "SELinux");
+}
+
+/* No descriptors left in the whole system. */
+Test(uring_denied, system_out_of_descriptors, .timeout = 20)
+{
+    deny(SYS_io_uring_setup, ENFILE);
+    struct attempt at = attempt();
+    expect(&at, -ENFILE, "fs.file-max");
+}
+
+/* An errno that nobody foresaw is told by its number. */
+Test(uring_denied, setup_fails_somehow, .timeout = 20)
+{
+    deny(SYS_io_uring_setup, EIO);
+    struct attempt at = attempt();
+    expect(&at, -EIO, "error 5");
+}
+
 /* A kernel that knows none of the flags. */
 Test(uring_denied, kernel_too_old, .timeout = 20)
 {
