@@ -24,10 +24,13 @@ static char sysctl_disabled(void)
     return value;
 }
 
-static unsigned long long limit_of(int resource)
+/* A soft limit in units of `unit`, for a sentence. */
+static const char *limit_words(rlim_t value, rlim_t unit, char *out, size_t size)
 {
-    struct rlimit limit;
-    return getrlimit(resource, &limit) == 0 ? (unsigned long long)limit.rlim_cur : 0;
+    if (value == RLIM_INFINITY)
+        return "unlimited";
+    (void)snprintf(out, size, "%llu", (unsigned long long)(value / unit));
+    return out;
 }
 
 static void explain_eperm(const char *what, char *why, size_t size)
@@ -47,6 +50,8 @@ static void explain_eperm(const char *what, char *why, size_t size)
 void gyre__uring_explain(const struct gyre_uring_failure *failure, char *why, size_t size)
 {
     const char *what = failure->what;
+    struct rlimit limit = {0};
+    char number[24];
     switch (failure->err) {
     case -EPERM:
         explain_eperm(what, why, size);
@@ -62,13 +67,15 @@ void gyre__uring_explain(const struct gyre_uring_failure *failure, char *why, si
                        what);
         break;
     case -ENOMEM:
+        (void)getrlimit(RLIMIT_MEMLOCK, &limit);
         (void)snprintf(why, size,
-                       "%s: out of memory, or over the limit on locked memory (now %llu KiB): raise it with ulimit -l",
-                       what, limit_of(RLIMIT_MEMLOCK) / 1024);
+                       "%s: out of memory, or over the limit on locked memory (KiB, now %s): raise it with ulimit -l",
+                       what, limit_words(limit.rlim_cur, 1024, number, sizeof number));
         break;
     case -EMFILE:
-        (void)snprintf(why, size, "%s: out of file descriptors (the limit is %llu): raise it with ulimit -n", what,
-                       limit_of(RLIMIT_NOFILE));
+        (void)getrlimit(RLIMIT_NOFILE, &limit);
+        (void)snprintf(why, size, "%s: out of file descriptors (the limit is %s): raise it with ulimit -n", what,
+                       limit_words(limit.rlim_cur, 1, number, sizeof number));
         break;
     case -ENFILE:
         (void)snprintf(why, size, "%s: the system is out of file descriptors: raise the sysctl fs.file-max", what);
