@@ -105,7 +105,7 @@ void stream_sizes(struct stream *st, uint32_t out_size, uint32_t in_size)
 /* Some buffers are not with receivers: free, or with the backend, which then has them to give. */
 static bool has_buffers(const struct seam *s)
 {
-    return gyre__bufpool_available(&s->pool) > 0;
+    return gyre__bufpool_unheld(&s->pool) > 0;
 }
 
 /* Arm again those that starved, as long as there are buffers. */
