@@ -39,20 +39,21 @@ struct gyre_engine_options {
 /* Make an engine with its loops. Returns owned; free with gyre_engine_destroy().
  * Returns 0, or: GYRE_EOPTION; else as gyre_loop_create(). Thread: any. */
 #define gyre_engine_create(out, options)                                                                               \
-    gyre_engine_create_sized((out), (options), sizeof(struct gyre_engine_options))
+    gyre_engine_create_sized((out), (options), sizeof(struct gyre_engine_options), sizeof(struct gyre_loop_options))
 GYRE_API int gyre_engine_create_sized(struct gyre_engine **out, const struct gyre_engine_options *options,
-                                      size_t size_bytes);
+                                      size_t size_bytes, size_t loop_size_bytes);
 
 /* Free it and its loops; not while it runs. NULL is allowed. Thread: the one that ran it, or that made it if it never
  * ran. */
 GYRE_API void gyre_engine_destroy(struct gyre_engine *engine);
 
 struct gyre_listener_options {
-    struct gyre_conn_options conn; /* for what is accepted */
     enum gyre_balance balance;
     uint32_t backlog;     /* listen(2); 0: 4096, which the kernel cuts to net.core.somaxconn */
     bool share_port;      /* other processes may listen on the same TCP port (SO_REUSEPORT); else it must be free */
     uint32_t unix_mode;   /* permission bits of the unix socket file, such as 0660; 0: as umask(2) says */
+    uint32_t reserved[7]; /* zero: room for more, so that what follows can grow */
+    struct gyre_conn_options conn; /* for what is accepted; stays last */
 };
 
 /* Listen on `address`: "tcp://0.0.0.0:7000", "tcp://[::1]:0" (port 0: any free one), "tcp4://…", "tcp6://…" (that

@@ -56,7 +56,8 @@ GYRE_API int gyre_loop_run_nowait(struct gyre_loop *loop);
 GYRE_API int gyre_loop_fd(const struct gyre_loop *loop);
 GYRE_API int64_t gyre_loop_timeout_ns(const struct gyre_loop *loop);
 
-/* Make gyre_loop_run() return after the current turn. Connections stay as they are. Async-signal-safe.
+/* Make gyre_loop_run() return after the current turn. Connections stay as they are. On a loop of an engine
+ * it is gyre_engine_stop(). Async-signal-safe.
  * Thread: any. */
 GYRE_API void gyre_loop_stop(struct gyre_loop *loop);
 

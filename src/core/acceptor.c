@@ -6,7 +6,8 @@
  *
  * What can go wrong: out of descriptors or memory, accepting pauses (10 ms, doubling to 1 s, or until a connection of
  * this loop closes); connections that are open are not affected, those that wait stay in the backlog. Errors that
- * belong to one connection are skipped. At conns_max accepting pauses until a connection closes. */
+ * belong to one connection are skipped. At conns_max accepting pauses until there is room; what the
+ * kernel had already accepted by then is closed. */
 #include "listener.h"
 
 #include <errno.h>
@@ -14,16 +15,27 @@
 enum {
     BACKOFF_FIRST_MS = 10,
     BACKOFF_MAX_MS = 1000,
+    ROOM_LOOK_MS = 100,
     ERRORS_IN_A_ROW = 16, /* of single connections, before backing off all the same */
 };
 
 /* ---- accepting ---- */
 
-static void submit_accept(struct gyre__acceptor *a)
+static bool loop_full(const struct gyre_loop *l)
 {
-    a->op.kind = GYRE_OP_ACCEPT;
-    a->op.flags = GYRE_OPF_MULTI;
-    gyre__op_submit(a->loop, &a->op);
+    return gyre_loop_conn_count(l) >= l->conns_max;
+}
+
+/* Whether nothing that it accepts would have a place. */
+static bool is_full(const struct gyre__acceptor *a)
+{
+    const struct gyre_listener *listener = a->listener;
+    if (!listener->hands_over)
+        return loop_full(a->loop);
+    for (uint32_t i = 0; i < listener->acceptor_count; i++)
+        if (!loop_full(listener->acceptors[i]->loop))
+            return false;
+    return true;
 }
 
 static void set_waiting(struct gyre__acceptor *a, bool waiting)
@@ -34,12 +46,33 @@ static void set_waiting(struct gyre__acceptor *a, bool waiting)
     a->loop->acceptors_waiting += waiting ? 1 : (uint32_t)-1;
 }
 
+/* Accept no more for now. Another loop's closing connection does not wake this one, so look again after a while. */
+static void wait_for_room(struct gyre__acceptor *a)
+{
+    set_waiting(a, true);
+    gyre__op_cancel(a->loop, &a->op);
+    gyre__wheel_start(&a->loop->wheel, &a->timer,
+                      gyre__loop_now(a->loop) + (uint64_t)ROOM_LOOK_MS * (uint64_t)GYRE_TICK_NS);
+}
+
+void gyre__acceptor_arm(struct gyre__acceptor *a)
+{
+    if (!a->open || a->op.state != GYRE_OPS_IDLE)
+        return;
+    if (is_full(a)) {
+        wait_for_room(a);
+        return;
+    }
+    a->op.kind = GYRE_OP_ACCEPT;
+    a->op.flags = GYRE_OPF_MULTI;
+    gyre__op_submit(a->loop, &a->op);
+}
+
 static void go_on(struct gyre__acceptor *a)
 {
     set_waiting(a, false);
     gyre__wheel_stop(&a->loop->wheel, &a->timer);
-    if (a->open && a->op.state == GYRE_OPS_IDLE)
-        submit_accept(a);
+    gyre__acceptor_arm(a);
 }
 
 static void on_backoff_over(struct gyre__timer *t)
@@ -49,8 +82,6 @@ static void on_backoff_over(struct gyre__timer *t)
 
 void gyre__acceptors_retry_now(struct gyre_loop *l)
 {
-    if (gyre_loop_conn_count(l) >= l->conns_max)
-        return;
     for (struct gyre__acceptor *a = l->acceptors; a != NULL; a = a->next)
         if (a->waiting)
             go_on(a);
@@ -111,15 +142,8 @@ struct handover {
 
 static void adopt(struct gyre__acceptor *a, int fd)
 {
-    struct gyre_loop *l = a->loop;
-    int err = gyre__conn_adopt(l, fd, &a->profile, a->listener->inet);
-    if (err != 0)
-        l->be->stats.accept_errors++;
-    /* At the limit the others wait in the backlog, where the kernel keeps them. */
-    if (gyre_loop_conn_count(l) < l->conns_max || !a->open)
-        return;
-    set_waiting(a, true);
-    gyre__op_cancel(l, &a->op);
+    if (gyre__conn_adopt(a->loop, fd, &a->profile, a->listener->inet) != 0)
+        a->loop->be->stats.accept_errors++;
 }
 
 static void run_handover(struct gyre_loop *l, void *user)
@@ -131,11 +155,22 @@ static void run_handover(struct gyre_loop *l, void *user)
     adopt(to, fd);
 }
 
+/* Round-robin, past loops that are full. */
+static struct gyre__acceptor *next_in_turn(struct gyre_listener *listener)
+{
+    struct gyre__acceptor *to = NULL;
+    for (uint32_t i = 0; i < listener->acceptor_count; i++) {
+        to = listener->acceptors[listener->next_loop];
+        listener->next_loop = (listener->next_loop + 1) % listener->acceptor_count;
+        if (!loop_full(to->loop))
+            break;
+    }
+    return to;
+}
+
 static void hand_over(struct gyre__acceptor *a, int fd)
 {
-    struct gyre_listener *listener = a->listener;
-    struct gyre__acceptor *to = listener->acceptors[listener->next_loop];
-    listener->next_loop = (listener->next_loop + 1) % listener->acceptor_count;
+    struct gyre__acceptor *to = next_in_turn(a->listener);
     if (to == a) {
         adopt(a, fd);
         return;
@@ -168,13 +203,16 @@ static void on_accept(struct gyre_op *op, const struct gyre_event *ev)
     } else if (a->open && !a->waiting && ev->res != -ECANCELED) {
         accept_failed(a, ev->res);
     }
-    if (ev->flags & GYRE_EV_MORE)
+    if (ev->flags & GYRE_EV_MORE) {
+        if (GYRE_UNLIKELY(a->open && !a->waiting && is_full(a)))
+            wait_for_room(a);
         return;
+    }
     if (!a->open) {
         gyre__acceptor_closed(a);
-    } else if (!a->waiting && a->op.state == GYRE_OPS_IDLE) {
+    } else if (!a->waiting) {
         a->loop->be->stats.rearms++;
-        submit_accept(a);
+        gyre__acceptor_arm(a);
     }
 }
 
@@ -205,7 +243,7 @@ int gyre__acceptor_new(struct gyre__acceptor **out, struct gyre_loop *l, struct 
     return 0;
 }
 
-int gyre__acceptor_start(struct gyre__acceptor *a, int fd, bool inet)
+int gyre__acceptor_open(struct gyre__acceptor *a, int fd, bool inet)
 {
     struct gyre_loop *l = a->loop;
     a->f = (struct gyre_fd){.fd = fd, .flags = inet ? GYRE_FDF_INET : 0};
@@ -216,7 +254,6 @@ int gyre__acceptor_start(struct gyre__acceptor *a, int fd, bool inet)
     }
     a->open = true;
     l->acceptors_open++;
-    submit_accept(a);
     return 0;
 }
 
@@ -231,6 +268,21 @@ void gyre__acceptor_stop(struct gyre__acceptor *a)
         gyre__acceptor_closed(a);
     else
         gyre__op_cancel(a->loop, &a->op);
+}
+
+static void run_stop(struct gyre_loop *l, void *user)
+{
+    struct gyre__acceptor *a = user;
+    gyre__listener_stop(a->listener, l);
+}
+
+void gyre__acceptor_post_stop(struct gyre__acceptor *a)
+{
+    if (atomic_exchange(&a->stop_posted, true))
+        return;
+    a->stop_task = (struct gyre__task){.run = run_stop, .user = a, .embedded = true};
+    gyre__tasks_push_always(&a->loop->tasks, &a->stop_task);
+    a->loop->be->ops->wake(a->loop->be);
 }
 
 void gyre__acceptor_closed(struct gyre__acceptor *a)

@@ -60,7 +60,7 @@ struct gyre_sock_ops {
     int (*set_nodelay)(struct gyre_backend *be, int fd);
     int (*set_reset)(struct gyre_backend *be, int fd); /* close() will send RST and drop what is unsent */
     int (*name)(struct gyre_backend *be, int fd, bool peer, struct gyre_addr *out);
-    int64_t (*unacked)(struct gyre_backend *be, int fd); /* bytes sent but not acknowledged; 0 if unknown */
+    int64_t (*unacked)(struct gyre_backend *be, int fd); /* of TCP: bytes sent, not acknowledged; 0 if unknown */
     void (*close)(struct gyre_backend *be, int fd);      /* of a descriptor that was never attached */
 };
 

@@ -22,7 +22,7 @@ struct gyre_bufpool {
     uint8_t *base;
     const struct gyre_mem *mem;
     uint16_t *free;     /* stack of indexes */
-    uint16_t *refs;     /* by index; 0: on the stack or with the backend */
+    uint32_t *refs;     /* by index; 0: on the stack or with the backend */
     uint32_t size;      /* bytes of one buffer */
     uint32_t stride;    /* bytes from one to the next */
     uint16_t count_max; /* never more than this */
@@ -87,7 +87,7 @@ static inline void gyre__bufpool_receive(struct gyre_bufpool *pool, uint16_t buf
 
 static inline void gyre__bufpool_hold(struct gyre_bufpool *pool, uint16_t buf)
 {
-    GYRE_CHECK(pool->refs[buf] > 0 && pool->refs[buf] < UINT16_MAX);
+    GYRE_CHECK(pool->refs[buf] > 0 && pool->refs[buf] < UINT32_MAX);
     pool->refs[buf]++;
 }
 

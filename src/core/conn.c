@@ -98,6 +98,16 @@ void gyre__conn_start_timer(struct gyre_conn *c)
         gyre__wheel_stop(&l->wheel, &c->timer);
 }
 
+uint64_t gyre__conn_unacked(const struct gyre_conn *c)
+{
+    struct gyre_backend *be = c->loop->be;
+    bool known = (c->flags & GYRE_CF_CONNECTED) && (c->f.flags & GYRE_FDF_INET);
+    int64_t bytes = known ? be->ops->sock->unacked(be, c->f.fd) : 0;
+    if (bytes > 0 && (c->flags & GYRE_CF_FIN_SENT))
+        bytes--; /* FIN takes one sequence number */
+    return (uint64_t)bytes;
+}
+
 /* Bytes moved since the timer was started: it goes on from then. Returns whether it was so. */
 static bool timer_goes_on(struct gyre_conn *c, int64_t limit_ns)
 {
@@ -108,8 +118,19 @@ static bool timer_goes_on(struct gyre_conn *c, int64_t limit_ns)
     return true;
 }
 
+/* Bytes that the kernel had taken before have moved on: that is progress, though no send tells of it. `unsent` keeps
+ * what was on its way when last looked at. */
+static void note_acknowledged(struct gyre_conn *c)
+{
+    uint64_t unacked = gyre__conn_unacked(c);
+    if (unacked != c->unsent)
+        c->active_ns = c->loop->now_ns;
+    c->unsent = unacked;
+}
+
 static void idle_time_passed(struct gyre_conn *c)
 {
+    note_acknowledged(c);
     if (timer_goes_on(c, c->idle_ns))
         return;
     if (c->profile->handlers->on_timeout == NULL) {
@@ -120,23 +141,10 @@ static void idle_time_passed(struct gyre_conn *c)
     c->profile->handlers->on_timeout(c);
 }
 
-uint64_t gyre__conn_unacked(const struct gyre_conn *c)
-{
-    struct gyre_backend *be = c->loop->be;
-    int64_t bytes = c->flags & GYRE_CF_CONNECTED ? be->ops->sock->unacked(be, c->f.fd) : 0;
-    if (bytes > 0 && (c->flags & GYRE_CF_FIN_SENT))
-        bytes--; /* FIN takes one sequence number */
-    return (uint64_t)bytes;
-}
-
-/* Progress is a send, or that the bytes on their way changed in number. What the peer says is none. */
+/* What the peer says is no progress of ours. */
 static void linger_time_passed(struct gyre_conn *c)
 {
-    uint64_t unacked = gyre__conn_unacked(c);
-    bool moved = unacked != c->unsent;
-    c->unsent = unacked;
-    if (moved)
-        c->active_ns = c->loop->now_ns;
+    note_acknowledged(c);
     if (!timer_goes_on(c, c->profile->options.linger_timeout_ns))
         gyre__conn_end(c, GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT);
 }
@@ -300,6 +308,20 @@ void gyre__conn_begin_close(struct gyre_conn *c, enum gyre_close_reason reason)
     gyre__conn_settle_later(c);
 }
 
+/* UNTESTED: no way is known to make a backend fail at this point. */
+static void abandon(struct gyre_conn *c)
+{
+    c->f.inflight = 0;
+    finish(c);
+}
+
+void gyre__conns_abandon(struct gyre_loop *l)
+{
+    l->settle_head = NULL;
+    l->settle_tail = &l->settle_head;
+    gyre__conns_each(l, abandon);
+}
+
 /* ---- settling ---- */
 
 void gyre__conn_settle_later(struct gyre_conn *c)
@@ -338,7 +360,7 @@ static void settle_open(struct gyre_conn *c)
     if (GYRE_UNLIKELY(c->recv.state == GYRE_OPS_IDLE))
         gyre__conn_update_recv(c);
     gyre__conn_flush(c);
-    if (!(c->flags & GYRE_CF_SHUT) || !all_sent(c))
+    if (c->state != GYRE_CONN_OPEN || !(c->flags & GYRE_CF_SHUT) || !all_sent(c))
         return;
     send_fin(c);
     if (c->flags & GYRE_CF_EOF_TOLD)
@@ -348,7 +370,7 @@ static void settle_open(struct gyre_conn *c)
 static void settle_closing(struct gyre_conn *c)
 {
     gyre__conn_flush(c);
-    if (!all_sent(c))
+    if (c->state != GYRE_CONN_CLOSING || !all_sent(c))
         return;
     if (c->flags & GYRE_CF_EOF) {
         gyre__conn_end(c, (enum gyre_close_reason)c->reason, 0);
@@ -356,7 +378,6 @@ static void settle_closing(struct gyre_conn *c)
     }
     send_fin(c);
     c->state = GYRE_CONN_LINGERING;
-    c->unsent = gyre__conn_unacked(c); /* when last looked at; see linger_time_passed() */
     gyre__conn_start_timer(c);
 }
 

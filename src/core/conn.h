@@ -33,7 +33,7 @@ enum gyre__conn_state {
 enum {
     GYRE_CF_SETTLE = 1u << 0,       /* on the loop's settle list */
     GYRE_CF_PAUSED = 1u << 1,       /* gyre_conn_pause() */
-    GYRE_CF_BLOCKED = 1u << 2,      /* forwarding to a congested connection; see c->forward */
+    GYRE_CF_BLOCKED = 1u << 2,      /* forwarding to a congested connection; see forward_to */
     GYRE_CF_STARVED = 1u << 3,      /* on the loop's starved list */
     GYRE_CF_WAKE = 1u << 4,         /* on_data is due at settle */
     GYRE_CF_EOF = 1u << 5,          /* the peer's end came */
@@ -70,8 +70,9 @@ struct gyre_conn {
     struct gyre__segq in;  /* received, not taken */
     struct gyre__segq out; /* queued; the first of it may be in flight */
     struct gyre_conn *settle_next;
-    struct gyre__forward *forward; /* as a source: waits for the destination to drain */
-    struct gyre__forward *waiters; /* as a destination: the sources that wait */
+    struct gyre_conn *forward_to;   /* as a source: waits for this one to drain */
+    struct gyre_conn *forward_next; /* as a source: the next that waits for the same */
+    struct gyre_conn *waiters;      /* as a destination: the sources that wait */
     struct gyre__timer timer;      /* CONNECTING: the connect limit; OPEN: idle; CLOSING, LINGERING: linger */
     uint64_t active_ns;            /* when bytes last moved */
     int64_t idle_ns;               /* the idle limit; 0: none */
@@ -81,13 +82,6 @@ struct gyre_conn {
     int err;        /* for on_close */
     uint8_t state;  /* enum gyre__conn_state */
     uint8_t reason; /* enum gyre_close_reason; set when closing begins */
-};
-
-/* A source that waits for its destination to drain; on both their lists. */
-struct gyre__forward {
-    struct gyre__forward *next, **prev; /* on dst->waiters */
-    struct gyre_conn *src;
-    struct gyre_conn *dst;
 };
 
 /* ---- conn.c: life ---- */
@@ -123,6 +117,9 @@ void gyre__conns_settle(struct gyre_loop *l);
 
 /* Call `fn` for every connection of the loop. */
 void gyre__conns_each(struct gyre_loop *l, void (*fn)(struct gyre_conn *c));
+
+/* The backend is lost and no event will come: tell the user and close the descriptors all the same. */
+void gyre__conns_abandon(struct gyre_loop *l);
 
 void gyre__conns_fini(struct gyre_loop *l);
 

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * The engine: its loops and their threads.
  *
- * The normal course: create makes every loop; run posts on_boot to the first, starts a thread for each of the others
- * and serves the first itself; stop or drain reaches every loop; each ends on its own thread; run joins them and calls
- * on_shutdown.
+ * The normal course: create makes every loop; run starts a thread for each but the first, calls on_boot, and serves the
+ * first itself; stop or drain reaches every loop; each ends on its own thread; run joins them and calls on_shutdown.
  *
  * What can go wrong: io_uring works for the first loops but not for one (limits): then all loops get the next backend.
  * A thread cannot be made, or a loop loses its backend: all loops are ended and run says why. */
@@ -26,6 +25,7 @@ struct gyre_engine {
     uint32_t loop_count;
     struct gyre_loop **loops;
     pthread_t *threads;
+    pthread_mutex_t gate; /* held while threads are being started */
     struct gyre_listener *listeners;
     const struct gyre_engine_handlers *handlers;
     const struct gyre_mem *mem;
@@ -97,15 +97,17 @@ static int create_loops_or_fall_back(struct gyre_engine *engine, const struct gy
     return 0;
 }
 
-int gyre_engine_create_sized(struct gyre_engine **out, const struct gyre_engine_options *options, size_t size_bytes)
+int gyre_engine_create_sized(struct gyre_engine **out, const struct gyre_engine_options *options, size_t size_bytes,
+                             size_t loop_size_bytes)
 {
     struct gyre_engine_options o;
+    struct gyre_loop_options loop;
     int err = out == NULL ? -EINVAL : gyre__options_copy(&o, sizeof o, options, size_bytes);
+    if (err == 0)
+        err = gyre__options_copy(&loop, sizeof loop, o.loop, loop_size_bytes);
     if (err != 0)
         return err;
-    struct gyre_loop_options none = {.backend = NULL};
-    const struct gyre_loop_options *loop = o.loop != NULL ? o.loop : &none;
-    const struct gyre_mem *mem = loop->mem != NULL ? loop->mem : &gyre__mem_system;
+    const struct gyre_mem *mem = loop.mem != NULL ? loop.mem : &gyre__mem_system;
     uint32_t count = o.loops == 0 ? 1 : o.loops == GYRE_LOOPS_PER_CORE ? processors() : o.loops;
     if (count > LOOPS_MAX)
         return GYRE_EOPTION;
@@ -114,13 +116,14 @@ int gyre_engine_create_sized(struct gyre_engine **out, const struct gyre_engine_
     if (engine == NULL)
         return -ENOMEM;
     engine->magic = ENGINE_MAGIC;
+    (void)pthread_mutex_init(&engine->gate, NULL);
     engine->loop_count = count;
     engine->handlers = o.handlers;
     engine->mem = mem;
     engine->user = o.user;
     engine->loops = gyre__alloc(mem, count * sizeof(struct gyre_loop *));
     engine->threads = gyre__alloc(mem, count * sizeof(pthread_t));
-    err = engine->loops == NULL || engine->threads == NULL ? -ENOMEM : create_loops_or_fall_back(engine, loop);
+    err = engine->loops == NULL || engine->threads == NULL ? -ENOMEM : create_loops_or_fall_back(engine, &loop);
     if (err == 0) {
         *out = engine;
         return 0;
@@ -168,20 +171,11 @@ int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_engine *eng
     return err;
 }
 
-static void run_boot(struct gyre_loop *l, void *user)
-{
-    const struct gyre_engine *engine = user;
-    engine->handlers->on_boot(l->engine);
-}
-
 /* One loop from start to end, on its thread. */
 static void serve(struct gyre_loop *l)
 {
     struct gyre_engine *engine = l->engine;
-    int none = 0, err;
-    l->owner = pthread_self();
-    atomic_store_explicit(&l->owned, true, memory_order_release);
-    err = gyre__loop_serve(l);
+    int none = 0, err = gyre__loop_serve(l);
     if (err != 0) {
         (void)atomic_compare_exchange_strong(&engine->err, &none, err);
         gyre_engine_stop(engine);
@@ -191,7 +185,10 @@ static void serve(struct gyre_loop *l)
 
 static void *thread_main(void *arg)
 {
-    serve(arg);
+    struct gyre_loop *l = arg;
+    (void)pthread_mutex_lock(&l->engine->gate);
+    (void)pthread_mutex_unlock(&l->engine->gate);
+    serve(l);
     return NULL;
 }
 
@@ -203,29 +200,51 @@ static int start_thread(struct gyre_engine *engine, uint32_t index)
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     int err = pthread_create(&engine->threads[index], NULL, thread_main, engine->loops[index]);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (err == 0)
+        gyre__loop_own(engine->loops[index], engine->threads[index]);
     return -err;
+}
+
+/* The threads pass the gate when every loop has its owner: before that, none could tell a call from a wrong thread. */
+static int start_threads(struct gyre_engine *engine, uint32_t *started)
+{
+    int err = 0;
+    (void)pthread_mutex_lock(&engine->gate);
+    gyre__loop_own(engine->loops[0], pthread_self());
+    for (*started = 1; err == 0 && *started < engine->loop_count; *started += err == 0)
+        err = start_thread(engine, *started);
+    (void)pthread_mutex_unlock(&engine->gate);
+    return err;
+}
+
+static void boot(struct gyre_engine *engine)
+{
+    struct gyre_loop *l = engine->loops[0];
+    if (engine->handlers == NULL || engine->handlers->on_boot == NULL)
+        return;
+    (void)gyre__loop_now(l);
+    l->inside = true;
+    engine->handlers->on_boot(engine);
+    l->inside = false;
 }
 
 int gyre_engine_run(struct gyre_engine *engine)
 {
-    int new = ENGINE_NEW, err = 0;
-    uint32_t started = 1; /* loops whose thread is there; the first has this one */
+    int new = ENGINE_NEW;
+    uint32_t started;
     if (engine == NULL || engine->magic != ENGINE_MAGIC)
         return -EINVAL;
     if (!atomic_compare_exchange_strong(&engine->state, &new, ENGINE_RUNNING))
         return GYRE_ESTATE;
-    if (engine->handlers != NULL && engine->handlers->on_boot != NULL)
-        err = gyre_loop_post(engine->loops[0], run_boot, engine);
-    while (err == 0 && started < engine->loop_count) {
-        err = start_thread(engine, started);
-        started += err == 0;
-    }
+    int err = start_threads(engine, &started);
     if (err != 0)
         gyre_engine_stop(engine);
+    else
+        boot(engine);
     serve(engine->loops[0]);
     for (uint32_t i = 1; i < started; i++)
         (void)pthread_join(engine->threads[i], NULL);
-    if (engine->handlers != NULL && engine->handlers->on_shutdown != NULL)
+    if (err == 0 && engine->handlers != NULL && engine->handlers->on_shutdown != NULL)
         engine->handlers->on_shutdown(engine);
     atomic_store(&engine->state, ENGINE_OVER);
     return err != 0 ? err : atomic_load(&engine->err);

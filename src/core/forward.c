@@ -12,21 +12,21 @@
 
 void gyre__forward_forget(struct gyre_conn *src)
 {
-    struct gyre__forward *forward = src->forward;
-    if (forward == NULL)
+    if (src->forward_to == NULL)
         return;
-    *forward->prev = forward->next;
-    if (forward->next != NULL)
-        forward->next->prev = forward->prev;
-    src->forward = NULL;
+    struct gyre_conn **at = &src->forward_to->waiters;
+    while (*at != src)
+        at = &(*at)->forward_next;
+    *at = src->forward_next;
+    src->forward_to = NULL;
+    src->forward_next = NULL;
     src->flags &= ~(unsigned)GYRE_CF_BLOCKED;
-    gyre__free(src->loop->mem, forward);
 }
 
 void gyre__forward_release_waiters(struct gyre_conn *dst)
 {
     while (dst->waiters != NULL) {
-        struct gyre_conn *src = dst->waiters->src;
+        struct gyre_conn *src = dst->waiters;
         gyre__forward_forget(src);
         src->flags |= GYRE_CF_DELIVER;
         gyre__conn_settle_later(src);
@@ -34,22 +34,16 @@ void gyre__forward_release_waiters(struct gyre_conn *dst)
 }
 
 /* `src` stops receiving until `dst` has drained. */
-static int wait_for(struct gyre_conn *src, struct gyre_conn *dst)
+static void wait_for(struct gyre_conn *src, struct gyre_conn *dst)
 {
-    if (src->forward != NULL && src->forward->dst == dst)
-        return 0;
+    if (src->forward_to == dst)
+        return;
     gyre__forward_forget(src);
-    struct gyre__forward *forward = gyre__alloc(src->loop->mem, sizeof *forward);
-    if (forward == NULL)
-        return -ENOMEM;
-    *forward = (struct gyre__forward){.src = src, .dst = dst, .next = dst->waiters, .prev = &dst->waiters};
-    if (forward->next != NULL)
-        forward->next->prev = &forward->next;
-    dst->waiters = forward;
-    src->forward = forward;
+    src->forward_to = dst;
+    src->forward_next = dst->waiters;
+    dst->waiters = src;
     src->flags |= GYRE_CF_BLOCKED;
     gyre__conn_update_recv(src);
-    return 0;
 }
 
 /* Move the head of `src`'s queue, at most `max` bytes of it. Returns how many, or -ENOMEM. */
@@ -97,11 +91,8 @@ int64_t gyre_conn_forward(struct gyre_conn *src, struct gyre_conn *dst, size_t m
         moved += n;
         gyre__conn_queued(dst);
     }
-    if (GYRE_UNLIKELY(dst->flags & GYRE_CF_CONGESTED) && (size_t)moved < max_bytes) {
-        err = wait_for(src, dst);
-        if (err != 0 && moved == 0)
-            return err;
-    }
+    if (GYRE_UNLIKELY(dst->flags & GYRE_CF_CONGESTED) && (size_t)moved < max_bytes)
+        wait_for(src, dst);
     if (GYRE_UNLIKELY(src->recv.state == GYRE_OPS_IDLE))
         gyre__conn_settle_later(src);
     return moved;

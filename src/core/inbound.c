@@ -12,7 +12,10 @@
 #include <errno.h>
 #include <string.h>
 
-enum { STARVED_PER_TURN = 16 }; /* receives into chunks per turn when every receive buffer is held */
+enum {
+    STARVED_PER_TURN = 16, /* receives into chunks per turn when every receive buffer is held */
+    FAMINE_NS = 10000000,  /* until the next try when there is no memory for chunks either */
+};
 
 static bool wants_bytes(const struct gyre_conn *c)
 {
@@ -83,8 +86,10 @@ void gyre__loop_feed_starved(struct gyre_loop *l)
     while (l->starved_head != NULL && fed < (available > 0 ? available : STARVED_PER_TURN)) {
         struct gyre_conn *c = GYRE_CONTAINER(l->starved_head, struct gyre_conn, recv);
         struct gyre__seg *chunk = available > 0 ? NULL : gyre__seg_chunk(&l->segs, 0);
-        if (available == 0 && chunk == NULL)
-            return; /* nothing at all is free: the next turn tries again */
+        if (available == 0 && chunk == NULL) { /* nothing at all is free: do not spin */
+            gyre__wheel_start(&l->wheel, &l->famine_timer, l->now_ns + FAMINE_NS);
+            return;
+        }
         gyre__conn_unstarve(c);
         l->be->stats.rearms++;
         if (chunk != NULL)
@@ -102,6 +107,8 @@ static void compact(struct gyre_conn *c)
 {
     struct gyre__segs *segs = &c->loop->segs;
     struct gyre__segq kept = {.bytes = 0};
+    if (c->in.tail->kind != GYRE_SEG_BUF)
+        return; /* only the newest bytes can lie in a receive buffer */
     while (c->in.tail != NULL) {
         struct gyre__seg *seg = gyre__segq_pop(&c->in);
         if (seg->kind == GYRE_SEG_BUF && gyre__segq_append(&kept, segs, seg->data, seg->len) == 0) {
@@ -196,7 +203,8 @@ static void recv_failed(struct gyre_conn *c, int err)
         if (c->flags & GYRE_CF_SEND_FAILED)
             err = c->err;
         /* The peer reset instead of closing, but it had everything: that is a clean end. */
-        if (c->state == GYRE_CONN_LINGERING && gyre__conn_unacked(c) == 0)
+        if (c->state == GYRE_CONN_LINGERING && err == -ECONNRESET && (c->f.flags & GYRE_FDF_INET) &&
+            gyre__conn_unacked(c) == 0)
             gyre__conn_end(c, (enum gyre_close_reason)c->reason, 0);
         else
             gyre__conn_end(c, GYRE_CLOSE_ERROR, err);

@@ -90,7 +90,7 @@ static int open_first(struct gyre_listener *listener, const struct plan *plan, b
         return fd;
     (void)l->be->ops->sock->name(l->be, fd, false, &listener->addr);
     remember_path(listener, l);
-    int err = gyre__acceptor_start(listener->acceptors[0], fd, listener->inet);
+    int err = gyre__acceptor_open(listener->acceptors[0], fd, listener->inet);
     if (err != 0) {
         l->be->ops->sock->close(l->be, fd);
         remove_path(listener);
@@ -107,7 +107,7 @@ static int open_others(struct gyre_listener *listener, const struct plan *plan)
         int fd = open_socket(l, plan, &listener->addr, &config);
         if (fd < 0)
             return fd;
-        int err = gyre__acceptor_start(listener->acceptors[i], fd, listener->inet);
+        int err = gyre__acceptor_open(listener->acceptors[i], fd, listener->inet);
         if (err != 0) {
             l->be->ops->sock->close(l->be, fd);
             return err;
@@ -135,7 +135,7 @@ static int make_plan(struct plan *plan, const char *address, const struct gyre_l
     return 0;
 }
 
-/* Give back acceptors that have no socket (the others give themselves back when their op has ended). */
+/* Close what was opened (no op is in flight yet) and give the acceptors back. */
 static void release_idle(struct gyre_listener *listener, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
@@ -152,14 +152,17 @@ static int make_acceptors(struct gyre_listener *listener, struct gyre_loop **loo
 {
     for (uint32_t i = 0; i < listener->acceptor_count; i++) {
         struct gyre__acceptor *a;
-        int err = gyre__acceptor_new(&a, loops[i], listener);
+        struct gyre__profile profile;
+        int err = gyre__profile_init(&profile, &plan->options.conn, handlers);
         if (err == 0)
-            err = gyre__profile_init(&a->profile, &plan->options.conn, handlers);
+            err = gyre__acceptor_new(&a, loops[i], listener);
         if (err != 0) {
             for (uint32_t k = 0; k < i; k++)
                 listener->acceptors[k]->used = false;
             return err;
         }
+        a->profile.options = profile.options;
+        a->profile.handlers = profile.handlers;
         listener->acceptors[i] = a;
     }
     return 0;
@@ -212,6 +215,8 @@ int gyre__listener_open(struct gyre_listener **out, struct gyre_loop **loops, ui
         return err;
     }
     gyre__addr_format(&listener->addr, listener->address, sizeof listener->address);
+    for (uint32_t i = 0; i < loop_count; i++)
+        gyre__acceptor_arm(listener->acceptors[i]);
     *out = listener;
     return 0;
 }
@@ -219,10 +224,13 @@ int gyre__listener_open(struct gyre_listener **out, struct gyre_loop **loops, ui
 void gyre__listener_stop(struct gyre_listener *listener, struct gyre_loop *l)
 {
     uint32_t count = listener->acceptor_count; /* a single loop's listener may be gone after its acceptor stopped */
-    remove_path(listener);
-    for (uint32_t i = 0; i < count; i++)
-        if (listener->acceptors[i]->loop == l)
-            gyre__acceptor_stop(listener->acceptors[i]);
+    if (listener->acceptors[0]->loop == l)
+        remove_path(listener);
+    for (uint32_t i = 0; i < count; i++) {
+        struct gyre__acceptor *a = listener->acceptors[i];
+        if (a->loop == l && a->listener == listener) /* else closed before, and the acceptor is another's by now */
+            gyre__acceptor_stop(a);
+    }
 }
 
 void gyre__listener_free(struct gyre_listener *listener)
@@ -250,11 +258,6 @@ int gyre_loop_listen_sized(struct gyre_listener **out, struct gyre_loop *loop, c
     return err;
 }
 
-static void run_stop(struct gyre_loop *l, void *user)
-{
-    gyre__listener_stop(user, l);
-}
-
 void gyre_listener_close(struct gyre_listener *listener)
 {
     if (listener == NULL || listener->magic != GYRE_LISTENER_MAGIC)
@@ -265,7 +268,7 @@ void gyre_listener_close(struct gyre_listener *listener)
         if (gyre__loop_allows(l))
             gyre__listener_stop(listener, l);
         else
-            (void)gyre_loop_post(l, run_stop, listener);
+            gyre__acceptor_post_stop(listener->acceptors[i]);
     }
 }
 

@@ -26,6 +26,8 @@ struct gyre__acceptor {
     struct gyre__timer timer; /* back-off */
     uint64_t warned_ns;       /* when the log was last told of trouble */
     uint32_t backoff_ms;
+    struct gyre__task stop_task; /* posted when `stop_posted` */
+    _Atomic(bool) stop_posted;
     bool used;    /* not on its way to reuse */
     bool open;    /* has a socket that is not being closed */
     bool waiting; /* not accepting until the timer fires or a connection closes */
@@ -65,10 +67,14 @@ void gyre__listener_free(struct gyre_listener *listener);
 /* ---- acceptor.c ---- */
 
 int gyre__acceptor_new(struct gyre__acceptor **out, struct gyre_loop *l, struct gyre_listener *listener);
-/* Accept on `fd`, which is the acceptor's from now on; on failure it stays the caller's. */
-int gyre__acceptor_start(struct gyre__acceptor *a, int fd, bool inet);
+/* Take on a listening socket, which is the acceptor's from now on; on failure it stays the caller's. */
+int gyre__acceptor_open(struct gyre__acceptor *a, int fd, bool inet);
+/* Accept, if it has a socket and nothing speaks against it. */
+void gyre__acceptor_arm(struct gyre__acceptor *a);
 /* Stop accepting; the socket is closed when the op has ended. */
 void gyre__acceptor_stop(struct gyre__acceptor *a);
+/* The same from another thread; cannot fail. */
+void gyre__acceptor_post_stop(struct gyre__acceptor *a);
 void gyre__acceptor_closed(struct gyre__acceptor *a);
 /* One reference less of an acceptor's profile. */
 void gyre__acceptor_release(struct gyre__acceptor *a);

@@ -89,6 +89,12 @@ static int complete(struct gyre_loop_options *o)
     return 0;
 }
 
+/* The turn it wakes does the rest. */
+static void on_famine_over(struct gyre__timer *t)
+{
+    (void)t;
+}
+
 static void init(struct gyre_loop *l, const struct gyre_loop_options *o)
 {
     l->magic = GYRE_LOOP_MAGIC;
@@ -99,6 +105,7 @@ static void init(struct gyre_loop *l, const struct gyre_loop_options *o)
     l->tasks.count_max = o->tasks_max;
     l->settle_tail = &l->settle_head;
     l->starved_tail = &l->starved_head;
+    l->famine_timer.fire = on_famine_over;
 }
 
 static int open_backend(struct gyre_loop *l, const struct gyre_loop_options *o, const struct gyre_backend_config *tune)
@@ -172,7 +179,8 @@ static void dispatch(const struct gyre_event *ev)
 
 static bool has_work(const struct gyre_loop *l)
 {
-    return l->settle_head != NULL || l->starved_head != NULL || l->tasks_left != NULL ||
+    bool starved = l->starved_head != NULL && !gyre__timer_is_active(&l->famine_timer);
+    return l->settle_head != NULL || starved || l->tasks_left != NULL ||
            atomic_load_explicit(&l->tasks.top, memory_order_relaxed) != NULL;
 }
 
@@ -223,7 +231,7 @@ int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns)
     run_tasks(l);
     gyre__conns_settle(l);
     gyre__segs_settle(&l->segs);
-    if (GYRE_UNLIKELY(l->starved_head != NULL))
+    if (GYRE_UNLIKELY(l->starved_head != NULL && !gyre__timer_is_active(&l->famine_timer)))
         gyre__loop_feed_starved(l);
     l->maybe_more = n > 0 || be->stats.ops + be->stats.cancels != asked;
     return 0;
@@ -291,6 +299,7 @@ static bool serve_request(struct gyre_loop *l)
 int gyre__loop_serve(struct gyre_loop *l)
 {
     int err = 0;
+    (void)gyre__loop_now(l);
     l->inside = true;
     while (err == 0 && !serve_request(l))
         err = gyre__loop_turn(l, -1);
@@ -308,6 +317,8 @@ void gyre__loop_end(struct gyre_loop *l)
     gyre__conns_each(l, end_one);
     while (err == 0 && (gyre_loop_conn_count(l) > 0 || l->acceptors_open > 0 || l->settle_head != NULL))
         err = gyre__loop_turn(l, -1);
+    if (err != 0)
+        gyre__conns_abandon(l);
     l->inside = false;
     l->ended = true;
 }
@@ -343,6 +354,14 @@ void gyre_loop_destroy(struct gyre_loop *l)
 
 /* ---- the user's side ---- */
 
+void gyre__loop_own(struct gyre_loop *l, pthread_t owner)
+{
+    if (atomic_load_explicit(&l->owned, memory_order_acquire))
+        return;
+    l->owner = owner;
+    atomic_store_explicit(&l->owned, true, memory_order_release);
+}
+
 /* The first thread that runs a loop owns it. */
 static int enter(struct gyre_loop *l)
 {
@@ -352,8 +371,7 @@ static int enter(struct gyre_loop *l)
         return GYRE_ETHREAD;
     if (l->inside || l->ended)
         return GYRE_ESTATE;
-    l->owner = pthread_self();
-    atomic_store_explicit(&l->owned, true, memory_order_release);
+    gyre__loop_own(l, pthread_self());
     return 0;
 }
 
@@ -386,7 +404,10 @@ int64_t gyre_loop_timeout_ns(const struct gyre_loop *l)
 
 void gyre_loop_stop(struct gyre_loop *l)
 {
-    gyre__loop_ask(l, GYRE_REQUEST_RETURN);
+    if (l->engine != NULL)
+        gyre_engine_stop(l->engine);
+    else
+        gyre__loop_ask(l, GYRE_REQUEST_RETURN);
 }
 
 int gyre__loop_post_task(struct gyre_loop *l, struct gyre__task *task)

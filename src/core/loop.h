@@ -80,6 +80,7 @@ struct gyre_loop {
     _Atomic(int) request;
     _Atomic(int64_t) drain_ns; /* how long draining may take */
     struct gyre__timer drain_timer;
+    struct gyre__timer famine_timer; /* active: starved receives wait for memory; firing is all it does */
     enum gyre__loop_phase phase;
     bool inside;               /* in a turn: callbacks may be running */
     bool ended;                /* gyre__loop_end() is done */
@@ -121,10 +122,13 @@ uint64_t gyre__loop_clock(const struct gyre_loop *l);
 /* The turn's time; between turns, when that is old, the clock's. */
 uint64_t gyre__loop_now(struct gyre_loop *l);
 
+/* The calling thread becomes the loop's owner, for good. */
+void gyre__loop_own(struct gyre_loop *l, pthread_t owner);
+
 /* Whether this thread may touch the loop's objects. */
 static inline bool gyre__loop_allows(const struct gyre_loop *l)
 {
-    return !atomic_load_explicit(&l->owned, memory_order_relaxed) || pthread_equal(l->owner, pthread_self());
+    return !atomic_load_explicit(&l->owned, memory_order_acquire) || pthread_equal(l->owner, pthread_self());
 }
 
 /* State and count move here, in dispatch and nowhere else, so no backend can get them wrong. */

@@ -62,8 +62,9 @@ static void gather(struct gyre__sendv *v, const struct gyre__segq *q)
     struct gyre__seg *seg = gyre__segq_head(q);
     size_t n = 0, bytes = 0;
     while (n < IOV_PER_SEND && bytes < SEND_BYTES_MAX) {
-        v->iov[n++] = (struct iovec){.iov_base = seg->data, .iov_len = seg->len};
-        bytes += seg->len;
+        size_t part = seg->len < SEND_BYTES_MAX - bytes ? seg->len : SEND_BYTES_MAX - bytes;
+        v->iov[n++] = (struct iovec){.iov_base = seg->data, .iov_len = part};
+        bytes += part;
         if (seg == q->tail)
             break;
         seg = seg->next;
@@ -91,7 +92,7 @@ void gyre__conn_flush(struct gyre_conn *c)
         (c->flags & (GYRE_CF_CORKED | GYRE_CF_SEND_FAILED)))
         return;
     const struct gyre__seg *head = head_to_send(c);
-    if (head == NULL)
+    if (head == NULL || c->state == GYRE_CONN_ENDING) /* a `done` of an empty piece may have aborted it */
         return;
     struct gyre__sendv *v = head != c->out.tail ? take_sendv(l) : NULL;
     c->send.flags = 0;

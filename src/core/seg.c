@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
+enum { CHUNK_GROWN_MAX = 256 << 10 };
+
 struct gyre__seg_slab {
     struct gyre__seg_slab *next;
     struct gyre__seg segs[GYRE_SEGS_PER_SLAB];
@@ -104,6 +106,13 @@ void gyre__segs_settle_slow(struct gyre__segs *segs)
     }
 }
 
+/* Chunks grow with the queue, so that a long one is still of few pieces. */
+static uint32_t chunk_size(const struct gyre__segq *q, size_t len)
+{
+    uint32_t grown = q->bytes < CHUNK_GROWN_MAX ? q->bytes : CHUNK_GROWN_MAX;
+    return len > grown ? (uint32_t)len : grown;
+}
+
 int gyre__segq_append(struct gyre__segq *q, struct gyre__segs *segs, const void *data, size_t len)
 {
     const uint8_t *from = data;
@@ -113,7 +122,7 @@ int gyre__segq_append(struct gyre__segq *q, struct gyre__segs *segs, const void 
         fits = len;
     struct gyre__seg *fresh = NULL;
     if (fits < len) {
-        fresh = gyre__seg_chunk(segs, (uint32_t)(len - fits));
+        fresh = gyre__seg_chunk(segs, chunk_size(q, len - fits));
         if (fresh == NULL)
             return -ENOMEM;
     }

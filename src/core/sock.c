@@ -2,8 +2,9 @@
  * The kernel's sockets: making, binding, tuning. Everything here is fast and synchronous; what can block is an
  * operation of the seam.
  *
- * A unix path is replaced only if it is a socket that nobody listens on: connect() to it is refused. Between that look
- * and bind() another process may take the path; bind() then fails, nothing of the other's is lost. */
+ * A unix path is replaced only if it is a socket that nobody listens on: connect() to it is refused. Two processes that
+ * start on one path at the same moment are not told apart from that: one that has bound and not yet called listen()
+ * refuses too. Who needs that serialises start-up with a lock of its own, as for any unix socket. */
 #include "backend.h"
 
 #include <errno.h>
@@ -148,12 +149,7 @@ static int sock_name(struct gyre_backend *be, int fd, bool peer, struct gyre_add
 static int64_t sock_unacked(struct gyre_backend *be, int fd)
 {
     int bytes = 0;
-    struct sockaddr_storage ss;
-    socklen_t len = sizeof ss;
     (void)be;
-    /* On a unix socket the figure counts the kernel's bookkeeping too. */
-    if (getsockname(fd, (struct sockaddr *)&ss, &len) != 0 || ss.ss_family == AF_UNIX)
-        return 0;
     return ioctl(fd, TIOCOUTQ, &bytes) == 0 ? bytes : 0;
 }
 #else

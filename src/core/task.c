@@ -4,6 +4,14 @@
 
 #include <errno.h>
 
+static void push(struct gyre__tasks *tasks, struct gyre__task *task)
+{
+    task->next = atomic_load_explicit(&tasks->top, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(&tasks->top, &task->next, task, memory_order_release,
+                                                  memory_order_relaxed))
+        ;
+}
+
 int gyre__tasks_push(struct gyre__tasks *tasks, struct gyre__task *task)
 {
     uint32_t count = atomic_fetch_add_explicit(&tasks->count, 1, memory_order_relaxed);
@@ -11,11 +19,14 @@ int gyre__tasks_push(struct gyre__tasks *tasks, struct gyre__task *task)
         atomic_fetch_sub_explicit(&tasks->count, 1, memory_order_relaxed);
         return -EAGAIN;
     }
-    task->next = atomic_load_explicit(&tasks->top, memory_order_relaxed);
-    while (!atomic_compare_exchange_weak_explicit(&tasks->top, &task->next, task, memory_order_release,
-                                                  memory_order_relaxed))
-        ;
+    push(tasks, task);
     return 0;
+}
+
+void gyre__tasks_push_always(struct gyre__tasks *tasks, struct gyre__task *task)
+{
+    atomic_fetch_add_explicit(&tasks->count, 1, memory_order_relaxed);
+    push(tasks, task);
 }
 
 struct gyre__task *gyre__tasks_take(struct gyre__tasks *tasks)

@@ -24,6 +24,9 @@ struct gyre__tasks {
 /* Returns 0, or -EAGAIN if `count_max` wait already. Thread: any. */
 int gyre__tasks_push(struct gyre__tasks *tasks, struct gyre__task *task);
 
+/* The same for tasks that must not be lost, which there are few of: not held to the limit. */
+void gyre__tasks_push_always(struct gyre__tasks *tasks, struct gyre__task *task);
+
 /* All waiting tasks, oldest first. Thread: the loop's. */
 struct gyre__task *gyre__tasks_take(struct gyre__tasks *tasks);
 

@@ -97,7 +97,7 @@ Test(options, calls_refuse_what_they_do_not_know)
     struct gyre_loop *other = NULL;
     cr_assert_eq(gyre_loop_create_sized(&other, &future.u.loop, sizeof future), -E2BIG);
     cr_assert_null(other);
-    cr_assert_eq(gyre_engine_create_sized(&engine, &future.u.engine, sizeof future), -E2BIG);
+    cr_assert_eq(gyre_engine_create_sized(&engine, &future.u.engine, sizeof future, 0), -E2BIG);
     cr_assert_null(engine);
     cr_assert_eq(gyre_sim_create_sized(&sim, &future.u.sim, sizeof future), -E2BIG);
     cr_assert_null(sim);
