@@ -124,6 +124,9 @@ static int make_plan(struct plan *plan, const char *address, const struct gyre_l
     if (err != 0)
         return err;
     const struct gyre_listener_options *o = &plan->options;
+    for (size_t i = 0; i < sizeof o->reserved / sizeof o->reserved[0]; i++)
+        if (o->reserved[i] != 0)
+            return -E2BIG;
     if ((int)o->balance < GYRE_BALANCE_AUTO || (int)o->balance > GYRE_BALANCE_ROUND_ROBIN ||
         o->backlog > BACKLOG_MAX || o->unix_mode > UNIX_MODE_MAX)
         return GYRE_EOPTION;
