@@ -64,6 +64,7 @@ struct end {
     uint64_t unsent;
     uint32_t key_in, key_out;
     uint64_t got, put; /* bytes taken and compared; bytes queued */
+    size_t left_at_eof;
     uint64_t n;        /* for the test */
     void *user;        /* for the test */
     struct end *next;  /* older */
@@ -93,6 +94,7 @@ struct api {
     struct gyre_loop_options options;
     uint32_t cq_entries;
     bool quiet_sim; /* nothing goes wrong on the simulator */
+    const struct gyre_sim_options *sim_options; /* instead of those that break no connection */
 };
 
 /* ---- The loop ---- */
