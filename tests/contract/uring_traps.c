@@ -152,12 +152,15 @@ Test(uring_traps, stale_receive_is_counted_and_recycled, .timeout = 20)
     cr_assert_eq(seam_turn(&s, 0), 0);
     op.gen++; /* given up: this is what a reuse of the memory looks like */
     cr_assert_eq(send(a.fd, "stale", 5, 0), 5);
-    for (int i = 0; i < 100 && s.be->stats.stale < 2; i++) /* the bytes, then the end of the request */
+    char features[384];
+    s.ops->features(s.be, features, sizeof features);
+    unsigned count = strstr(features, "multishot_recv") != NULL ? 2 : 1; /* the bytes, and the end of the request */
+    for (int i = 0; i < 100 && s.be->stats.stale < count; i++)
         cr_assert_eq(seam_turn(&s, SEAM_MS(10)), 0, "a stale completion became an event");
-    cr_assert_eq(s.be->stats.stale, 2, "%llu stale completions", (unsigned long long)s.be->stats.stale);
+    cr_assert_eq(s.be->stats.stale, count, "%llu stale completions", (unsigned long long)s.be->stats.stale);
     cr_assert_eq(send(a.fd, "more", 4, 0), 4);
     cr_assert_eq(seam_turn(&s, SEAM_MS(20)), 0);
-    cr_assert_eq(s.be->stats.stale, 2, "a receive that was given up goes on receiving");
+    cr_assert_eq(s.be->stats.stale, count, "a receive that was given up goes on receiving");
     struct seam_op *so = seam_op_new(&s);
     seam_recv_pool(so, &b, &s.pool, GYRE_OPF_MULTI);
     seam_submit(&s, so);
