@@ -217,6 +217,14 @@ static int start_threads(struct gyre_engine *engine, uint32_t *started)
     return err;
 }
 
+static void arm_listeners(struct gyre_engine *engine)
+{
+    for (struct gyre_listener *listener = engine->listeners; listener != NULL; listener = listener->next)
+        for (uint32_t i = 0; i < listener->acceptor_count; i++)
+            if (listener->acceptors[i]->listener == listener)
+                gyre__acceptor_arm(listener->acceptors[i]);
+}
+
 static void boot(struct gyre_engine *engine)
 {
     struct gyre_loop *l = engine->loops[0];
@@ -236,6 +244,7 @@ int gyre_engine_run(struct gyre_engine *engine)
         return -EINVAL;
     if (!atomic_compare_exchange_strong(&engine->state, &new, ENGINE_RUNNING))
         return GYRE_ESTATE;
+    arm_listeners(engine);
     int err = start_threads(engine, &started);
     if (err != 0)
         gyre_engine_stop(engine);

@@ -218,8 +218,8 @@ int gyre__listener_open(struct gyre_listener **out, struct gyre_loop **loops, ui
         return err;
     }
     gyre__addr_format(&listener->addr, listener->address, sizeof listener->address);
-    for (uint32_t i = 0; i < loop_count; i++)
-        gyre__acceptor_arm(listener->acceptors[i]);
+    if (list == NULL) /* an engine arms its own when it runs, so that until then closing one is immediate */
+        gyre__acceptor_arm(listener->acceptors[0]);
     *out = listener;
     return 0;
 }
