@@ -279,7 +279,8 @@ BACKEND_TEST(api_connect, bad_arguments)
         {.write_low_bytes = 10, .write_high_bytes = 5},
     };
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
-        cr_expect_eq(gyre_connect(&c, api.loop, "tcp://127.0.0.1:1", &good, &options[i]), GYRE_EOPTION, "option %zu", i);
+        cr_expect_eq(gyre_connect(&c, api.loop, "tcp://127.0.0.1:1", &good, &options[i]), GYRE_EOPTION, "option %zu",
+                     i);
     cr_assert_null(c, "an out parameter was set without success");
     api_watch(&api, MS(5));
     cr_assert_eq(gyre_loop_conn_count(api.loop), 0);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Thousands of connections that come and go with receives and sends in flight, ending in every way. 4000 per backend over
- * TCP, 500 over the others; with GYRE_TEST_CYCLES in the environment any other number. */
+ * Thousands of connections that come and go with receives and sends in flight, ending in every way: 4000 per backend
+ * over TCP, 500 over the others, or the number that GYRE_TEST_CYCLES in the environment says. */
 #include "fixture.h"
 
 #include <gyre/stats.h>

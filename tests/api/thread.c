@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Calls from other threads and from signal handlers. The loop runs on the test's thread, in gyre_loop_run() where others
- * have to wake it. */
+ * Calls from other threads and from signal handlers. The loop runs on the test's thread, in gyre_loop_run() where
+ * others have to wake it. */
 #include "fixture.h"
 
 #include <errno.h>

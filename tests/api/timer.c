@@ -81,7 +81,8 @@ BACKEND_TEST(api_timer, thousands)
 /* Late by no more than the loop is busy; long and short ones, around the places where a wheel turns over. */
 BACKEND_TEST(api_timer, odd_delays)
 {
-    static const int64_t delays[] = {0, 1, 999999, 1000000, 1000001, 63000000, 64000000, 65000000, 127000001, 256000000};
+    static const int64_t delays[] = {0,        1,        999999,   1000000,   1000001,
+                                     63000000, 64000000, 65000000, 127000001, 256000000};
     enum { COUNT = sizeof delays / sizeof delays[0] };
     struct clockwork works[COUNT];
     struct api api;
@@ -321,7 +322,8 @@ REAL_TEST(api_timer, foreign_loop)
     for (unsigned exchange = 1; exchange <= 20; exchange++) {
         cr_assert_eq(peer_send_some(&peer, 1000), 1000);
         while (peer.got < 1000 * exchange) {
-            struct pollfd fds[2] = {{.fd = gyre_loop_fd(api.loop), .events = POLLIN}, {.fd = peer.fd, .events = POLLIN}};
+            struct pollfd fds[2] = {{.fd = gyre_loop_fd(api.loop), .events = POLLIN},
+                                    {.fd = peer.fd, .events = POLLIN}};
             int n = poll(fds, 2, (int)poll_ms(gyre_loop_timeout_ns(api.loop)));
             cr_assert(n != 0 || gyre_loop_timeout_ns(api.loop) >= 0, "poll(2) slept through an event of the loop");
             api_turn_now(&api);
