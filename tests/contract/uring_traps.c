@@ -166,7 +166,8 @@ Test(uring_traps, stale_receive_is_counted_and_recycled, .timeout = 20)
     seam_submit(&s, so);
     seam_until(&s, so->events > 0);
     cr_assert_eq(so->res, 4, "the only buffer went with the stale completion: %d", so->res);
-    seam_cancel(&s, so);
+    if (!seam_idle(so))
+        seam_cancel(&s, so);
     seam_until(&s, seam_idle(so));
     seam_fd_close(&s, &a);
     seam_fd_close(&s, &b);
