@@ -115,6 +115,8 @@ struct gyre_backend *backends_open(const char *name, struct gyre_backend_config 
     const struct gyre_backend_ops *ops = gyre__backend_find(name);
     *sim = NULL;
     cr_assert_not_null(ops, "%s was compiled in when the list was made", name);
+    if (cfg.off == NULL)
+        cfg.off = getenv("GYRE_TEST_OFF");
     if (!backends_is_real(name))
         cfg.sim = *sim = make_sim(cfg.mem);
     int err = ops->create(&be, &cfg, why, sizeof why);

@@ -3,7 +3,8 @@
  *
  * A suite takes one of the parameter lists below; Criterion then runs each of its tests once per entry. A backend that
  * cannot be opened here skips its tests and says why, unless GYRE_TEST_REQUIRE (a comma-separated list of names) has
- * it: then they fail. GYRE_TEST_ONLY restricts the lists to the backends it names. */
+ * it: then they fail. GYRE_TEST_ONLY restricts the lists to the backends it names. GYRE_TEST_OFF names kernel features
+ * not to use, where the test does not say so itself. */
 #ifndef GYRE_TEST_BACKENDS_H
 #define GYRE_TEST_BACKENDS_H
 

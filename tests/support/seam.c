@@ -43,7 +43,7 @@ static void close_pool(struct seam *s)
 {
     cr_assert_eq(s->held, 0, "%u buffers are still with the test", s->held);
     s->ops->pool_remove(s->be, &s->pool);
-    unsigned free_count = seam_pool_free(&s->pool);
+    unsigned free_count = gyre__bufpool_available(&s->pool);
     cr_assert_eq(free_count, s->pool.count_max, "after pool_remove() %u of %u buffers are free", free_count,
                  s->pool.count_max);
     cr_assert_eq(s->pool.held, 0);
@@ -83,11 +83,6 @@ void seam_pool(struct seam *s, uint32_t size_bytes, uint32_t first, uint32_t cou
     int err = s->ops->pool_add(s->be, &s->pool);
     cr_assert_eq(err, 0, "pool_add: %s", strerror(-err));
     s->has_pool = true;
-}
-
-unsigned seam_pool_free(const struct gyre_bufpool *pool)
-{
-    return (unsigned)pool->nfree + (unsigned)(pool->count_max - pool->count);
 }
 
 struct seam_op *seam_op_new(struct seam *s)

@@ -79,9 +79,6 @@ void seam_open_config(struct seam *s, const struct backend_param *p, struct gyre
 /* Give the backend a pool of buffers. */
 void seam_pool(struct seam *s, uint32_t size_bytes, uint32_t first, uint32_t count_max);
 
-/* How many takes would succeed: what neither receivers nor the backend have. */
-unsigned seam_pool_free(const struct gyre_bufpool *pool);
-
 /* Make an operation; it is freed by seam_close(). The others fill in one that is idle. */
 struct seam_op *seam_op_new(struct seam *s);
 void seam_accept(struct seam_op *so, struct gyre_fd *f, unsigned flags);
