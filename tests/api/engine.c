@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The engine: several loops, how connections are spread over them, stopping and draining. It runs on a thread of its own
- * (or, where signals matter, on the test's); clients are plain blocking sockets. */
+ * The engine: several loops, how connections are spread over them, stopping and draining. It runs on a thread of its
+ * own (or, where signals matter, on the test's); clients are plain blocking sockets. */
 #include "fixture.h"
 
 #include "core/addr.h"

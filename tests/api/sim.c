@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * Random conversations on the simulated network, 2000 seeds: clients and servers of the library, with or without a relay
- * between them, that send, pause, half-close, close and abort as the seed says, on a network where everything goes
- * wrong now and then. After each: whatever came is what was sent; where both ends ended well all of it came; every
- * callback kept the rules (the fixture sees to that); nothing is left.
+ * Random conversations on the simulated network, 2000 seeds: clients and servers of the library, with or without a
+ * relay between them, that send, pause, half-close, close and abort as the seed says, on a network where everything
+ * goes wrong now and then. After each: whatever came is what was sent; where both ends ended well all of it came;
+ * every callback kept the rules (the fixture sees to that); nothing is left.
  *
  * A failing seed is printed; GYRE_SIM_SEED=n in the environment runs that one alone. */
 #include "fixture.h"
