@@ -400,10 +400,26 @@ Test(seg, the_steady_state_allocates_nothing)
 /* However many chunks come back, only so many are kept. */
 Test(seg, chunks_are_not_hoarded)
 {
-    for (int i = 0; i < 500; i++)
-        append(0, GYRE_CHUNK_SIZE);
+    for (int i = 0; i < 500; i++) {
+        struct gyre__seg *chunk = gyre__seg_chunk(&segs, 0);
+        cr_assert_not_null(chunk);
+        chunk->len = 1;
+        gyre__segq_push(&queue[0], chunk);
+    }
     long most = atomic_load(&mem.counted.blocks);
     gyre__segq_clear(&queue[0], &segs, 0);
     cr_assert_leq(segs.free_chunk_count, GYRE_CHUNKS_KEPT);
     cr_assert_leq(atomic_load(&mem.counted.blocks), most - 500 + GYRE_CHUNKS_KEPT);
+}
+
+/* A long queue of small appends is of few pieces, and none is beyond reason. */
+Test(seg, long_queues_are_of_few_pieces)
+{
+    unsigned pieces = 0;
+    for (int i = 0; i < 4000; i++)
+        append(0, 1000);
+    const struct gyre__seg *seg = gyre__segq_head(&queue[0]);
+    for (; seg != NULL; seg = seg == queue[0].tail ? NULL : seg->next, pieces++)
+        cr_assert_leq(seg->len, 1 << 20);
+    cr_assert_leq(pieces, 64, "%u pieces for 4 MB", pieces);
 }
