@@ -102,7 +102,7 @@ GYRE_API uint64_t gyre_sim_seed(const struct gyre_sim *sim);
  * same; it proves a replay. */
 GYRE_API uint64_t gyre_sim_trace_hash(const struct gyre_sim *sim);
 
-/* What has happened so far, for tests that want to be sure of having met it. */
+/* What has happened in a simulation. */
 struct gyre_sim_counts {
     uint64_t events;           /* that loops got */
     uint64_t segments;         /* sent, and the bytes in them */
@@ -119,6 +119,7 @@ struct gyre_sim_counts {
     uint64_t idle_waits;       /* endless waits of loops in which nothing could ever happen; they returned at once */
 };
 
+/* Copy what has happened so far, for tests that want to be sure of having met it. */
 GYRE_API void gyre_sim_counts(const struct gyre_sim *sim, struct gyre_sim_counts *out);
 
 /* ---- Time ---- */
@@ -190,6 +191,7 @@ GYRE_API size_t gyre_sim_peer_unacked(const struct gyre_sim_peer *peer);
 /* Send FIN after all that was sent. Returns 0, or -ENOTCONN. */
 GYRE_API int gyre_sim_peer_shutdown(struct gyre_sim_peer *peer);
 
+/* Where it stands. */
 GYRE_API enum gyre_sim_peer_state gyre_sim_peer_state(const struct gyre_sim_peer *peer);
 /* Whether its state is GYRE_SIM_PEER_EOF. */
 GYRE_API bool gyre_sim_peer_eof(const struct gyre_sim_peer *peer);

@@ -136,7 +136,7 @@ static void arrive_reset(struct sim_pipe *p)
 {
     struct sim_sock *dst = p->stream->end[!p->from];
     p->reset_ns = SIM_NEVER_NS;
-    if (dst == NULL || dst->dead || gyre__sim_stream_over(dst))
+    if (dst == NULL || dst->dead)
         return;
     struct sim_pipe *back = outbound(dst);
     dst->err = p->fin_arrived ? -EPIPE : -ECONNRESET;

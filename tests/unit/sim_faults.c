@@ -389,6 +389,33 @@ Test(sim_faults, cancelled_send_says_how_far_it_got)
     sim_core_close(&c);
 }
 
+/* A send that has moved a part and then finds the connection reset tells the part; the error is for the next. */
+Test(sim_faults, reset_send_says_how_far_it_got)
+{
+    static uint8_t out[100000], in[100];
+    unsigned partial = 0;
+    for (uint64_t seed = 0; seed < 100; seed++) {
+        struct sim_core c;
+        struct gyre_fd a, b;
+        struct sim_op send = {.events = 0}, recv = {.events = 0};
+        sim_core_open(&c, (struct gyre_sim_options){.seed = seed, .delay_max_ns = GYRE_SIM_NO_DELAY, .reset_permille =
+                                                    GYRE_SIM_NEVER, .loss_permille = GYRE_SIM_NEVER,
+                                                    .send_short_permille = 1000}, NULL);
+        sim_pair(&c, seed % 2 ? "unix://@x" : "tcp://127.0.0.1:0", &a, &b);
+        c.cap = 1;
+        sim_send(&c, &send, &a, out, sizeof out);
+        sim_recv(&c, &recv, &b, in, sizeof in);
+        cr_assert_gt(sim_outcome(&c, &recv), 0);
+        partial += !sim_op_idle(&send);
+        cr_assert_eq(c.be->ops->sock->set_reset(c.be, b.fd), 0);
+        sim_close(&c, &b);
+        cr_assert_geq(sim_outcome(&c, &send), recv.res, "bytes that were read are not told as sent");
+        cr_assert_lt(send_now(&c, &a, out, 1), 0);
+        sim_core_close(&c);
+    }
+    cr_assert_gt(partial, 5);
+}
+
 /* A cancelled connect ends its operation; the connection may come about all the same. */
 Test(sim_faults, cancelled_connect)
 {
@@ -529,106 +556,4 @@ Test(sim_faults, resets_out_of_nowhere)
     cr_assert_eq(sim_outcome(&c, &recv_b), 0);
     cr_assert_eq(counts_of(&c).resets, 1);
     sim_core_close(&c);
-}
-
-/* ---- Memory ---- */
-
-/* A hook that has only so many blocks to give. */
-struct stingy {
-    struct gyre_mem mem;
-    struct env_mem under;
-    long left;
-};
-
-static void *stingy_resize(void *user, void *ptr, size_t size_bytes)
-{
-    struct stingy *s = user;
-    if (size_bytes > 0 && s->left-- <= 0)
-        return NULL;
-    return s->under.mem.resize(s->under.mem.user, ptr, size_bytes);
-}
-
-enum { CROWD = 80 };
-
-/* More sockets than there is room for at first, each with a receive and the word to fill. Returns false if something
- * failed, and then only for want of memory. */
-static bool crowd(struct sim_core *c)
-{
-    static struct sim_op recv[CROWD];
-    static struct gyre_fd f[CROWD];
-    static char byte;
-    bool good = true;
-    int count = 0;
-    memset(recv, 0, sizeof recv);
-    for (; count < CROWD; count++) {
-        int fd = c->be->ops->sock->open(c->be, AF_INET);
-        if (fd < 0) {
-            cr_assert_eq(fd, -ENOMEM);
-            good = false;
-            break;
-        }
-        sim_attach(c, &f[count], fd);
-        sim_recv(c, &recv[count], &f[count], &byte, 1);
-    }
-    for (int i = 0; i < count; i++) {
-        int res = sim_outcome(c, &recv[i]);
-        cr_assert(res == -ENOTCONN || res == -ENOMEM, "receive gave %d", res);
-        good &= res == -ENOTCONN;
-    }
-    return good;
-}
-
-/* A peer connects to a peer and says a word. */
-static bool dialogue(struct gyre_sim *sim)
-{
-    struct gyre_sim_listener *listener;
-    struct gyre_sim_peer *a, *b = NULL;
-    char word[8];
-    int err = gyre_sim_listen_peer(sim, &listener, "tcp://127.0.0.1:80");
-    if (err == 0)
-        err = gyre_sim_connect(sim, &a, "tcp://127.0.0.1:80");
-    if (err == 0)
-        err = gyre_sim_peer_error(a);
-    if (err == 0)
-        err = gyre_sim_listener_accept(listener, &b);
-    cr_assert(err == 0 || err == -ENOMEM, "%d", err);
-    if (err != 0)
-        return false;
-    cr_assert_eq(gyre_sim_peer_send(a, "word", 4), 4);
-    cr_assert_eq(gyre_sim_peer_recv(b, word, sizeof word), 4);
-    return true;
-}
-
-static bool all_of_it(struct stingy *s)
-{
-    struct sim_core c = {.cap = SIM_BATCH};
-    char why[64] = "";
-    struct gyre_sim_options options = {.profile = GYRE_SIM_QUIET, .mem = &s->mem};
-    int err = gyre_sim_create(&c.sim, &options);
-    if (err == 0) {
-        struct gyre_backend_config cfg = {.mem = &s->mem, .sim = c.sim};
-        err = gyre__backend_sim.create(&c.be, &cfg, why, sizeof why);
-    }
-    bool good = err == 0 && crowd(&c);
-    good = good && dialogue(c.sim);
-    cr_assert(err == 0 || err == -ENOMEM);
-    if (c.be != NULL)
-        c.be->ops->destroy(c.be);
-    gyre_sim_destroy(c.sim);
-    return good;
-}
-
-/* Each allocation fails in turn: the call or the operation says so, and everything is freed. */
-Test(sim_faults, every_allocation_may_fail)
-{
-    long allowed = 0;
-    for (bool good = false; !good; allowed++) {
-        cr_assert_lt(allowed, 1000);
-        struct stingy s = {.left = allowed};
-        s.mem = (struct gyre_mem){.resize = stingy_resize, .user = &s};
-        env_mem_init(&s.under);
-        good = all_of_it(&s);
-        cr_assert_eq(atomic_load(&s.under.blocks), 0, "with %ld allocations memory is lost", allowed);
-    }
-    cr_assert_gt(allowed, CROWD);
 }

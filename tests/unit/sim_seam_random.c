@@ -136,7 +136,8 @@ static void check_bytes(struct end *e, const uint8_t *data, uint32_t len)
         HOLDS(e->peer != NULL && e->peer != e, "key %u: first byte %u", e->key, data[0]);
         e->peer->peer = e;
     }
-    HOLDS(e->got + len <= e->peer->sent + OUT_MAX, "key %u: %u bytes, %u were sent", e->key, e->got + len, e->peer->sent);
+    HOLDS(e->got + len <= e->peer->sent + OUT_MAX, "key %u: %u bytes, %u were sent", e->key, e->got + len,
+          e->peer->sent);
     uint32_t skip = e->got == 0 ? 1 : 0;
     int64_t bad = env_pattern_check(data + skip, len - skip, e->peer->key, e->got + skip);
     HOLDS(bad < 0, "key %u: byte %lld after %u is wrong", e->key, (long long)bad, e->got);
@@ -448,8 +449,8 @@ static void check_world(struct world *w)
 {
     for (unsigned i = 0; i < w->count; i++) {
         struct end *e = &w->ends[i];
-        HOLDS(!e->open, "key %u is stuck: sent %u of %u, got %u, eof %d, errors %d %d", e->key, e->sent, e->goal, e->got,
-              e->eof, e->send_err, e->recv_err);
+        HOLDS(!e->open, "key %u is stuck: sent %u of %u, got %u, eof %d, errors %d %d", e->key, e->sent, e->goal,
+              e->got, e->eof, e->send_err, e->recv_err);
         if (!w->calm)
             continue;
         HOLDS(e->sent == e->goal && e->eof && e->peer != NULL && e->got == e->peer->goal,
