@@ -78,8 +78,8 @@ struct gyre_conn_options {
  * Returns 0, or: GYRE_EADDRESS, GYRE_EPATHLEN, GYRE_EHANDLERS, GYRE_EOPTION, GYRE_ECONNS, GYRE_ETHREAD,
  * GYRE_ESHUTDOWN, -ENOMEM, -EMFILE, -ENFILE. On error no callback comes.
  * Thread: the loop's. */
-#define gyre_connect(out, loop, address, handlers, options)                                                            \
-    gyre_connect_sized((out), (loop), (address), (handlers), (options), sizeof(struct gyre_conn_options))
+#define gyre_connect(out, loop, address, handlers, ...)                                                                \
+    gyre_connect_sized((out), (loop), (address), (handlers), (__VA_ARGS__), sizeof(struct gyre_conn_options))
 GYRE_API int gyre_connect_sized(struct gyre_conn **out, struct gyre_loop *loop, const char *address,
                                 const struct gyre_conn_handlers *handlers, const struct gyre_conn_options *options,
                                 size_t size_bytes);

@@ -38,8 +38,8 @@ struct gyre_engine_options {
 
 /* Make an engine with its loops. Returns owned; free with gyre_engine_destroy().
  * Returns 0, or: GYRE_EOPTION; else as gyre_loop_create(). Thread: any. */
-#define gyre_engine_create(out, options)                                                                               \
-    gyre_engine_create_sized((out), (options), sizeof(struct gyre_engine_options), sizeof(struct gyre_loop_options))
+#define gyre_engine_create(out, ...)                                                                                   \
+    gyre_engine_create_sized((out), (__VA_ARGS__), sizeof(struct gyre_engine_options), sizeof(struct gyre_loop_options))
 GYRE_API int gyre_engine_create_sized(struct gyre_engine **out, const struct gyre_engine_options *options,
                                       size_t size_bytes, size_t loop_size_bytes);
 
@@ -64,15 +64,15 @@ struct gyre_listener_options {
  * Returns 0, or: GYRE_EADDRESS; GYRE_EPATHLEN; GYRE_EHANDLERS; GYRE_EOPTION; GYRE_ESTATE while it runs; -EADDRINUSE
  * (port taken, path a socket in use), -EEXIST (path is not a socket), -EADDRNOTAVAIL, -EACCES, -EMFILE, -ENOMEM.
  * On error nothing stays open. Thread: before the engine runs. */
-#define gyre_engine_listen(engine, address, handlers, options)                                                         \
-    gyre_engine_listen_sized(NULL, (engine), (address), (handlers), (options), sizeof(struct gyre_listener_options))
+#define gyre_engine_listen(engine, address, handlers, ...)                                                             \
+    gyre_engine_listen_sized(NULL, (engine), (address), (handlers), (__VA_ARGS__), sizeof(struct gyre_listener_options))
 GYRE_API int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_engine *engine, const char *address,
                                       const struct gyre_conn_handlers *handlers,
                                       const struct gyre_listener_options *options, size_t size_bytes);
 
 /* The same on a single loop. Thread: the loop's. */
-#define gyre_loop_listen(out, loop, address, handlers, options)                                                        \
-    gyre_loop_listen_sized((out), (loop), (address), (handlers), (options), sizeof(struct gyre_listener_options))
+#define gyre_loop_listen(out, loop, address, handlers, ...)                                                            \
+    gyre_loop_listen_sized((out), (loop), (address), (handlers), (__VA_ARGS__), sizeof(struct gyre_listener_options))
 GYRE_API int gyre_loop_listen_sized(struct gyre_listener **out, struct gyre_loop *loop, const char *address,
                                     const struct gyre_conn_handlers *handlers,
                                     const struct gyre_listener_options *options, size_t size_bytes);

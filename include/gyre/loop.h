@@ -33,7 +33,7 @@ struct gyre_loop_options {
  * Returns 0, or: GYRE_EBACKEND, GYRE_ENOBACKEND; GYRE_EOPTION; -ENOMEM; -EMFILE, -ENFILE; with a backend asked for by
  * name, what kept it from working (-EPERM, -ENOSYS, …). With auto the next backend is tried.
  * Thread: any; the loop then belongs to the first thread that runs it. */
-#define gyre_loop_create(out, options) gyre_loop_create_sized((out), (options), sizeof(struct gyre_loop_options))
+#define gyre_loop_create(out, ...) gyre_loop_create_sized((out), (__VA_ARGS__), sizeof(struct gyre_loop_options))
 GYRE_API int gyre_loop_create_sized(struct gyre_loop **out, const struct gyre_loop_options *options, size_t size_bytes);
 
 /* Close everything the loop has (each connection gets its on_close, with GYRE_ESHUTDOWN), wait until the kernel has let

@@ -145,8 +145,9 @@ int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_opt
 /* Arm or cancel the receive as the state of `c` asks. */
 void gyre__conn_update_recv(struct gyre_conn *c);
 void gyre__conn_on_recv(struct gyre_op *op, const struct gyre_event *ev);
-/* Call on_data if it is `due`, and on_eof if that is, as far as the connection's state allows. */
-void gyre__conn_deliver(struct gyre_conn *c, bool due);
+/* Call on_data if bytes are `fresh` or it is due for another reason, then on_eof if that is due, as far as the
+ * connection's state allows. */
+void gyre__conn_deliver(struct gyre_conn *c, bool fresh);
 /* Let receives that found no buffer try again. */
 void gyre__loop_feed_starved(struct gyre_loop *l);
 void gyre__conn_unstarve(struct gyre_conn *c);

@@ -143,10 +143,11 @@ static bool may_deliver(const struct gyre_conn *c)
     return c->state == GYRE_CONN_OPEN && !(c->flags & (GYRE_CF_PAUSED | GYRE_CF_BLOCKED));
 }
 
-void gyre__conn_deliver(struct gyre_conn *c, bool due)
+void gyre__conn_deliver(struct gyre_conn *c, bool fresh)
 {
+    bool due = fresh || (c->flags & GYRE_CF_WAKE) || ((c->flags & GYRE_CF_DELIVER) && c->in.tail != NULL);
     if (due && may_deliver(c)) {
-        c->flags &= ~(unsigned)GYRE_CF_WAKE;
+        c->flags &= ~(unsigned)(GYRE_CF_WAKE | GYRE_CF_DELIVER);
         c->profile->handlers->on_data(c);
         gyre__segs_settle(&c->loop->segs);
     }

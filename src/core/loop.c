@@ -273,7 +273,7 @@ static void begin_drain(struct gyre_loop *l)
     gyre__acceptors_close(l);
     gyre__conns_each(l, shut_one);
     l->drain_timer.fire = on_drain_over;
-    gyre__wheel_start(&l->wheel, &l->drain_timer, l->now_ns + (uint64_t)(limit_ns > 0 ? limit_ns : 0));
+    gyre__wheel_start(&l->wheel, &l->drain_timer, gyre__loop_clock(l) + (uint64_t)(limit_ns > 0 ? limit_ns : 0));
 }
 
 /* Whether serving is over. */
