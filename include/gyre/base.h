@@ -17,8 +17,8 @@
  * that could do harm is refused with GYRE_ETHREAD.
  *
  * Options. Zero means the default, NULL means all defaults. Fields are only ever appended; the macros pass the size the
- * caller was compiled with (their last argument is the options; it may be a compound literal). A larger struct than the library knows, with something set in the part it does not know,
- * is refused with -E2BIG. */
+ * caller was compiled with (their last argument is the options; it may be a compound literal). A larger struct than the
+ * library knows, with something set in the part it does not know, is refused with -E2BIG. */
 #ifndef GYRE_BASE_H
 #define GYRE_BASE_H
 

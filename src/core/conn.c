@@ -351,10 +351,8 @@ static void send_fin(struct gyre_conn *c)
 
 static void settle_open(struct gyre_conn *c)
 {
-    if (GYRE_UNLIKELY(c->flags & (GYRE_CF_WAKE | GYRE_CF_DELIVER))) {
+    if (GYRE_UNLIKELY(c->flags & (GYRE_CF_WAKE | GYRE_CF_DELIVER)))
         gyre__conn_deliver(c, false);
-        c->flags &= ~(unsigned)GYRE_CF_DELIVER; /* there was nothing to deliver */
-    }
     if (c->state != GYRE_CONN_OPEN)
         return;
     if (GYRE_UNLIKELY(c->recv.state == GYRE_OPS_IDLE))

@@ -146,10 +146,12 @@ static bool may_deliver(const struct gyre_conn *c)
 void gyre__conn_deliver(struct gyre_conn *c, bool fresh)
 {
     bool due = fresh || (c->flags & GYRE_CF_WAKE) || ((c->flags & GYRE_CF_DELIVER) && c->in.tail != NULL);
-    if (due && may_deliver(c)) {
+    if (may_deliver(c)) {
         c->flags &= ~(unsigned)(GYRE_CF_WAKE | GYRE_CF_DELIVER);
-        c->profile->handlers->on_data(c);
-        gyre__segs_settle(&c->loop->segs);
+        if (due) {
+            c->profile->handlers->on_data(c);
+            gyre__segs_settle(&c->loop->segs);
+        }
     }
     if ((c->flags & (GYRE_CF_EOF | GYRE_CF_EOF_TOLD)) == GYRE_CF_EOF && may_deliver(c))
         tell_eof(c);
