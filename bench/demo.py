@@ -75,8 +75,8 @@ def show(running, backends, slices, calls):
         return
     ratios = [per_cpu_second(a) / per_cpu_second(b) for a, b in zip(*slices)]
     low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    print(f"\nPer second of CPU, {backends[0]} answers {median:.2f} times as many requests as {backends[1]}: the median "
-          f"of {ROUNDS} rounds,\nhalf of which lie between {low:.2f} and {high:.2f}.")
+    print(f"\nPer second of CPU, {backends[0]} answers {median:.2f} times as many requests as {backends[1]}: "
+          f"the median of {ROUNDS} rounds,\nhalf of which lie between {low:.2f} and {high:.2f}.")
     print("`make bench` measures more loads, and the bare system calls beside both.")
 
 

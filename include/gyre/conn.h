@@ -116,8 +116,8 @@ GYRE_API int64_t gyre_conn_find(const struct gyre_conn *c, const void *needle, s
 /* ---- Writing. Thread: the connection's loop. ---- */
 
 /* Queue a copy of `len` bytes. All or nothing.
- * Returns 0, or: -EAGAIN if more than `write_max_bytes` would wait (on_drain follows); -EMSGSIZE if `len` alone is more;
- * what broke the connection, if sending failed before and on_close is still to come; -EPIPE after
+ * Returns 0, or: -EAGAIN if more than `write_max_bytes` would wait (on_drain follows); -EMSGSIZE if `len` alone is
+ * more; what broke the connection, if sending failed before and on_close is still to come; -EPIPE after
  * gyre_conn_shutdown(); GYRE_ECLOSED after close; -EINVAL for NULL data with len > 0; -ENOMEM; GYRE_ETHREAD. */
 GYRE_API int gyre_conn_write(struct gyre_conn *c, const void *data, size_t len);
 
@@ -137,8 +137,8 @@ GYRE_API int gyre_conn_write_ref(struct gyre_conn *c, const void *data, size_t l
  * with `src`, which stops receiving; when `dst` has drained, `src` receives again and its on_data is called.
  * (A piece is not cut for the mark: it may be passed by one receive.)
  * Returns how many bytes were moved, or: GYRE_ECLOSED if either is closing; -EPIPE if `dst` was shut down; -EXDEV if
- * they are on different loops; what broke `dst`, if its sending failed before and its on_close is still to come; -ENOMEM;
- * GYRE_ETHREAD. */
+ * they are on different loops; what broke `dst`, if its sending failed before and its on_close is still to come;
+ * -ENOMEM; GYRE_ETHREAD. */
 GYRE_API int64_t gyre_conn_forward(struct gyre_conn *src, struct gyre_conn *dst, size_t max_bytes);
 
 /* Bytes queued and not yet taken by the kernel, and whether that is above the high mark (until the low one). */
@@ -163,9 +163,9 @@ GYRE_API int gyre_conn_wake(struct gyre_conn *c);
 GYRE_API int gyre_conn_shutdown(struct gyre_conn *c);
 
 /* Close gracefully: no further on_data; send what is queued, FIN, throw away what the peer still sends until it closes
- * too, then on_close. Gives up after `linger_timeout_ns` without progress (noticed within twice that), then on_close says
- * GYRE_ETIMEOUT and gyre_conn_unsent() how much did not get through. If the peer's end had come before, it is over when
- * the kernel has taken everything, which it goes on to deliver. A second call does nothing.
+ * too, then on_close. Gives up after `linger_timeout_ns` without progress (noticed within twice that), then on_close
+ * says GYRE_ETIMEOUT and gyre_conn_unsent() how much did not get through. If the peer's end had come before, it is over
+ * when the kernel has taken everything, which it goes on to deliver. A second call does nothing.
  * Returns 0, or GYRE_ETHREAD. */
 GYRE_API int gyre_conn_close(struct gyre_conn *c);
 

@@ -92,7 +92,8 @@ static int create_loops_or_fall_back(struct gyre_engine *engine, const struct gy
         return err;
     for (uint32_t i = 0; i < engine->loop_count; i++)
         (void)snprintf(engine->loops[i]->report.reason, sizeof engine->loops[i]->report.reason,
-                       "no io_uring: no memory for %u loops (if it is locked memory, raise ulimit -l); the next best that works",
+                       "no io_uring: no memory for %u loops (if it is locked memory, raise ulimit -l); "
+                       "the next best that works",
                        engine->loop_count);
     return 0;
 }

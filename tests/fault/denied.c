@@ -88,7 +88,8 @@ Test(denied, by_a_filter_and_asked_for_by_name, .timeout = 100)
     }
 }
 
-/* With no memory to lock and no right to lock it nevertheless. On kernels that do not count the rings io_uring works. */
+/* With no memory to lock and no right to lock it nevertheless. On kernels that do not count the rings io_uring
+ * works. */
 Test(denied, by_the_limit_on_locked_memory)
 {
     need_uring();

@@ -2,9 +2,10 @@
  * Five hundred connections through a relay, with readers that are slow and some that do not read at all for a while.
  *
  * Clients (a loop on the main thread) → relay (an engine of two loops that forwards between pairs) → origin (an engine
- * that echoes) and back. Mice send up to 64 KiB and read with pauses; elephants send 2 MiB and do not read until all mice
- * are through. All bytes are compared, ends must pass through the relay as half-closes, and the relay's memory must stay
- * below what the elephants alone have sent: the kernel's buffers are made small, so that is where it would be. */
+ * that echoes) and back. Mice send up to 64 KiB and read with pauses; elephants send 2 MiB and do not read until all
+ * mice are through. All bytes are compared, ends must pass through the relay as half-closes, and the relay's memory
+ * must stay below what the elephants alone have sent: the kernel's buffers are made small, so that is where it would
+ * be. */
 #include "stress.h"
 
 #include <errno.h>
