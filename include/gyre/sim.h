@@ -129,7 +129,8 @@ GYRE_API uint64_t gyre_sim_now_ns(const struct gyre_sim *sim);
 
 /* Let that much time pass. What is due on the network until then happens, each thing at its time; loops see it when
  * they run next. gyre_loop_run_nowait() lets no time pass, gyre_loop_run() does when it waits: to whichever comes
- * first, its next timer or the next thing on the network. So with several loops run them with gyre_sim_run(). */
+ * first, its next timer or the next thing on the network. So with several loops run them with gyre_sim_run(). It also
+ * ends when nothing can happen any more, where gyre_loop_run() goes round and round until it is stopped. */
 GYRE_API void gyre_sim_advance(struct gyre_sim *sim, uint64_t ns);
 
 /* Go to the next thing due on the network and let it happen. Returns false if there is none. */

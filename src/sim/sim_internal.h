@@ -20,9 +20,9 @@
 #include <gyre/sim.h>
 #include <stdatomic.h>
 
-#define SIM_NEVER_NS UINT64_MAX
+#define SIM_NEVER_NS   UINT64_MAX
 #define SIM_KIND(kind) (1u << (kind)) /* a set of enum gyre_op_kind */
-#define SIM_KINDS_OUT (SIM_KIND(GYRE_OP_SEND) | SIM_KIND(GYRE_OP_SENDMSG))
+#define SIM_KINDS_OUT  (SIM_KIND(GYRE_OP_SEND) | SIM_KIND(GYRE_OP_SENDMSG))
 
 enum {
     SIM_FD_FIRST = 1000000, /* no kernel descriptor is this large */
@@ -110,15 +110,15 @@ struct sim_sock {
     uint8_t state; /* enum sim_state */
     uint8_t side;  /* which end of `stream` it is */
     bool reset_on_close;
-    bool shut;         /* it has sent FIN */
-    bool dead;         /* reset: receives get the end, sends -EPIPE, once `err` was told */
-    bool share;        /* SO_REUSEPORT */
+    bool shut;  /* it has sent FIN */
+    bool dead;  /* reset: receives get the end, sends -EPIPE, once `err` was told */
+    bool share; /* SO_REUSEPORT */
     bool v6_only;
     bool connect_done; /* with `err_connect`, which nobody has seen yet */
     int err;           /* -ECONNRESET or -EPIPE, told once */
     int err_connect;
-    int fault;         /* with what the connect under way shall fail; 0: with nothing */
-    unsigned tries;    /* of connecting, when the listener's queue was full */
+    int fault;      /* with what the connect under way shall fail; 0: with nothing */
+    unsigned tries; /* of connecting, when the listener's queue was full */
     struct gyre_addr local;
     struct gyre_addr remote;
     struct sim_stream *stream;

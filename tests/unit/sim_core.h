@@ -17,7 +17,11 @@
 extern const struct gyre_backend_ops gyre__backend_sim;
 
 #define SIM_MS(n) ((int64_t)(n)*1000000)
-#define SIM_QUIET_OPTIONS (struct gyre_sim_options){.profile = GYRE_SIM_QUIET}
+#define SIM_QUIET_OPTIONS         \
+    (struct gyre_sim_options)     \
+    {                             \
+        .profile = GYRE_SIM_QUIET \
+    }
 
 enum { SIM_BATCH = 64 };
 

@@ -41,14 +41,9 @@ static struct gyre_sim_counts counts_of(const struct sim_core *c)
 Test(sim_faults, options_are_checked)
 {
     static const struct gyre_sim_options bad[] = {
-        {.recv_short_permille = 1001},
-        {.loss_permille = UINT16_MAX - 1},
-        {.profile = (enum gyre_sim_profile)7},
-        {.delay_max_ns = 3601 * SECOND_NS},
-        {.delay_min_ns = 3601 * SECOND_NS},
-        {.send_buf_bytes = (16 << 20) + 1},
-        {.recv_buf_bytes = (16 << 20) + 1},
-        {.fds_max = (1 << 20) + 1},
+        {.recv_short_permille = 1001},      {.loss_permille = UINT16_MAX - 1},  {.profile = (enum gyre_sim_profile)7},
+        {.delay_max_ns = 3601 * SECOND_NS}, {.delay_min_ns = 3601 * SECOND_NS}, {.send_buf_bytes = (16 << 20) + 1},
+        {.recv_buf_bytes = (16 << 20) + 1}, {.fds_max = (1 << 20) + 1},
     };
     struct gyre_sim *sim = NULL;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
@@ -158,8 +153,9 @@ Test(sim_faults, segments_stay_in_order)
     struct gyre_fd a, b;
     struct sim_op recv = {.events = 0};
     uint8_t out[400], in[400];
-    sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .delay_max_ns = SECOND_NS,
-                                                .loss_permille = 500}, NULL);
+    sim_core_open(&c,
+                  (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .delay_max_ns = SECOND_NS, .loss_permille = 500},
+                  NULL);
     env_pattern_fill(out, sizeof out, 3, 0);
     sim_pair(&c, "tcp://127.0.0.1:0", &a, &b);
     for (size_t i = 0; i < sizeof out; i += 4)
@@ -210,8 +206,10 @@ Test(sim_faults, short_counts)
     struct gyre_fd a, b;
     struct sim_op send = {.events = 0}, recv = {.events = 0};
     static uint8_t out[20000], in[20000];
-    sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .recv_short_permille = 1000,
-                                                .send_short_permille = 1000}, NULL);
+    sim_core_open(
+        &c,
+        (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .recv_short_permille = 1000, .send_short_permille = 1000},
+        NULL);
     env_pattern_fill(out, sizeof out, 9, 0);
     sim_pair(&c, "tcp://127.0.0.1:0", &a, &b);
     uint32_t sent = 0, got = 0;
@@ -243,8 +241,9 @@ Test(sim_faults, multishot_ends_at_any_event)
         struct gyre_fd a, b;
         struct gyre_bufpool pool;
         struct sim_op recv = {.events = 0};
-        sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET,
-                                                    .more_dropped_permille = cases[i].permille}, cases[i].off);
+        sim_core_open(&c,
+                      (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .more_dropped_permille = cases[i].permille},
+                      cases[i].off);
         pool_open(&c, &pool, 512, 4);
         sim_pair(&c, "tcp://127.0.0.1:0", &a, &b);
         for (unsigned n = 1; n <= 3; n++) {
@@ -294,8 +293,8 @@ Test(sim_faults, enobufs_loses_nothing)
         struct gyre_fd a, b;
         struct gyre_bufpool pool;
         struct sim_op recv = {.events = 0};
-        sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET,
-                                                    .enobufs_permille = said ? 500 : 0}, NULL);
+        sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .enobufs_permille = said ? 500 : 0},
+                      NULL);
         pool_open(&c, &pool, 1, 1);
         sim_pair(&c, "unix://@x", &a, &b);
         cr_assert_eq(send_now(&c, &a, "abcdefgh", 8), 8);
@@ -367,8 +366,12 @@ Test(sim_faults, cancelled_send_says_how_far_it_got)
     struct sim_op send = {.events = 0}, recv = {.events = 0};
     static uint8_t out[100000], in[100000];
     unsigned partial = 0;
-    sim_core_open(&c, (struct gyre_sim_options){.seed = 3, .delay_max_ns = GYRE_SIM_NO_DELAY, .reset_permille =
-                                                GYRE_SIM_NEVER, .send_short_permille = 1000}, NULL);
+    sim_core_open(&c,
+                  (struct gyre_sim_options){.seed = 3,
+                                            .delay_max_ns = GYRE_SIM_NO_DELAY,
+                                            .reset_permille = GYRE_SIM_NEVER,
+                                            .send_short_permille = 1000},
+                  NULL);
     sim_pair(&c, "unix://@x", &a, &b);
     for (int i = 0; i < 50; i++) {
         sim_send(&c, &send, &a, out, sizeof out);
@@ -398,9 +401,13 @@ Test(sim_faults, reset_send_says_how_far_it_got)
         struct sim_core c;
         struct gyre_fd a, b;
         struct sim_op send = {.events = 0}, recv = {.events = 0};
-        sim_core_open(&c, (struct gyre_sim_options){.seed = seed, .delay_max_ns = GYRE_SIM_NO_DELAY, .reset_permille =
-                                                    GYRE_SIM_NEVER, .loss_permille = GYRE_SIM_NEVER,
-                                                    .send_short_permille = 1000}, NULL);
+        sim_core_open(&c,
+                      (struct gyre_sim_options){.seed = seed,
+                                                .delay_max_ns = GYRE_SIM_NO_DELAY,
+                                                .reset_permille = GYRE_SIM_NEVER,
+                                                .loss_permille = GYRE_SIM_NEVER,
+                                                .send_short_permille = 1000},
+                      NULL);
         sim_pair(&c, seed % 2 ? "unix://@x" : "tcp://127.0.0.1:0", &a, &b);
         c.cap = 1;
         sim_send(&c, &send, &a, out, sizeof out);
@@ -449,8 +456,8 @@ Test(sim_faults, events_change_places)
         struct sim_op recv_a = {.events = 0}, recv_b = {.events = 0};
         struct gyre_event ev[2];
         char byte[2];
-        sim_core_open(&c, (struct gyre_sim_options){.seed = seed, .profile = GYRE_SIM_QUIET,
-                                                    .shuffle_permille = 1000}, NULL);
+        sim_core_open(&c, (struct gyre_sim_options){.seed = seed, .profile = GYRE_SIM_QUIET, .shuffle_permille = 1000},
+                      NULL);
         sim_pair(&c, "unix://@x", &a, &b);
         cr_assert_eq(send_now(&c, &a, "x", 1) + send_now(&c, &b, "x", 1), 2);
         sim_recv(&c, &recv_a, &a, &byte[0], 1);
@@ -474,8 +481,10 @@ Test(sim_faults, accept_errors)
     struct sim_op accept = {.events = 0}, connect = {.events = 0}, recv = {.events = 0};
     unsigned emfile = 0, aborted = 0, accepted = 0, reset = 0;
     char byte;
-    sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .accept_emfile_permille = 300,
-                                                .accept_aborted_permille = 300}, NULL);
+    sim_core_open(&c,
+                  (struct gyre_sim_options){
+                      .profile = GYRE_SIM_QUIET, .accept_emfile_permille = 300, .accept_aborted_permille = 300},
+                  NULL);
     struct gyre_addr addr = sim_listen(&c, &l, "tcp://127.0.0.1:0");
     for (int i = 0; i < 60; i++) {
         sim_open(&c, &f, AF_INET);
@@ -524,8 +533,7 @@ Test(sim_faults, connect_errors)
     cr_assert_eq(counts_of(&c).connects_failed, 1);
     sim_core_close(&c);
 
-    sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .connect_unreachable_permille = 1000},
-                  NULL);
+    sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .connect_unreachable_permille = 1000}, NULL);
     addr = sim_listen(&c, &l, "tcp://127.0.0.1:0");
     sim_open(&c, &f, AF_INET);
     sim_connect(&c, &connect, &f, &addr);
@@ -543,8 +551,8 @@ Test(sim_faults, resets_out_of_nowhere)
     struct gyre_fd a, b;
     struct sim_op recv_a = {.events = 0}, recv_b = {.events = 0};
     char byte;
-    sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .reset_permille = 1000,
-                                                .delay_min_ns = 100}, NULL);
+    sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .reset_permille = 1000, .delay_min_ns = 100},
+                  NULL);
     sim_pair(&c, "tcp://127.0.0.1:0", &a, &b);
     sim_recv(&c, &recv_a, &a, &byte, 1);
     sim_recv(&c, &recv_b, &b, &byte, 1);

@@ -405,8 +405,8 @@ Test(sim_net, back_pressure)
     struct gyre_fd a, b;
     struct sim_op send = {.events = 0};
     static uint8_t out[4000], in[4000];
-    sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .send_buf_bytes = 1000,
-                                                .recv_buf_bytes = 600}, NULL);
+    sim_core_open(
+        &c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .send_buf_bytes = 1000, .recv_buf_bytes = 600}, NULL);
     env_pattern_fill(out, sizeof out, 1, 0);
     sim_pair(&c, "tcp://127.0.0.1:0", &a, &b);
     uint32_t sent = 0;

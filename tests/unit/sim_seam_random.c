@@ -23,10 +23,10 @@ enum {
 
 static uint64_t seed_now; /* for messages */
 
-#define HOLDS(cond, ...)                                                                                               \
-    do {                                                                                                               \
-        if (!(cond))                                                                                                   \
-            broken(__LINE__, #cond, __VA_ARGS__);                                                                      \
+#define HOLDS(cond, ...)                          \
+    do {                                          \
+        if (!(cond))                              \
+            broken(__LINE__, #cond, __VA_ARGS__); \
     } while (0)
 
 static void broken(int line, const char *what, const char *format, ...) __attribute__((format(printf, 3, 4), noreturn));
