@@ -84,7 +84,7 @@ struct gyre_loop {
     enum gyre__loop_phase phase;
     bool inside;               /* in a turn: callbacks may be running */
     bool ended;                /* gyre__loop_end() is done */
-    bool maybe_more;           /* the last turn had events or submitted: pollable() is to be trusted after one without */
+    bool maybe_more;           /* the last turn had events or submitted: pollable() is trusted after one without */
     _Atomic(bool) owned;       /* `owner` is set */
     pthread_t owner;
 

@@ -333,7 +333,7 @@ static bool run_scenario(const char *backend, long n, enum fault_mode mode)
         err = run_watched(&sc);
         sc.struck = sc.struck || fault_mem_struck(&sc.mem);
         cr_assert(err == 0 || (sc.struck && err == -ENOMEM), "%s: run says %s", where, gyre_err_name(err));
-        cr_assert_not(atomic_load(&sc.stalled), "%s: some client waits for ever: phase %u, got %zu and %zu of %d", where,
+        cr_assert_not(atomic_load(&sc.stalled), "%s: a client waits for ever: phase %u, got %zu and %zu of %d", where,
                       sc.phase, sc.clients[sc.phase][0].got, sc.clients[sc.phase][1].got, COPIED + BORROWED + POSTED);
         gyre_engine_destroy(sc.engine);
         for (unsigned i = 0; err == 0 && i < CLIENTS; i++) {
