@@ -57,7 +57,7 @@ int example_flags(int argc, char **argv, const char *name, struct gyre_loop_opti
 void example_ready(struct gyre_engine *engine, const struct gyre_listener *listener)
 {
     struct gyre_backend_report report;
-    gyre_loop_backend_report(gyre_engine_loop(engine, 0), &report);
+    gyre_backend_report(gyre_engine_loop(engine, 0), &report);
     printf("listening on %s, backend %s (%s)\n", gyre_listener_address(listener), report.backend, report.reason);
     fflush(stdout);
 }

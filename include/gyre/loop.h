@@ -82,7 +82,7 @@ GYRE_API void *gyre_loop_user(const struct gyre_loop *loop);
 GYRE_API bool gyre_loop_is_current(const struct gyre_loop *loop);
 
 /* Which backend this loop has, why, and what it uses of the kernel. Thread: any, once the loop was created. */
-GYRE_API void gyre_loop_backend_report(const struct gyre_loop *loop, struct gyre_backend_report *out);
+GYRE_API void gyre_backend_report(const struct gyre_loop *loop, struct gyre_backend_report *out);
 
 #ifdef __cplusplus
 }

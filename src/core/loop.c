@@ -456,7 +456,7 @@ bool gyre_loop_is_current(const struct gyre_loop *l)
            l->inside;
 }
 
-void gyre_loop_backend_report(const struct gyre_loop *l, struct gyre_backend_report *out)
+void gyre_backend_report(const struct gyre_loop *l, struct gyre_backend_report *out)
 {
     *out = l->report;
 }

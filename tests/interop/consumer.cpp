@@ -109,8 +109,8 @@ int main()
         complain("no engine", err);
         return 1;
     }
-    gyre_backend_report report{};
-    gyre_loop_backend_report(gyre_engine_loop(engine, 0), &report);
+    struct gyre_backend_report report{};
+    gyre_backend_report(gyre_engine_loop(engine, 0), &report);
     err = serve(engine, s);
     gyre_engine_destroy(engine);
     if (err != 0)
