@@ -140,10 +140,12 @@ void gyre_engine_destroy(struct gyre_engine *engine)
     if (engine == NULL)
         return;
     GYRE_CHECK(engine->magic == ENGINE_MAGIC && atomic_load(&engine->state) != ENGINE_RUNNING);
-    /* Ending all before freeing any: loops refer to each other in what they hand over. */
+    /* Ending all before freeing any: loops refer to each other, in what they hand over and in tasks. */
     for (uint32_t i = 0; i < engine->loop_count; i++)
         if (!engine->loops[i]->ended)
             gyre__loop_end(engine->loops[i]);
+    for (uint32_t i = 0; i < engine->loop_count; i++)
+        gyre__loop_run_late_tasks(engine->loops[i]);
     destroy_loops(engine);
     while (engine->listeners != NULL) {
         struct gyre_listener *listener = engine->listeners;

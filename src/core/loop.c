@@ -323,8 +323,7 @@ void gyre__loop_end(struct gyre_loop *l)
     l->ended = true;
 }
 
-/* Tasks that were posted after the end: they find no connections, but free what they carry. They can post no more. */
-static void run_late_tasks(struct gyre_loop *l)
+void gyre__loop_run_late_tasks(struct gyre_loop *l)
 {
     atomic_store(&l->closed, true);
     do
@@ -340,7 +339,7 @@ void gyre_loop_destroy(struct gyre_loop *l)
     GYRE_CHECK(l->magic == GYRE_LOOP_MAGIC && !l->inside);
     if (!l->ended)
         gyre__loop_end(l);
-    run_late_tasks(l);
+    gyre__loop_run_late_tasks(l);
     l->be->ops->pool_remove(l->be, &l->pool);
     l->be->ops->destroy(l->be);
     gyre__loop_free_sendvs(l);
