@@ -272,6 +272,7 @@ BACKEND_TEST(pool, still_added_at_destroy)
     cr_assert_eq(free_count, 8, "%u of 8 buffers are free after destroy()", free_count);
     gyre__bufpool_fini(&s.pool);
     backends_sim_free(s.sim);
+    seam_free_ops(&s);
     cr_assert_eq(atomic_load(&s.mem.blocks), 0);
     env_dir_remove(s.dir);
     cr_assert_eq(env_fd_count(), s.fds_before);

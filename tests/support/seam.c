@@ -52,6 +52,16 @@ static void close_pool(struct seam *s)
     gyre__bufpool_fini(&s->pool);
 }
 
+void seam_free_ops(struct seam *s)
+{
+    while (s->made != NULL) {
+        struct seam_op *next = s->made->next_made;
+        cr_assert_eq(s->made->submits, s->made->lasts);
+        free(s->made);
+        s->made = next;
+    }
+}
+
 void seam_close(struct seam *s)
 {
     cr_assert_eq(s->inflight, 0, "%u operations are still in flight", s->inflight);
@@ -63,12 +73,7 @@ void seam_close(struct seam *s)
         close_pool(s);
     s->ops->destroy(s->be);
     backends_sim_free(s->sim);
-    while (s->made != NULL) {
-        struct seam_op *next = s->made->next_made;
-        cr_assert_eq(s->made->submits, s->made->lasts);
-        free(s->made);
-        s->made = next;
-    }
+    seam_free_ops(s);
     env_dir_remove(s->dir);
     long blocks = atomic_load(&s->mem.blocks);
     cr_assert_eq(blocks, 0, "%ld blocks of memory were not freed", blocks);

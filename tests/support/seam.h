@@ -73,6 +73,8 @@ struct seam {
  * flight, nothing attached, all pool buffers back, the process's descriptors and the allocator's blocks as before. */
 void seam_open(struct seam *s, const struct backend_param *p);
 void seam_close(struct seam *s);
+/* The part of it that frees the operations, for a test that destroys the backend itself. */
+void seam_free_ops(struct seam *s);
 /* Both in parts: seam_close() without the wait for a clean state, and with a backend config of one's own. */
 void seam_open_config(struct seam *s, const struct backend_param *p, struct gyre_backend_config cfg);
 
