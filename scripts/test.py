@@ -5,7 +5,7 @@
 Each stage is a preset: it is configured, built as far as it needs, and its tests are run with ctest. What counts is
 one test case: of a Criterion program each case, read from the report it writes; any other program counts once. A stage
 that does not build, or runs nothing, counts as one failure, and the stages after it still run. A program that fails
-though none of its cases did (a leak found at exit, a crash of the runner) counts as one failure too.
+though none of its cases did counts as one failure too, and so does each report of a sanitizer.
 
 Exits with 0 only if nothing failed.
 """
@@ -72,9 +72,13 @@ def build(stage, jobs):
     return run(["cmake", "--preset", stage.preset, "--log-level=WARNING"]) and run(command)
 
 
-def environment(stage):
+def environment(stage, reports):
+    """What the tests see. Sanitizers write to files, for what becomes of a test's process does not tell: Criterion has
+    counted a test as passed when its process ends and its leaks are found."""
     env = dict(os.environ)
-    env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
+    for name in ("ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"):
+        given = [env[name]] if env.get(name) else []
+        env[name] = ":".join([*given, "print_stacktrace=1", f"log_path={reports / 'sanitizer'}", "log_exe_name=1"])
     required = env.get("GYRE_TEST_REQUIRE")
     if required and stage.without_uring:
         env["GYRE_TEST_REQUIRE"] = ",".join(name for name in required.split(",") if name != "io_uring")
@@ -130,6 +134,14 @@ def ctest_case(case, reports, stage, tally):
         tally.fail(label)
 
 
+def sanitizer_reports(reports, stage, tally):
+    """Each file that a sanitizer wrote is one failure, unless it is of a program that counts as failed already."""
+    for path in sorted(reports.glob("sanitizer.*")):
+        print(f"\n-- {path.name}\n{path.read_text(errors='replace')}", flush=True)
+        if f"{stage.preset}: {path.name.split('.')[1]}" not in tally.failures:
+            tally.fail(f"{stage.preset}: report of a sanitizer: {path.name}")
+
+
 def run_stage(stage, jobs):
     print(f"\n== {stage.preset}: {stage.what}", flush=True)
     tally = Tally()
@@ -146,13 +158,14 @@ def run_stage(stage, jobs):
     if stage.labels:
         command += ["-L", stage.labels]
     prefix = unrandomised() if stage.fixed_addresses else []
-    good = run(prefix + command, environment(stage))
+    good = run(prefix + command, environment(stage, reports))
     try:
         cases = list(xml.parse(summary).getroot().iter("testcase"))
     except (OSError, xml.ParseError):
         cases = []
     for case in cases:
         ctest_case(case, reports, stage, tally)
+    sanitizer_reports(reports, stage, tally)
     if not cases:
         tally.fail(f"{stage.preset}: no test ran")
     elif not good and tally.failed == 0:
