@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """scripts/test.py counts right: what it makes of the reports of ctest and Criterion, the bad ones above all."""
 
+import contextlib
 import importlib.util
+import io
 import tempfile
 import xml.etree.ElementTree as xml
 from pathlib import Path
@@ -46,9 +48,23 @@ def count(driver, line, statuses):
         return tally.passed, tally.failed, len(tally.skipped)
 
 
+def count_sanitizers(driver, failed, files):
+    """How many more failures there are when sanitizers have left these files."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        for name in files:
+            Path(folder, name).write_text("a leak", encoding="utf-8")
+        tally = driver.Tally(failures=list(failed))
+        driver.sanitizer_reports(Path(folder), driver.STAGES[0], tally)
+        return tally.failed
+
+
 def run(root, verdict):
     """A verdict for each case."""
     driver = load(root)
+    for failed, files, expected in (([], [], 0), ([], ["sanitizer.worker.1", "sanitizer.worker.2", "unit.xml"], 2),
+                                    (["dev: stress_a"], ["sanitizer.stress_a.1", "sanitizer.stress_b.1"], 1)):
+        yield verdict(f"scripts/test.py: sanitizers: {files}", [] if count_sanitizers(driver, failed, files) == expected
+                      else files, None)
     for name, line, statuses, expected in CASES:
         got = count(driver, line, statuses)
         yield verdict(f"scripts/test.py: {name}: {expected} expected, {got} counted", [] if got == expected else [got],
