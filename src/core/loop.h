@@ -111,7 +111,8 @@ int gyre__loop_serve(struct gyre_loop *l);
  * gyre_loop_destroy() may follow on any thread. Thread: the loop's. */
 void gyre__loop_end(struct gyre_loop *l);
 
-/* Run tasks that were posted after the end: they find no connections, but free what they carry. They can post no more. */
+/* Run tasks that were posted after the end: they find no connections, but free what they carry. They can post no
+ * more. */
 void gyre__loop_run_late_tasks(struct gyre_loop *l);
 
 /* Ask from another thread or a signal handler; a stronger request is never replaced by a weaker one. */

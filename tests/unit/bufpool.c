@@ -68,7 +68,8 @@ Test(bufpool, never_more_than_the_maximum)
     cr_assert_eq(gyre__bufpool_take(&pool), GYRE_BUF_NONE);
 }
 
-/* Available is what can be taken, unheld what receivers do not have; scarce, when they have more than three quarters. */
+/* Available is what can be taken, unheld what receivers do not have; scarce, when they have more than three
+ * quarters. */
 Test(bufpool, available_unheld_and_scarce)
 {
     for (uint16_t i = 0; i < MAX; i++) {
