@@ -109,8 +109,8 @@ REAL_TEST(peers, connect_and_forget)
     close_server();
 }
 
-/* Resets in the middle of things: data sent, the echo unread, more on its way. Many, because on io_uring a send that
- * takes the socket's error may keep the receive from ever seeing the end: once in some ten thousand resets. */
+/* Resets in the middle of things: data sent, the echo unread, more on its way. Many, because on io_uring it takes some
+ * thousands until a send has failed with the reset and the receive, still armed, does not end. */
 REAL_TEST(peers, reset_with_data_in_flight)
 {
     static uint8_t bytes[65536];

@@ -104,8 +104,8 @@ const char *server_stop(struct server *s)
     return wrong;
 }
 
-/* Without the socket's own time-outs: with one set, connect(2) and recv(2) are not restarted after an interruption, and
- * the end of an io_uring that this thread made interrupts it. */
+/* Without the socket's own time-outs: with one set, connect(2) and recv(2) are not restarted after an interruption
+ * (signal(7)), and there were some. */
 int client_connect(const char *address)
 {
     struct gyre__address to;
