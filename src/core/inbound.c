@@ -26,10 +26,13 @@ static bool wants_bytes(const struct gyre_conn *c)
     return c->state == GYRE_CONN_CLOSING || c->state == GYRE_CONN_LINGERING;
 }
 
+/* After a failed send one by one: each tries at once, and a dead socket always answers. A receive that stays armed was
+ * seen never to end there (Linux 6.18, io_uring: the send had taken the socket's error). */
 static void submit_recv(struct gyre_conn *c, unsigned hints)
 {
+    unsigned how = c->flags & GYRE_CF_SEND_FAILED ? 0 : GYRE_OPF_MULTI | hints;
     c->recv.kind = GYRE_OP_RECV;
-    c->recv.flags = (uint16_t)(GYRE_OPF_MULTI | GYRE_OPF_POOL | hints);
+    c->recv.flags = (uint16_t)(GYRE_OPF_POOL | how);
     c->recv.u.recv.pool = &c->loop->pool;
     c->recv.u.recv.len = 0;
     gyre__op_submit(c->loop, &c->recv);

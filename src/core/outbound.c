@@ -129,6 +129,8 @@ static void send_failed(struct gyre_conn *c, int err)
     gyre__forward_release_waiters(c);
     if (c->state != GYRE_CONN_OPEN || c->recv.state != GYRE_OPS_INFLIGHT)
         gyre__conn_end(c, GYRE_CLOSE_ERROR, err);
+    else
+        gyre__op_cancel(l, &c->recv); /* its last event arms the next, one-shot; see submit_recv() */
 }
 
 void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev)
