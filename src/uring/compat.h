@@ -13,6 +13,7 @@
 #define GYRE_IORING_ENTER_NO_IOWAIT   (1u << 7)  /* Linux 6.15: waiting is idleness, not waiting for a disk */
 #define GYRE_IORING_FEAT_REG_REG_RING (1u << 13) /* Linux 6.3: a registered ring works, in register calls too */
 #define GYRE_IORING_FEAT_NO_IOWAIT    (1u << 17)
+#define GYRE_IORING_FEAT_MIN_TIMEOUT  (1u << 15) /* Linux 6.12: `pad` of the wait's argument is min_wait_usec */
 
 #ifdef IORING_SETUP_NO_SQARRAY
 _Static_assert(IORING_SETUP_NO_SQARRAY == GYRE_IORING_SETUP_NO_SQARRAY, "the kernel's value");

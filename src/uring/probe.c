@@ -194,6 +194,8 @@ int gyre__uring_setup(struct io_uring *ring, const struct gyre_backend_config *c
         want &= ~(uint32_t)GYRE_URING_COOP_TASKRUN;
     if (!(p.features & GYRE_IORING_FEAT_NO_IOWAIT))
         want &= ~(uint32_t)GYRE_URING_NO_IOWAIT;
+    if (!(p.features & GYRE_IORING_FEAT_MIN_TIMEOUT))
+        want &= ~(uint32_t)GYRE_URING_MIN_WAIT;
     if (!(p.features & GYRE_IORING_FEAT_REG_REG_RING))
         want &= ~(uint32_t)GYRE_URING_RING_FD;
     *use = want;

@@ -57,11 +57,12 @@ static int enter(struct gyre_uring *u, unsigned submit, unsigned complete, unsig
                            arg != NULL ? sizeof *arg : 0);
 }
 
-/* Enter for completions: submit the first `submit` entries, then wait for `complete` of them, at most `timeout_ns`. */
-static int enter_wait(struct gyre_uring *u, unsigned submit, unsigned complete, int64_t timeout_ns)
+/* Enter for completions: submit the first `submit` entries, then wait for `complete` of them, at most `timeout_ns`; if
+ * `hold_us` is not 0, after that for one only. */
+static int enter_wait(struct gyre_uring *u, unsigned submit, unsigned complete, int64_t timeout_ns, uint32_t hold_us)
 {
     struct __kernel_timespec ts = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
-    struct io_uring_getevents_arg arg = {.ts = timeout_ns < 0 ? 0 : (uintptr_t)&ts};
+    struct io_uring_getevents_arg arg = {.ts = timeout_ns < 0 ? 0 : (uintptr_t)&ts, .pad = hold_us};
     return enter(u, submit, complete, u->wait_flags, &arg);
 }
 
@@ -81,6 +82,12 @@ static struct io_uring_sqe *get_sqe(struct gyre_uring *u)
     if (GYRE_LIKELY(sqe != NULL))
         return sqe;
     return flush(u) ? io_uring_get_sqe(&u->ring) : NULL;
+}
+
+static void prep(struct gyre_uring *u, struct io_uring_sqe *sqe, struct gyre_op *op)
+{
+    u->batch.armed += op->kind == GYRE_OP_RECV;
+    gyre__uring_prep(u, sqe, op);
 }
 
 static void prep_cancel(struct io_uring_sqe *sqe, uint64_t tag)
@@ -150,7 +157,7 @@ static unsigned submit_late(struct gyre_uring *u, struct gyre_event *out, unsign
         sqe = get_sqe(u);
         if (sqe == NULL)
             break;
-        gyre__uring_prep(u, sqe, late_pop(u, &u->ops));
+        prep(u, sqe, late_pop(u, &u->ops));
     }
     return n;
 }
@@ -167,7 +174,7 @@ static void uring_submit(struct gyre_backend *be, struct gyre_op *op)
         return;
     }
     op->next = NULL;
-    gyre__uring_prep(u, sqe, op);
+    prep(u, sqe, op);
 }
 
 static void uring_cancel(struct gyre_backend *be, struct gyre_op *op)
@@ -221,7 +228,7 @@ static bool try_again(struct gyre_uring *u, struct gyre_op *op)
         late_push(u, &u->ops, op);
         return true;
     }
-    gyre__uring_prep(u, sqe, op);
+    prep(u, sqe, op);
     if (op->kind == GYRE_OP_SEND || op->kind == GYRE_OP_SENDMSG)
         sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
     return true;
@@ -235,6 +242,7 @@ static uint16_t take_buffer(struct gyre_uring *u, const struct io_uring_cqe *cqe
         return 0;
     }
     gyre__bufring_took(&u->bufs);
+    gyre__batch_received(&u->batch, (uint32_t)cqe->res);
     ev->buf = buf;
     return GYRE_EV_BUF;
 }
@@ -259,6 +267,7 @@ static bool to_event(struct gyre_uring *u, const struct io_uring_cqe *cqe, struc
         ev->flags |= GYRE_EV_MORE;
         return true;
     }
+    u->batch.armed -= op->kind == GYRE_OP_RECV;
     if (GYRE_UNLIKELY(op->next != NULL))
         late_unlink(u, &u->cancels, op);
     if (GYRE_UNLIKELY(cqe->res == -ENOBUFS && (op->flags & GYRE_OPF_POOL))) {
@@ -276,6 +285,7 @@ static unsigned drain(struct gyre_uring *u, struct gyre_event *out, unsigned cap
     for (; head != tail && n < cap; head++)
         n += to_event(u, &cq->cqes[head & cq->ring_mask], &out[n]);
     io_uring_smp_store_release(cq->khead, head);
+    gyre__batch_note(&u->batch);
     return n;
 }
 
@@ -299,7 +309,7 @@ static int cope(struct gyre_uring *u, int err, int64_t timeout_ns)
     case -EAGAIN: /* out of memory for requests: wait for what is under way, then offer them again */
     case -EBUSY:  /* too many completions not yet looked at */
         if (completed(u) == 0 && timeout_ns != 0)
-            (void)enter_wait(u, 0, 1, timeout_ns < 0 || timeout_ns > RETRY_NS ? RETRY_NS : timeout_ns);
+            (void)enter_wait(u, 0, 1, timeout_ns < 0 || timeout_ns > RETRY_NS ? RETRY_NS : timeout_ns, 0);
         return 0;
     case -EBADR: /* UNTESTED: the kernel must run out of memory for it */
         gyre__log(u->log, GYRE_LOG_ERROR,
@@ -308,6 +318,15 @@ static int cope(struct gyre_uring *u, int err, int64_t timeout_ns)
     default:
         return err;
     }
+}
+
+/* Wait for one completion, or for a batch (batch.h): with `submit` sends that complete at once on top. */
+static int wait_for_some(struct gyre_uring *u, unsigned submit, int64_t timeout_ns)
+{
+    unsigned want = gyre__batch_want(&u->batch);
+    if (want == 1 || !(u->use & GYRE_URING_MIN_WAIT))
+        return enter_wait(u, submit, 1, timeout_ns, 0);
+    return enter_wait(u, submit, submit + want, timeout_ns, GYRE_BATCH_HOLD_US);
 }
 
 /* Submit, and wait unless there are completions already. With more of them than the caller has room for no others are
@@ -326,7 +345,8 @@ static int submit_and_wait(struct gyre_uring *u, unsigned room, int64_t timeout_
         r = enter(u, submit, 0, 0, NULL);
     } else {
         u->skips = 0;
-        r = enter_wait(u, submit, ready == 0 && timeout_ns != 0 ? 1 : 0, timeout_ns);
+        r = ready == 0 && timeout_ns != 0 ? wait_for_some(u, submit, timeout_ns)
+                                          : enter_wait(u, submit, 0, timeout_ns, 0);
     }
     return GYRE_LIKELY(r >= 0) ? 0 : cope(u, r, timeout_ns);
 }
@@ -462,7 +482,7 @@ static bool disarm_wake(struct gyre_uring *u)
     if (sqe != NULL)
         prep_cancel(sqe, GYRE_URING_TAG_WAKE);
     for (int i = 0; i < 10; i++) {
-        int r = enter_wait(u, unsubmitted(u), u->wake_armed ? 1 : 0, RETRY_NS);
+        int r = enter_wait(u, unsubmitted(u), u->wake_armed ? 1 : 0, RETRY_NS, 0);
         if (r == -EEXIST)
             return false;
         (void)drain(u, unused, 16);

@@ -10,6 +10,7 @@
 #include "core/mem.h"
 #include "core/op.h"
 
+#include "batch.h"
 #include "compat.h"
 
 #include <stdatomic.h>
@@ -26,13 +27,14 @@
     X(RING_FD, 6, "ring_fd")                                                                                           \
     X(MULTISHOT_ACCEPT, 7, "multishot_accept")                                                                         \
     X(MULTISHOT_RECV, 8, "multishot_recv")                                                                             \
-    X(MSG_WAITALL, 9, "msg_waitall")
+    X(MSG_WAITALL, 9, "msg_waitall")                                                                                   \
+    X(MIN_WAIT, 10, "min_wait")
 
 enum {
 #define GYRE_URING_FEATURE_BIT(name, bit, word) GYRE_URING_##name = 1u << (bit),
     GYRE_URING_FEATURES(GYRE_URING_FEATURE_BIT)
 #undef GYRE_URING_FEATURE_BIT
-    GYRE_URING_ALL = (1u << 10) - 1,
+    GYRE_URING_ALL = (1u << 11) - 1,
 };
 
 /* user_data is the op's address, with its generation in the 16 bits above any address. Ops are at least 4-aligned, so
@@ -102,6 +104,7 @@ struct gyre_uring {
     bool overflowing;     /* the overflow flag was set when last seen */
     bool wake_armed;
     uint8_t skips;        /* enters in a row that did not ask for more completions */
+    struct gyre_batch batch;
     struct gyre_bufring bufs;
     struct gyre_uring_late ops;     /* submitted, not yet in the ring */
     struct gyre_uring_late cancels; /* in the kernel's hands, their cancel not yet in the ring */
