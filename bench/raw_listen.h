@@ -11,6 +11,6 @@ int bench_raw_listen(int argc, char **argv);
 int bench_raw_nodelay(int fd);
 
 /* End the program with a message: `call` failed with -`err`. */
-_Noreturn void bench_raw_die(const char *call, int err);
+__attribute__((noreturn)) void bench_raw_die(const char *call, int err);
 
 #endif

@@ -3,8 +3,17 @@
 # Install what building, testing and demonstrating gyre needs, where it is missing. Called by `make demo`, `make test`
 # and `make setup`; with everything in place it installs nothing and says nothing.
 #
+# usage: setup.sh [bench]. With `bench` (`make bench-setup`) also the servers that the benchmarks compare gyre with; the
+# services that Debian starts for two of them are stopped again, if they were not there before.
+#
 # On Debian and Ubuntu it uses apt-get, through sudo when not root. Elsewhere it prints the command to run and fails.
 set -euo pipefail
+
+if [ $# -gt 1 ] || { [ $# -eq 1 ] && [ "$1" != bench ]; }; then
+    echo "usage: setup.sh [bench]" >&2
+    exit 2
+fi
+with_bench=${1:-}
 
 cmake_min=3.25
 liburing_min=2.3
@@ -30,6 +39,23 @@ look() {
     if [ "$(uname -s)" = Linux ]; then
         need liburing-dev pkg-config --exists "liburing >= $liburing_min"
     fi
+    if [ -n "$with_bench" ]; then
+        look_for_peers
+    fi
+}
+
+has_header() {
+    echo "#include <$1>" | c++ -x c++ -E -
+}
+
+look_for_peers() {
+    need libuv1-dev pkg-config --exists libuv
+    need libevent-dev pkg-config --exists libevent_core
+    need libev-dev has_header ev.h
+    need libasio-dev has_header asio.hpp
+    need haproxy env PATH="$PATH:/usr/sbin" haproxy -v
+    need nginx env PATH="$PATH:/usr/sbin" nginx -v
+    need libnginx-mod-stream test -e /usr/lib/nginx/modules/ngx_stream_module.so
 }
 
 os_ids() {
@@ -59,9 +85,24 @@ install_with_apt() {
         fi
         sudo=(sudo)
     fi
+    local service fresh=()
+    for service in haproxy nginx; do
+        case " ${missing[*]} " in *" $service "*) fresh+=("$service") ;; esac
+    done
     echo "setup: installing ${missing[*]}"
     "${sudo[@]}" apt-get update -q
     "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+    # The benchmarks run these with settings of their own; what was installed a moment ago serves nobody else.
+    for service in ${fresh[@]+"${fresh[@]}"}; do
+        if command -v systemctl >/dev/null; then
+            "${sudo[@]}" systemctl --quiet disable "$service" >/dev/null 2>&1 || true
+        fi
+        if [ -d /run/systemd/system ]; then
+            "${sudo[@]}" systemctl --quiet stop "$service" || true
+        elif command -v service >/dev/null; then
+            "${sudo[@]}" service "$service" stop >/dev/null 2>&1 || true
+        fi
+    done
 }
 
 look
