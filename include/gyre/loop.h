@@ -20,7 +20,7 @@ struct gyre_loop_options {
     const struct gyre_log *log;  /* borrowed until the loop is destroyed; NULL: standard error */
     struct gyre_sim *sim;        /* run on this simulated network (sim.h) instead; borrowed until destroyed */
     uint32_t ops_max;            /* operations to expect in flight, a hint; 0: 4096; at most 65536 */
-    uint32_t buf_size_bytes;     /* of one receive buffer; 0: 16384; from 256 to 1 MiB */
+    uint32_t buf_size_bytes;     /* of one receive buffer; 0: 16896, room for a TLS record; from 256 to 1 MiB */
     uint32_t buf_count;          /* receive buffers posted at first; 0: half of the L2 cache's worth */
     uint32_t buf_count_max;      /* receive buffers at most, posted, held and queued; 0: 1024; at most 16384 */
     uint32_t conns_max;          /* connections at most; 0: 1048576 */

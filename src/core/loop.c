@@ -16,7 +16,8 @@
 enum {
     OPS_DEFAULT = 4096,
     OPS_MAX = 65536,
-    BUF_SIZE_DEFAULT = 16384,
+    BUF_SIZE_DEFAULT = 16384 + 512, /* 16 KiB messages and TLS records (RFC 8446, 5.2) leave room: then a receive was
+                                       short, which tells readiness that the socket is empty */
     BUF_SIZE_MIN = 256,
     BUF_SIZE_MAX = 1 << 20,
     BUF_COUNT_MAX_DEFAULT = 1024,
