@@ -16,6 +16,8 @@ enum {
     GYRE_BATCH_WORTH = 3, /* receives per wait from which on it pays */
     GYRE_BATCH_MORE = 2,
     GYRE_BATCH_WAIT_FOR_MAX = 12,
+    GYRE_BATCH_ALL_MAX = 24, /* sends included: the kernel runs as many receives as are waited for, 20 at the least, and
+                                each takes a buffer until its answer was sent */
     GYRE_BATCH_SHARE = 5, /* never for more than one in so many of the receives that are armed */
     GYRE_BATCH_BYTES = 24 << 10,
     GYRE_BATCH_HOLD_US = 50,

@@ -326,7 +326,8 @@ static int wait_for_some(struct gyre_uring *u, unsigned submit, int64_t timeout_
     unsigned want = gyre__batch_want(&u->batch);
     if (want == 1 || !(u->use & GYRE_URING_MIN_WAIT))
         return enter_wait(u, submit, 1, timeout_ns, 0);
-    return enter_wait(u, submit, submit + want, timeout_ns, GYRE_BATCH_HOLD_US);
+    unsigned complete = submit + want < GYRE_BATCH_ALL_MAX ? submit + want : GYRE_BATCH_ALL_MAX;
+    return enter_wait(u, submit, complete, timeout_ns, GYRE_BATCH_HOLD_US);
 }
 
 /* Submit, and wait unless there are completions already. With more of them than the caller has room for no others are
