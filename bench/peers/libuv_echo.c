@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The echo server on libuv. One 64 KiB buffer to read into for all; an answer is written at once (uv_try_write), and only
- * what the kernel does not take is copied and queued. A connection with something queued does not read. */
+ * The echo server on libuv. One 64 KiB buffer to read into for all; an answer is written at once (uv_try_write), and
+ * only what the kernel does not take is copied and queued. A connection with something queued does not read. */
 #include "raw_listen.h"
 
 #include <errno.h>
