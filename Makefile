@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 
 C_FILES = find include src tests examples bench -name '*.[ch]' -o -name '*.cpp'
 
-.PHONY: release setup demo test bench install format clean help
+.PHONY: release setup demo test bench bench-setup bench-full install format clean help
 
 release: ## build the library, examples and benchmarks as users get them, in build/release (the default)
 	cmake --preset release
@@ -28,8 +28,16 @@ test: ## set up, then run every test: sanitizers, threads, without io_uring, ins
 	@scripts/setup.sh
 	$(PYTHON) scripts/test.py --jobs $(JOBS)
 
-bench: release ## run the benchmarks; results go to bench/results
-	$(PYTHON) bench/run.py --build build/release
+bench: release ## the short set of benchmarks, under three minutes; results go to bench/results
+	$(PYTHON) bench/run.py --build build/release --set short
+
+bench-setup: ## install the servers that the benchmarks compare with: libuv, libevent, libev, Asio, haproxy, nginx
+	@scripts/setup.sh bench
+
+bench-full: ## install those servers where they are missing, then run every benchmark
+	@scripts/setup.sh bench
+	@$(MAKE) release
+	$(PYTHON) bench/run.py --build build/release --set full
 
 install: release ## install under PREFIX (/usr/local); DESTDIR is honoured
 	cmake --install build/release --prefix $(PREFIX)
@@ -42,4 +50,4 @@ clean: ## remove everything that was built
 	rm -rf build
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[a-z ]*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[a-z ]*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20

@@ -11,6 +11,7 @@ import re
 import statistics
 import sys
 
+import environment
 import harness
 import servers
 
@@ -83,7 +84,7 @@ def show(running, backends, slices, calls):
 def demo(args, running):
     load_program = harness.program(args.build, "bench", "gyre-load")
     server_cpu, load_cpu = harness.processors()
-    env = harness.environment()
+    env = environment.environment()
     running.append(start(args.build, None))
     backends, reason = zip(backend_and_reason(running[0]))
     print(f"Linux {env['kernel']}, {env['processor']}")

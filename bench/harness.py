@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import json
 import os
-import platform
 import re
 import select
 import signal
@@ -55,9 +54,10 @@ def _die_with_parent():
 
 
 def _spawn(command, cpu, **streams):
-    """Starts a process on one processor. It inherits this thread's, so that it runs nowhere else even at first."""
+    """Starts a process on one processor, or a set of them. It inherits this thread's, so that it runs nowhere else even
+    at first."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cpu})
+    os.sched_setaffinity(0, {cpu} if isinstance(cpu, int) else cpu)
     try:
         return subprocess.Popen(command, start_new_session=True, preexec_fn=_die_with_parent, **streams)
     except OSError as err:
@@ -186,9 +186,9 @@ class Server:
 class Load:
     """gyre-load with connections to all the servers given, by index."""
 
-    def __init__(self, program, addresses, cpu, connections, size, pipeline=1):
+    def __init__(self, program, addresses, cpu, connections, size, pipeline=1, churn=False):
         command = [program, "--slices", "--connections", str(connections), "--size", str(size), "--pipeline",
-                   str(pipeline)]
+                   str(pipeline), *(["--churn"] if churn else [])]
         for address in addresses:
             command += ["--address", address]
         self.process = _spawn(command, cpu, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -282,29 +282,3 @@ def in_range(low, high):
         return int(text)
 
     return parse
-
-
-def processor_name():
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.machine()
-
-
-def environment():
-    """What a figure depends on, as far as it can be told."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    try:
-        revision = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True,
-                                  check=False).stdout.strip()
-    except OSError:  # no git: a release unpacked
-        revision = ""
-    return {
-        "kernel": platform.release(),
-        "processor": processor_name(),
-        "processors": len(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg()[0],
-        "revision": revision or "unknown",
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }

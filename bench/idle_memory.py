@@ -70,9 +70,9 @@ def measure_all(commands, load_program, connections, drop):
 
 def table(figures):
     """Lines for `figures`, a dictionary of what measure() returned by name of server."""
-    lines = [f"{'server':<16}{'before KiB':>12}{'after KiB':>12}{'bytes/connection':>18}{'second half':>13}"]
+    lines = [f"{'server':<18}{'before KiB':>12}{'after KiB':>12}{'bytes/connection':>18}{'second half':>13}"]
     for name, f in figures.items():
-        lines.append(f"{name:<16}{f['before_bytes'] / 1024:>12.0f}{f['after_bytes'] / 1024:>12.0f}"
+        lines.append(f"{name:<18}{f['before_bytes'] / 1024:>12.0f}{f['after_bytes'] / 1024:>12.0f}"
                      f"{f['per_connection']:>18.0f}{f['per_connection_second_half']:>13.0f}")
     return lines
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Compares echo servers: gyre on io_uring and on epoll, and the raw loops. README.md says how to read the result.
+"""Compares servers: gyre on io_uring and on epoll, the raw loops, and other libraries' echo servers and relays.
+README.md says how to read the result.
 
 All servers run at once on one processor, the load on another. All connections are open all the time. Each server gets
 a short slice of load in turn, in rotated order, for several rounds; a ratio is taken within each round, and the median
@@ -9,183 +10,20 @@ of the rounds is told with the quartiles. What disturbs the machine disturbs bot
 import argparse
 import json
 import os
-import re
 import resource
 import shlex
-import statistics
 import sys
 import time
 
+import cells
+import environment
 import harness
 import idle_memory
+import measure
 import servers
+import tables
 
-CELLS = "64@1,64@64,64@1000,64x16@1,64x16@64,64x16@1000,16384@1,16384@64,16384@1000"
 RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results")
-
-
-class Cell:
-    """Work and connections, written SIZE[xPIPELINE]@CONNECTIONS."""
-
-    def __init__(self, text):
-        match = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?@(\d{1,9})", text)
-        if not match:
-            raise ValueError(f"a cell is SIZE@CONNECTIONS or SIZExPIPELINE@CONNECTIONS, not {text!r}")
-        self.size, self.pipeline, self.connections = (int(part or 1) for part in match.groups())
-        for name, value, most in (("size", self.size, 16777216), ("pipeline", self.pipeline, 65536),
-                                  ("connections", self.connections, 65536)):
-            if not 1 <= value <= most:
-                raise ValueError(f"the {name} of cell {text!r} must be from 1 to {most}")
-
-    def __str__(self):
-        size = f"{self.size // 1024} KiB" if self.size % 1024 == 0 else f"{self.size} B"
-        work = f"{size} x{self.pipeline}" if self.pipeline > 1 else size
-        return f"{work} @ {self.connections}"
-
-
-def median_and_quartiles(values):
-    """(median, lower quartile, upper quartile)"""
-    if len(values) == 1:
-        return values[0], values[0], values[0]
-    quartiles = statistics.quantiles(values, n=4, method="inclusive")
-    return quartiles[1], quartiles[0], quartiles[2]
-
-
-class Run:
-    """One cell being measured: running servers, rounds so far, servers that fell out."""
-
-    def __init__(self, cell, missing, progress):
-        self.cell = cell
-        self.progress = progress
-        self.running = {}
-        self.index = {}
-        self.rounds = {}  # name -> slices, one per round
-        self.requests = {}  # name -> answered in all, warm-up included
-        self.calls = {}  # name -> system calls per request
-        self.dropped = {name: (reason, False) for name, reason in missing.items()}  # (reason, was it being measured)
-        self.load = None
-
-    def drop(self, name, err):
-        self.dropped[name] = (str(err), isinstance(err, harness.Failed))
-        self.rounds.pop(name, None)
-        server = self.running.pop(name, None)
-        if server:
-            server.stop()
-        self.progress(f"{self.cell}: {name} dropped: {err}", last=True)
-
-    def start(self, commands, load_program, server_cpu, load_cpu):
-        for name, command in commands.items():
-            if name in self.dropped:
-                continue
-            try:
-                self.running[name] = servers.start(name, command, server_cpu)
-                self.rounds[name], self.requests[name] = [], 0
-            except harness.Unavailable as err:
-                self.drop(name, err)
-        names = list(self.running)
-        if not names:
-            return
-        self.index = {name: i for i, name in enumerate(names)}
-        self.load = harness.Load(load_program, [self.running[name].address for name in names], load_cpu,
-                                 self.cell.connections, self.cell.size, self.cell.pipeline)
-        for i, name in enumerate(names):
-            try:
-                with harness.blaming(self.running[name]):
-                    self.load.require_ready(i)
-            except harness.Failed as err:
-                self.drop(name, err)
-
-    def slice(self, name, milliseconds, keep):
-        try:
-            answer = harness.measured_slice(self.running[name], self.load, self.index[name], milliseconds)
-        except harness.Failed as err:
-            if self.load.process.poll() is not None:
-                raise
-            self.drop(name, err)
-            return
-        self.requests[name] += answer["requests_total"]
-        if keep:
-            self.rounds[name].append(answer)
-
-    def measure(self, rounds, milliseconds):
-        for number in range(rounds + 1):  # the first one warms up and is thrown away
-            self.progress(f"{self.cell}: round {number}/{rounds}")
-            names = list(self.running)
-            turn = number % len(names) if names else 0
-            for name in names[turn:] + names[:turn]:
-                self.slice(name, milliseconds, keep=number > 0)
-
-    def stop(self):
-        if self.load:
-            self.load.stop()
-        for name, server in self.running.items():
-            stats = server.stop()
-            self.calls[name] = harness.calls_per_request(stats, self.requests[name])
-        self.running = {}
-
-    def result(self, pairs):
-        return {
-            "cell": str(self.cell),
-            "size": self.cell.size,
-            "pipeline": self.cell.pipeline,
-            "connections": self.cell.connections,
-            "servers": {name: self._server(name, slices) for name, slices in self.rounds.items() if slices},
-            "ratios": [self._ratio(a, b) for a, b in pairs if self.rounds.get(a) and self.rounds.get(b)],
-            "dropped": {name: reason for name, (reason, _) in self.dropped.items()},
-        }
-
-    def _server(self, name, slices):
-        def median(value):
-            return statistics.median(value(s) for s in slices)
-
-        return {
-            "requests_per_second": median(lambda s: s["requests_per_second"]),
-            "requests_per_cpu_second": median(per_cpu_second),
-            "p50_ns": median(lambda s: s["latency_ns"]["p50"]),
-            "p99_ns": median(lambda s: s["latency_ns"]["p99"]),
-            "calls_per_request": self.calls.get(name),
-            "slices": slices,
-        }
-
-    def _ratio(self, a, b):
-        both = list(zip(self.rounds[a], self.rounds[b]))
-        cpu = [per_cpu_second(x) / per_cpu_second(y) for x, y in both]
-        rate = [x["requests_per_second"] / y["requests_per_second"] for x, y in both if y["requests_per_second"] > 0]
-        return {"of": a, "to": b, "per_cpu_second": median_and_quartiles(cpu),
-                "per_second": median_and_quartiles(rate or [0.0])}
-
-
-def per_cpu_second(measured):
-    return measured["requests_total"] * 1e9 / measured["cpu_ns"]
-
-
-def server_table(results):
-    lines = [f"{'work @ connections':<20}{'server':<16}{'requests/s':>12}{'per CPU-s':>12}{'p50 us':>10}{'p99 us':>10}"
-             f"{'calls/request':>15}"]
-    for result in results:
-        label = result["cell"]
-        for name, s in result["servers"].items():
-            calls = "-" if s["calls_per_request"] is None else f"{s['calls_per_request']:.3f}"
-            lines.append(f"{label:<20}{name:<16}{s['requests_per_second']:>12.0f}{s['requests_per_cpu_second']:>12.0f}"
-                         f"{s['p50_ns'] / 1000:>10.0f}{s['p99_ns'] / 1000:>10.0f}{calls:>15}")
-            label = ""
-    return lines
-
-
-def short(name):
-    return name.replace("io_uring", "uring")
-
-
-def ratio_table(results, pairs, key):
-    pairs = [pair for pair in pairs if any((r["of"], r["to"]) == pair for result in results for r in result["ratios"])]
-    columns = [f"{short(a)}/{short(b)}" for a, b in pairs]
-    widths = [max(len(column), len("1.00 (1.00-1.00)")) + 2 for column in columns]
-    lines = [f"{'work @ connections':<20}" + "".join(f"{c:>{w}}" for c, w in zip(columns, widths))]
-    for result in results:
-        found = {(r["of"], r["to"]): r[key] for r in result["ratios"]}
-        cells = ["{:.2f} ({:.2f}-{:.2f})".format(*found[pair]) if pair in found else "-" for pair in pairs]
-        lines.append(f"{result['cell']:<20}" + "".join(f"{c:>{w}}" for c, w in zip(cells, widths)))
-    return lines
 
 
 def make_progress():
@@ -205,7 +43,10 @@ def make_progress():
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default="build/release", help="build directory (build/release)")
-    parser.add_argument("--cells", default=CELLS, help=f"SIZE[xPIPELINE]@CONNECTIONS, with commas between ({CELLS})")
+    parser.add_argument("--set", choices=sorted(cells.SETS), default="short",
+                        help="which cells: short takes less than three minutes (short)")
+    parser.add_argument("--cells", help="other cells: [KIND:]SIZE[xPIPELINE]@CONNECTIONS, with commas between; the kind "
+                        f"is one of {', '.join(cells.KINDS)}")
     parser.add_argument("--rounds", type=harness.in_range(1, 1000), default=9, help="1 to 1000 (9)")
     parser.add_argument("--slice-ms", type=harness.in_range(10, 60000), default=200, help="10 to 60000 (200)")
     parser.add_argument("--servers", help="names of the servers to compare, with commas between (all)")
@@ -215,51 +56,86 @@ def parse_arguments():
     parser.add_argument("--output", help="file for the result as JSON (bench/results/TIME.json)")
     args = parser.parse_args()
     args.pairs = list(servers.RATIOS)
-    args.commands = servers.table(args.build)
+    args.commands = servers.echo_commands(args.build)
+    args.extra = []
     for text in args.server:
         name, equals, command = text.partition("=")
         if not name or not equals or not command.strip():
             parser.error(f"--server must be NAME=COMMAND, not {text!r}")
         args.commands[name] = shlex.split(command)
+        args.extra.append(name)
         args.pairs.append(("gyre-io_uring", name))
-    if args.servers is not None:
-        unknown = [name for name in args.servers.split(",") if name not in args.commands]
-        if unknown:
-            parser.error(f"--servers: there is no {unknown[0]!r}; there are {', '.join(args.commands)}")
-        args.commands = {name: args.commands[name] for name in args.servers.split(",")}
+    known = [*args.commands, *servers.PACKAGED]
+    args.servers = known if args.servers is None else args.servers.split(",")
+    unknown = [name for name in args.servers if name not in known]
+    if unknown:
+        parser.error(f"--servers: there is no {unknown[0]!r}; there are {', '.join(known)}")
     try:
-        args.cells = [Cell(text) for text in args.cells.split(",")]
+        args.cells = cells.parse(cells.SETS[args.set] if args.cells is None else args.cells)
     except ValueError as err:
         parser.error(f"--cells: {err}")
-    most = max(cell.connections for cell in args.cells) * len(args.commands) + 64
+    check_descriptors(parser, args)
+    return args
+
+
+def names_for(args, cell):
+    """The servers of a cell, in the order they are told."""
+    extra = args.extra if cell.kind in ("echo", "all", "churn") else []
+    return [name for name in (*servers.BY_KIND[cell.kind], *extra) if name in args.servers]
+
+
+def check_descriptors(parser, args):
+    most = max(cell.connections * max(len(names_for(args, cell)), 2) for cell in args.cells) + 64
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if most > limit:
         parser.error(f"--cells: {most} descriptors are needed, and a process may have {limit}")
-    return args
+
+
+def starters_for(args, cell, run, load_cpu):
+    if cell.kind == "relay":
+        try:
+            backend = run.start_backend(args.commands["raw-epoll"], load_cpu)
+        except harness.Unavailable as err:
+            for name in names_for(args, cell):
+                run.drop(name, f"the backend of the relays: {err}")
+            return {}
+        found = servers.relay_starters(args.build, backend, cell.connections)
+    else:
+        found = servers.starters(args.commands)
+    return {name: found[name] for name in names_for(args, cell)}
 
 
 def measure_cells(args, load_program, progress):
     """Returns (results, names of servers that failed while they were measured)."""
     server_cpu, load_cpu = harness.processors()
-    results, failed, missing = [], {}, {}
+    results, failed, missing = [], {}, {}  # (kind of programs, name of a server) -> reason
     for number, cell in enumerate(args.cells):
         place = f"[{number + 1}/{len(args.cells)}]"
-        run = Run(cell, missing, lambda text, last=False, place=place: progress(f"{place} {text}", last))
+        known = {name: reason for (group, name), reason in missing.items()
+                 if group == cell.group and name in names_for(args, cell)}
+        run = measure.Run(cell, known, lambda text, last=False, place=place: progress(f"{place} {text}", last))
         try:
-            run.start(args.commands, load_program, server_cpu, load_cpu)
+            run.start(starters_for(args, cell, run, load_cpu), load_program, server_cpu, load_cpu)
             run.measure(args.rounds, args.slice_ms)
         finally:
             run.stop()
         results.append(run.result(args.pairs))
         progress(f"{place} {cell}: done", last=True)
         for name, (reason, was_measured) in run.dropped.items():
-            (failed if was_measured else missing)[name] = reason
+            (failed if was_measured else missing)[cell.group, name] = reason
     return results, failed
+
+
+def names_are_there(command):
+    """False for what is not built: the cells have said so."""
+    return os.sep not in command[0] or os.access(command[0], os.X_OK)
 
 
 def measure_memory(args, load_program, progress):
     connections = idle_memory.connections_possible(idle_memory.CONNECTIONS)
-    figures = idle_memory.measure_all(args.commands, load_program, connections, lambda name, reason: progress(
+    commands = {name: command for name, command in args.commands.items()
+                if name in args.servers and name not in servers.TWO and names_are_there(command)}
+    figures = idle_memory.measure_all(commands, load_program, connections, lambda name, reason: progress(
         f"idle memory: {name} dropped: {reason}", last=True))
     progress("idle memory: done", last=True)
     return figures
@@ -276,11 +152,11 @@ def print_result(args, report):
     if env["load_average"] > 0.5:
         print(f"The machine was busy before the run (load average {env['load_average']:.1f}): expect wide spreads.")
     print("\nMedians over the rounds")
-    print("\n".join(server_table(results)))
+    print("\n".join(tables.server_table(results)))
     print("\nRatios of requests per second of server CPU: median (quartiles) of the rounds")
-    print("\n".join(ratio_table(results, args.pairs, "per_cpu_second")))
+    print("\n".join(tables.ratio_tables(results, args.pairs, "per_cpu_second")))
     print("\nRatios of requests per second")
-    print("\n".join(ratio_table(results, args.pairs, "per_second")))
+    print("\n".join(tables.ratio_tables(results, args.pairs, "per_second")))
     if report["idle_memory"]:
         connections = next(iter(report["idle_memory"].values()))["connections"]
         print(f"\nResident memory, {connections} connections after one exchange of 1 KiB each")
@@ -305,14 +181,14 @@ def main():
     harness.raise_on_signals()
     progress = make_progress()
     server_cpu, load_cpu = harness.processors()
-    environment = harness.environment()
+    where = environment.environment()
     try:
         load_program = harness.program(args.build, "bench", "gyre-load")
         results, failed = measure_cells(args, load_program, progress)
         memory = {} if args.no_memory else measure_memory(args, load_program, progress)
     except (harness.Unavailable, harness.Failed) as err:
         sys.exit(f"run.py: {err}")
-    report = {"environment": environment, "rounds": args.rounds, "slice_ms": args.slice_ms,
+    report = {"environment": where, "rounds": args.rounds, "slice_ms": args.slice_ms,
               "server_cpu": server_cpu, "load_cpu": load_cpu, "cells": results, "idle_memory": memory}
     print_result(args, report)
     save(report, args.output)

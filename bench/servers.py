@@ -1,16 +1,39 @@
 # SPDX-License-Identifier: MIT
-"""The servers that are compared, and which ratios are told. Each prints the address it listens on in its first line."""
+"""The servers that are compared for each kind of work, and which ratios are told. Each prints the address it listens on
+in its first line; only haproxy and nginx do not, and relays.py knows how to start those."""
 import os
 
 import harness
+import relays
 
-RATIOS = [
+YARDSTICKS = [
     ("gyre-io_uring", "raw-io_uring"),
     ("gyre-io_uring", "raw-epoll"),
     ("gyre-epoll", "raw-epoll"),
     ("gyre-io_uring", "gyre-epoll"),
     ("raw-io_uring", "raw-epoll"),
 ]
+PEERS = {
+    "libuv": "libuv_echo",
+    "libevent": "libevent_echo",
+    "libev": "libev_echo",
+    "asio-epoll": "asio_echo",
+    "asio-io_uring": "asio_uring_echo",
+}
+PACKAGED = ("haproxy", "haproxy-splice", "nginx")
+TWO = ("gyre-io_uring-x2", "gyre-epoll-x2")
+
+RATIOS = YARDSTICKS + [("gyre-io_uring", other) for other in (*PEERS, *PACKAGED)] + \
+    [(two, two.removesuffix("-x2")) for two in TWO]
+
+BASIC = ("gyre-io_uring", "gyre-epoll", "raw-io_uring", "raw-epoll")
+BY_KIND = {
+    "echo": BASIC,
+    "all": BASIC + tuple(PEERS),
+    "churn": BASIC + tuple(PEERS),
+    "relay": BASIC + PACKAGED,
+    "two": BASIC[:2] + TWO,
+}
 
 
 def echo_command(build, backend=None):
@@ -20,7 +43,7 @@ def echo_command(build, backend=None):
 
 
 def table(build):
-    """Name -> command line."""
+    """Name -> command line of the echo servers that are always there."""
     return {
         "gyre-io_uring": echo_command(build, "io_uring"),
         "gyre-epoll": echo_command(build, "epoll"),
@@ -29,13 +52,53 @@ def table(build):
     }
 
 
+def echo_commands(build):
+    """Name -> command line of all echo servers."""
+    commands = table(build)
+    commands.update((name, [os.path.join(build, "bench", program)]) for name, program in PEERS.items())
+    for name in TWO:
+        command = commands[name.removesuffix("-x2")]
+        commands[name] = [command[0], "--loops", "2", *command[1:]]
+    return commands
+
+
+def relay_commands(build, backend):
+    """Name -> command line of the relays to the address `backend`, those of packages left out."""
+    def gyre(choice):
+        return [os.path.join(build, "examples", "relay"), "--backend", choice, "--stats", "tcp://127.0.0.1:0", backend]
+
+    return {
+        "gyre-io_uring": gyre("io_uring"),
+        "gyre-epoll": gyre("epoll"),
+        "raw-io_uring": [os.path.join(build, "bench", "raw_uring_relay"), backend],
+        "raw-epoll": [os.path.join(build, "bench", "raw_epoll_relay"), backend],
+    }
+
+
+def not_built(name, command):
+    if name in PEERS:
+        return f"{os.path.basename(command)} is not built: run `make bench-setup` and `make release`"
+    return f"{command} is not built: run `make release`"
+
+
 def start(name, command, cpu):
     """Starts a server and makes sure that it is what its name says: a gyre server may have chosen another backend."""
     if os.sep in command[0] and not os.access(command[0], os.X_OK):
-        raise harness.Unavailable(f"{command[0]} is not built: run `make release`")
+        raise harness.Unavailable(not_built(name, command[0]))
     server = harness.Server(name, command, cpu)
-    if name.startswith("gyre-") and f"backend {name[len('gyre-'):]}" not in server.line:
+    if name.startswith("gyre-") and f"backend {name.split('-')[1]}" not in server.line:
         line = server.line
         server.stop()
         raise harness.Unavailable(f"it runs on another backend: {line}")
     return server
+
+
+def starters(commands):
+    """Name -> function that starts it: what Run.start() takes."""
+    return {name: lambda name, cpu, command=command: start(name, command, cpu) for name, command in commands.items()}
+
+
+def relay_starters(build, backend, connections):
+    found = starters(relay_commands(build, backend))
+    found.update(relays.starters(backend.removeprefix("tcp://"), connections))
+    return found
