@@ -5,8 +5,9 @@
  * many. Waiting for a few more saves system calls and time, if they are sure to come soon. So the number follows what
  * came lately, and is bounded: by WAIT_FOR_MAX, by what fits the first-level cache, and by a share of the receives that
  * are armed, or peers who wait for their answers would be made to wait for each other. Sends complete as they are
- * submitted and are waited for on top. Where the kernel can (6.12) it holds out for all of them for HOLD_US; after that,
- * and with little traffic or large messages, one completion is enough. README.md has the figures. */
+ * submitted and are waited for on top. Where the kernel can (6.12) it holds out for all of them for HOLD_US; after
+ * that, and with little traffic or large messages, one completion is enough.
+ * README.md has the figures. */
 #ifndef GYRE_URING_BATCH_H
 #define GYRE_URING_BATCH_H
 
