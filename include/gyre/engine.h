@@ -36,7 +36,8 @@ struct gyre_engine_options {
     void *user;
 };
 
-/* Make an engine with its loops. Returns owned; free with gyre_engine_destroy().
+/* Make an engine with its loops. Returns owned; free with gyre_engine_destroy(). With io_uring a blocking
+ * call with a time limit on the calling thread was seen to end with EINTR soon after; repeat it, as after a signal.
  * Returns 0, or: GYRE_EOPTION; else as gyre_loop_create(). Thread: any. */
 #define gyre_engine_create(out, ...)                                                                                   \
     gyre_engine_create_sized((out), (__VA_ARGS__), sizeof(struct gyre_engine_options), sizeof(struct gyre_loop_options))
