@@ -17,6 +17,7 @@ static const char usage[] =
     "  --connections N      connections, to each address (64)\n"
     "  --size BYTES         bytes of a request (64)\n"
     "  --pipeline N         requests on a connection at once (1)\n"
+    "  --churn              a new connection for each request; its latency is that from connecting to its end\n"
     "  --mode closed|open   closed: the next batch when the last is answered; open: by the clock (closed)\n"
     "  --rate N             open: requests per second over all connections; latency counts from when one was due\n"
     "  --duration-ms N      time that is measured (2000)\n"
@@ -33,6 +34,7 @@ enum option_id {
     OPT_CONNECTIONS,
     OPT_SIZE,
     OPT_PIPELINE,
+    OPT_CHURN,
     OPT_MODE,
     OPT_RATE,
     OPT_DURATION,
@@ -48,6 +50,7 @@ static const struct option long_options[] = {
     {"connections", required_argument, NULL, OPT_CONNECTIONS},
     {"size", required_argument, NULL, OPT_SIZE},
     {"pipeline", required_argument, NULL, OPT_PIPELINE},
+    {"churn", no_argument, NULL, OPT_CHURN},
     {"mode", required_argument, NULL, OPT_MODE},
     {"rate", required_argument, NULL, OPT_RATE},
     {"duration-ms", required_argument, NULL, OPT_DURATION},
@@ -109,6 +112,9 @@ static int parse_option(struct bench_options *out, int id, const char *text)
         return parse_number(&out->shape.size, "size", text, 1, 16777216);
     case OPT_PIPELINE:
         return parse_number(&out->shape.pipeline, "pipeline", text, 1, 65536);
+    case OPT_CHURN:
+        out->shape.churn = true;
+        return 0;
     case OPT_MODE:
         return parse_mode(out, text);
     case OPT_RATE:
@@ -167,6 +173,8 @@ static int check_together(const struct bench_options *options, bool has_timing)
         wrong = "--rate needs --mode open";
     else if (options->slices && (options->mode == BENCH_OPEN || has_timing))
         wrong = "--slices is a closed loop, and its times come with the commands";
+    else if (options->shape.churn && (options->mode == BENCH_OPEN || options->shape.pipeline > 1))
+        wrong = "--churn is a closed loop of one request at a time";
     if (wrong == NULL)
         return check_descriptors(options);
     (void)fprintf(stderr, "gyre-load: %s; try --help\n", wrong);

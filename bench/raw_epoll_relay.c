@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * A yardstick: the shortest relay on epoll that is right. Level-triggered, one 64 KiB buffer for all, received from one
- * side and sent to the other at once. What the kernel does not take is kept, and the side it came from is not read until
- * it is gone. The end of either side is the end of both. */
+ * side and sent to the other at once. What the kernel does not take is kept, and the side it came from is not read
+ * until it is gone. The end of either side is the end of both. */
 #include "raw_listen.h"
 #include "raw_relay.h"
 

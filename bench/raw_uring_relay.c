@@ -22,7 +22,7 @@ enum { INWARD, OUTWARD, DIRECTIONS }; /* towards the backend and back: which rin
 enum kind { ACCEPT, RECV, SEND };     /* user_data: kind in the high half; descriptor or buffer in the low one */
 
 static struct {
-    int fd, len, sent, next; /* fd: that sends it */
+    int fd, len, sent, next;    /* fd: that sends it */
 } bufs[DIRECTIONS * NBUFS + 1]; /* numbered from 1, so that 0 is none; those of OUTWARD after those of INWARD */
 static struct side {
     int peer, direction;

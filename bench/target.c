@@ -41,7 +41,7 @@ static int conn_fail(struct bench_target *t, const struct bench_conn *c, const c
                              (unsigned long long)c->received);
 }
 
-static int open_conn(struct bench_target *t, uint32_t index)
+int bench_conn_open(struct bench_target *t, uint32_t index)
 {
     struct bench_conn *c = &t->conns[index];
     *c = (struct bench_conn){.tx = bench_pattern_start(index), .rx = bench_pattern_start(index)};
@@ -49,7 +49,7 @@ static int open_conn(struct bench_target *t, uint32_t index)
     if (c->fd < 0)
         return bench_target_fail(t, "connection %u to %s: cannot connect: %s", index, t->address->text,
                                  strerror(-c->fd));
-    t->nopen++;
+    t->nopen += t->shape.churn ? 0 : 1; /* there, places count from the start */
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
     if (epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, c->fd, &event) != 0)
         return bench_target_fail(t, "epoll_ctl: %s", strerror(errno));
@@ -65,8 +65,12 @@ int bench_target_open(struct bench_target *t, const struct bench_address *addres
     t->conns = calloc(shape->connections, sizeof *t->conns);
     if (t->conns == NULL)
         return bench_target_fail(t, "out of memory");
-    for (uint32_t i = 0; i < shape->connections; i++) {
-        if (open_conn(t, i) != 0)
+    for (uint32_t i = 0; shape->churn && i < shape->connections; i++) {
+        t->conns[i].fd = -1;
+        t->nopen++;
+    }
+    for (uint32_t i = t->nopen; i < shape->connections; i++) {
+        if (bench_conn_open(t, i) != 0)
             return -1;
     }
     return 0;
@@ -74,8 +78,10 @@ int bench_target_open(struct bench_target *t, const struct bench_address *addres
 
 void bench_target_close(struct bench_target *t)
 {
-    for (uint32_t i = 0; i < t->nopen; i++)
-        (void)close(t->conns[i].fd);
+    for (uint32_t i = 0; i < t->nopen; i++) {
+        if (t->conns[i].fd >= 0)
+            (void)close(t->conns[i].fd);
+    }
     if (t->epoll_fd >= 0)
         (void)close(t->epoll_fd);
     free(t->conns);
@@ -172,6 +178,8 @@ static int conn_read(struct bench_target *t, struct bench_conn *c)
         return 0;
     if (n < 0)
         return conn_fail(t, c, strerror(errno));
+    if (n == 0 && c->ending)
+        return bench_churn_ended(t, c);
     if (n == 0)
         return conn_fail(t, c, "the server closed it");
     if ((uint64_t)n > c->unanswered - c->unsent || memcmp(read_buffer, bench_pattern_at(c->rx), (size_t)n) != 0)
@@ -193,6 +201,8 @@ static int conn_read(struct bench_target *t, struct bench_conn *c)
     }
     if (answers == 0)
         return 0;
+    if (t->shape.churn)
+        return bench_churn_answered(t, c);
     return t->rate == 0 ? closed_answered(t, c, answers, now) : bench_open_answered(t, c, answers, now);
 }
 
@@ -204,8 +214,10 @@ static int find_stalled(struct bench_target *t, uint64_t now)
     uint64_t limit_ns = t->shape.stall_ms * 1000000ull;
     for (uint32_t i = 0; i < t->nopen; i++) {
         const struct bench_conn *c = &t->conns[i];
-        if (c->unanswered == 0 || now - c->progress_ns < limit_ns)
+        if ((c->unanswered == 0 && !c->ending) || now - c->progress_ns < limit_ns)
             continue;
+        if (c->ending)
+            return conn_fail(t, c, "the server does not close when the other side has ended");
         char what[96];
         (void)snprintf(what, sizeof what, "no progress for %u ms with %llu bytes to come", t->shape.stall_ms,
                        (unsigned long long)c->unanswered);
@@ -258,7 +270,9 @@ int bench_run_closed(struct bench_target *t, uint64_t warmup_ns, uint64_t durati
     for (uint32_t i = 0; i < t->nopen; i++) {
         struct bench_conn *c = &t->conns[i];
         c->began_ns = bench_now_ns();
-        if (bench_conn_begin(t, c, t->shape.pipeline, c->began_ns) != 0)
+        int err = t->shape.churn ? bench_churn_begin(t, c, c->began_ns)
+                                 : bench_conn_begin(t, c, t->shape.pipeline, c->began_ns);
+        if (err != 0)
             return -1;
     }
     if (run_until_answered(t) != 0)

@@ -20,6 +20,7 @@ struct bench_shape {
     uint32_t size;     /* bytes of a request */
     uint32_t pipeline; /* requests on a connection at once */
     uint32_t stall_ms;
+    bool churn; /* a new connection for each request */
 };
 
 struct bench_conn {
@@ -27,6 +28,7 @@ struct bench_conn {
     uint32_t tx;          /* place in the pattern of the next byte to send */
     uint32_t rx;          /* and of the next byte to come back */
     uint32_t partial;     /* bytes here of the answer that is not complete yet */
+    bool ending;          /* churn: answered, our side is shut down, and the server's end is to come */
     bool wants_out;       /* the kernel took less than offered: EPOLLOUT is asked for */
     uint64_t unsent;      /* bytes of requests begun that the kernel has not taken */
     uint64_t unanswered;  /* bytes of requests begun that have not come back */
@@ -94,6 +96,15 @@ int bench_run_closed(struct bench_target *t, uint64_t warmup_ns, uint64_t durati
  * due beyond it wait, and their wait counts. */
 int bench_run_open(struct bench_target *t, uint64_t rate, uint64_t warmup_ns, uint64_t duration_ns,
                    struct bench_result *result);
+
+/* Make the connection of this number. Returns 0, or -1 with `error` set. */
+int bench_conn_open(struct bench_target *t, uint32_t index);
+
+/* Churn is a closed loop over `connections` places: in each, connect, send one request, read the answer, shut down,
+ * wait for the server's end, close, and again. A latency is that of all this. */
+int bench_churn_begin(struct bench_target *t, struct bench_conn *c, uint64_t now_ns);
+int bench_churn_answered(struct bench_target *t, struct bench_conn *c);
+int bench_churn_ended(struct bench_target *t, struct bench_conn *c);
 
 /* What the open loop does with `count` answers that came at `now_ns`. Returns 0, or -1 with `error` set. */
 int bench_open_answered(struct bench_target *t, struct bench_conn *c, uint32_t count, uint64_t now_ns);

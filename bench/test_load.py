@@ -127,11 +127,11 @@ def serving(spoil, family=socket.AF_INET):
 
 
 @contextlib.contextmanager
-def raw(name):
+def raw(name, *args):
     path = os.path.join(BUILD, name)
     if not os.path.exists(path):
         raise unittest.SkipTest(f"{name} was not built")
-    with subprocess.Popen([path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([path, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline()
             if not line:
@@ -172,6 +172,44 @@ class RightServers(unittest.TestCase):
                                                  str(size), "--pipeline", str(pipeline), "--duration-ms", "400",
                                                  "--warmup-ms", "50", "--json"))
                         self.assertEqual(answer["connections"], connections)
+
+    def works(self, address):
+        """Small, pipelined, and more than fits the sockets' buffers, on connections that go and on new ones."""
+        for size, pipeline, connections in ((64, 1, 64), (64, 16, 200), (16384, 16, 32), (3000000, 1, 6)):
+            with self.subTest(size=size, pipeline=pipeline, connections=connections):
+                self.check(load("--address", address, "--connections", str(connections), "--size", str(size),
+                                "--pipeline", str(pipeline), "--duration-ms", "100", "--warmup-ms", "0", "--json"))
+
+    def test_peers(self):
+        for name in ("libuv_echo", "libevent_echo", "libev_echo", "asio_echo", "asio_uring_echo"):
+            with self.subTest(name=name), raw(name) as address:
+                self.works(address)
+
+    def test_relays(self):
+        for name in ("raw_epoll_relay", "raw_uring_relay"):
+            with self.subTest(name=name), raw("raw_epoll") as backend, raw(name, backend) as address:
+                self.works(address)
+                self.works(address)  # once more, over descriptors that others have had
+
+    def test_relays_refuse_a_wrong_address(self):
+        for name in ("raw_epoll_relay", "raw_uring_relay"):
+            path = os.path.join(BUILD, name)
+            for args in ([], ["nowhere"], ["tcp://127.0.0.1"]):
+                with self.subTest(name=name, args=args):
+                    if not os.path.exists(path):
+                        self.skipTest(f"{name} was not built")
+                    result = subprocess.run([path, *args], capture_output=True, text=True, timeout=60, check=False)
+                    # Where the kernel refuses io_uring, that is said first.
+                    self.assertIn(result.returncode, (1, 2) if "uring" in name else (2,))
+                    self.assertEqual(result.stdout, "")
+
+    def test_churn(self):
+        with raw("raw_epoll") as address:
+            for size, connections in ((64, 1), (64, 16), (300000, 4)):
+                with self.subTest(size=size, connections=connections):
+                    answer = self.check(load("--address", address, "--churn", "--connections", str(connections),
+                                             "--size", str(size), "--duration-ms", "100", "--warmup-ms", "0", "--json"))
+                    self.assertGreater(answer["requests"], connections)
 
     def test_raw_epoll(self):
         self.cells("raw_epoll")
@@ -260,6 +298,33 @@ class WrongServers(unittest.TestCase):
         self.check(at_offset(lambda data, i: b""), "no progress for 400 ms with 400 bytes to come")
 
 
+    def test_churn_needs_an_end(self):
+        """A server that answers rightly and does not close; one that closes too early; and one that spoils a byte."""
+        churn = ["--churn", "--connections", "4", "--duration-ms", "500", "--warmup-ms", "0", "--stall-ms", "400"]
+        with socket.create_server(("127.0.0.1", 0), backlog=16) as listener:
+            kept = []
+
+            def answer_and_keep():
+                with contextlib.suppress(OSError):
+                    while True:
+                        kept.append(listener.accept()[0])
+                        kept[-1].sendall(kept[-1].recv(100))
+
+            threading.Thread(target=answer_and_keep, daemon=True).start()
+            result = load("--address", f"tcp://127.0.0.1:{listener.getsockname()[1]}", *churn)
+            listener.shutdown(socket.SHUT_RDWR)
+            for conn in kept:
+                conn.close()
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("does not close when the other side has ended", result.stderr)
+        for spoil, message in ((lambda *_: None, "the server closed it"),
+                               (lambda _, data, __: flip(data, 5), "byte 5")):
+            with self.subTest(message=message), serving(spoil) as address:
+                result = load("--address", address, *churn)
+                self.assertEqual(result.returncode, 1)
+                self.assertIn(message, result.stderr)
+
+
 class Slices(unittest.TestCase):
     def converse(self, addresses, commands):
         args = [os.path.join(BUILD, "gyre-load"), "--slices", *SMALL[:6], "--stall-ms", "400"]
@@ -316,6 +381,7 @@ class CommandLine(unittest.TestCase):
             (nowhere + ["--mode", "open"], "needs --rate"),
             (nowhere + ["--rate", "5"], "needs --mode open"),
             (nowhere + ["--slices", "--duration-ms", "5"], "come with the commands"),
+            (nowhere + ["--churn", "--pipeline", "2"], "one request at a time"),
             (nowhere + ["more"], "not an option"),
             (nowhere + ["--bogus"], "bogus"),
         ]

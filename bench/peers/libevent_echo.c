@@ -41,8 +41,8 @@ static void on_accepted(struct evconnlistener *listener, evutil_socket_t fd, str
                         void *user)
 {
     (void)address, (void)length, (void)user;
-    struct bufferevent *conn = bufferevent_socket_new(evconnlistener_get_base(listener), bench_raw_nodelay(fd),
-                                                      BEV_OPT_CLOSE_ON_FREE);
+    struct bufferevent *conn =
+        bufferevent_socket_new(evconnlistener_get_base(listener), bench_raw_nodelay(fd), BEV_OPT_CLOSE_ON_FREE);
     if (conn == NULL) {
         (void)evutil_closesocket(fd);
         return;
