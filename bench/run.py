@@ -16,6 +16,7 @@ import sys
 import time
 
 import cells
+import charts
 import environment
 import harness
 import idle_memory
@@ -45,8 +46,8 @@ def parse_arguments():
     parser.add_argument("--build", default="build/release", help="build directory (build/release)")
     parser.add_argument("--set", choices=sorted(cells.SETS), default="short",
                         help="which cells: short takes less than three minutes (short)")
-    parser.add_argument("--cells", help="other cells: [KIND:]SIZE[xPIPELINE]@CONNECTIONS, with commas between; the kind "
-                        f"is one of {', '.join(cells.KINDS)}")
+    parser.add_argument("--cells", help="other cells: [KIND:]SIZE[xPIPELINE]@CONNECTIONS, with commas between; the "
+                        f"kind is one of {', '.join(cells.KINDS)}")
     parser.add_argument("--rounds", type=harness.in_range(1, 1000), default=9, help="1 to 1000 (9)")
     parser.add_argument("--slice-ms", type=harness.in_range(10, 60000), default=200, help="10 to 60000 (200)")
     parser.add_argument("--servers", help="names of the servers to compare, with commas between (all)")
@@ -174,6 +175,8 @@ def save(report, path):
         json.dump(report, file, indent=1)
         file.write("\n")
     print(f"\nEvery slice is in {path}")
+    for chart in charts.write(report, path):
+        print(f"A chart is in {chart}")
 
 
 def main():

@@ -15,6 +15,10 @@ import sys
 import tempfile
 import time
 import unittest
+import xml.etree.ElementTree
+
+import harness
+import relays
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BUILD = "."
@@ -57,6 +61,26 @@ while True:
         else:
             selector.unregister(key.fileobj)
             key.fileobj.close()
+'''
+
+
+DYING_RELAY = r'''#!%s
+import select, socket, sys
+host, port = sys.argv[-1][len("tcp://"):].split(":")
+listener = socket.create_server(("127.0.0.1", 0), backlog=500)
+print("listening on tcp://127.0.0.1:%%d" %% listener.getsockname()[1], flush=True)
+peers = {}
+requests = 0
+while True:
+    for ready in select.select([listener, *peers], [], [])[0]:
+        if ready is listener:
+            near, far = listener.accept()[0], socket.create_connection((host, int(port)))
+            peers.update({near: far, far: near})
+            continue
+        requests += 1
+        if requests > 100:
+            sys.exit("a relay out of luck")
+        peers[ready].sendall(ready.recv(65536))
 '''
 
 
@@ -114,7 +138,8 @@ class Runner(Runs):
     def test_refused_arguments(self):
         for args in (["--rounds", "0"], ["--rounds", "x"], ["--slice-ms", "9"], ["--cells", "64"], ["--cells", ""],
                      ["--cells", "0@1"], ["--cells", "64x0@1"], ["--cells", "64@70000"], ["--servers", "nobody"],
-                     ["--server", "x"], ["--server", "=y"], ["--cells", "64@65000"]):
+                     ["--server", "x"], ["--server", "=y"], ["--cells", "64@65000"], ["--cells", "splice:64@1"],
+                     ["--cells", "churn:64x2@1"], ["--set", "long"]):
             with self.subTest(args=args):
                 result = self.script("run.py", *args)
                 self.assertEqual(result.returncode, 2, result.stderr)
@@ -156,6 +181,31 @@ class Runner(Runs):
         self.assertIn("ended with status 0", dropped["mute"])
         self.assertIn("names no address", dropped["nameless"])
         self.assertIn("raw-epoll", report["cells"][0]["servers"])
+
+    def test_kinds_of_work(self):
+        """A relay that dies, one that is missing, one that is right; churn; two reactors; a peer that is not built."""
+        build = os.path.join(self.build, "bench")
+        os.unlink(build)
+        os.mkdir(build)
+        for name in ("gyre-load", "raw_epoll", "raw_epoll_relay"):
+            os.symlink(os.path.join(os.path.abspath(BUILD), name), os.path.join(build, name))
+        with open(os.path.join(build, "raw_uring_relay"), "w", encoding="utf-8") as file:
+            file.write(DYING_RELAY % sys.executable)
+        os.chmod(file.name, 0o755)
+        result, report = self.bench("--cells", "relay:64@4,churn:64@2,two:64@2", "--servers",
+                                    "gyre-epoll,gyre-epoll-x2,raw-epoll,raw-io_uring,libuv")
+        self.assertEqual(result.returncode, 1, result.stderr)
+        relay, churn, two = report["cells"]
+        self.assertEqual(set(relay["servers"]), {"raw-epoll"})
+        self.assertIn("a relay out of luck", relay["dropped"]["raw-io_uring"])
+        self.assertIn("make release", relay["dropped"]["gyre-epoll"])
+        self.assertIn("make bench-setup", churn["dropped"]["libuv"])
+        self.assertEqual(set(churn["servers"]), {"raw-epoll", "gyre-epoll"})
+        self.assertEqual({(r["of"], r["to"]) for r in two["ratios"]}, {("gyre-epoll-x2", "gyre-epoll")})
+        for kind in ("relay", "churn", "two"):
+            chart = xml.etree.ElementTree.parse(f"{self.output[:-5]}-{kind}.svg")
+            self.assertGreater(len(chart.findall(".//{http://www.w3.org/2000/svg}rect")), 1)
+        self.assertEqual(self.children(), [])
 
     def test_nothing_to_measure(self):
         result, _ = self.bench("--server", "mute=true", "--servers", "mute")
@@ -201,6 +251,68 @@ class Runner(Runs):
 
     def test_kill(self):
         self.assertEqual(self.interrupted(signal.SIGKILL)[0], -signal.SIGKILL)
+
+
+class Packaged(unittest.TestCase):
+    """How haproxy and nginx are started, with a program in their place that needs neither."""
+
+    SCRIPT = r"""
+import os, signal, socket, sys
+try:
+    listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+except OSError as err:
+    sys.exit(f"cannot bind: {err}")
+signal.pause()
+"""
+
+    def start(self, command, port=None):
+        cpu = harness.processors()[0]
+        return relays.start_packaged("relay", cpu, command, port)
+
+    def listening(self, directory, port):
+        self.directories.append(directory)
+        return [sys.executable, "-c", self.SCRIPT, str(port)]
+
+    def setUp(self):
+        self.directories = []
+
+    def test_a_taken_port(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            server = self.start(self.listening, port)
+            try:
+                self.assertNotIn(f":{port}", server.address)
+                host, chosen = server.address.removeprefix("tcp://").split(":")
+                socket.create_connection((host, int(chosen)), timeout=5).close()
+            finally:
+                server.stop()
+        self.assertEqual(len(self.directories), 2)
+        self.assertFalse(any(map(os.path.exists, self.directories)))
+
+    def test_a_program_that_ends_or_is_missing(self):
+        for command, reason in ((["false"], "ended with status 1"), (["/nonexistent/relay"], "No such file")):
+            with self.subTest(command=command), self.assertRaisesRegex(harness.Unavailable, reason):
+                self.start(lambda directory, _port, command=command: self.directories.append(directory) or command)
+        self.assertFalse(any(map(os.path.exists, self.directories)))
+
+    def test_not_installed(self):
+        with self.assertRaisesRegex(harness.Unavailable, "make bench-setup"):
+            relays.find("no-such-relay-here")
+
+
+class Charts(unittest.TestCase):
+    def test_what_is_no_result(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            for content in ("", "[]", '{"cells": 1}', '{"cells": [{"kind": "echo"}], "environment": {}}'):
+                file.seek(0)
+                file.truncate()
+                file.write(content)
+                file.flush()
+                with self.subTest(content=content):
+                    result = subprocess.run([sys.executable, os.path.join(HERE, "charts.py"), file.name], timeout=60,
+                                            capture_output=True, text=True, check=False)
+                    self.assertEqual(result.returncode, 1)
+                    self.assertRegex(result.stderr, r"\Acharts.py: [^\n]+\n\Z")
 
 
 class Demo(Runs):
