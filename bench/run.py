@@ -72,6 +72,7 @@ def parse_arguments():
     if unknown:
         parser.error(f"--servers: there is no {unknown[0]!r}; there are {', '.join(known)}")
     try:
+        args.explicit = args.cells is not None
         args.cells = cells.parse(cells.SETS[args.set] if args.cells is None else args.cells)
     except ValueError as err:
         parser.error(f"--cells: {err}")
@@ -86,10 +87,19 @@ def names_for(args, cell):
 
 
 def check_descriptors(parser, args):
-    most = max(cell.connections * max(len(names_for(args, cell)), 2) for cell in args.cells) + 64
+    """Refuses cells that were asked for and need too many; those of a set are left out, with a message."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if most > limit:
-        parser.error(f"--cells: {most} descriptors are needed, and a process may have {limit}")
+    fitting = []
+    for cell in args.cells:
+        needed = cell.connections * max(len(names_for(args, cell)), 2) + 64
+        if needed <= limit:
+            fitting.append(cell)
+            continue
+        message = f"{cell} needs {needed} descriptors, and a process may have {limit}"
+        if args.explicit:
+            parser.error(f"--cells: {message}")
+        print(f"left out: {message}", file=sys.stderr)
+    args.cells = fitting
 
 
 def starters_for(args, cell, run, load_cpu):

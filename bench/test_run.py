@@ -144,6 +144,17 @@ class Runner(Runs):
                 result = self.script("run.py", *args)
                 self.assertEqual(result.returncode, 2, result.stderr)
 
+    def test_few_descriptors(self):
+        """A set goes on without the cells that need more than a process may have."""
+        limited = ["prlimit", "--nofile=300:300"]
+        args = ["--rounds", "1", "--slice-ms", "10", "--no-memory", "--servers", "raw-epoll", "--output", self.output]
+        result = subprocess.run([*limited, *self.command("run.py", *args)], timeout=120, capture_output=True, text=True,
+                                check=False)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("left out: 64 B @ 1000 needs 2064 descriptors, and a process may have 300", result.stderr)
+        with open(self.output, encoding="utf-8") as file:
+            self.assertIn("64 B @ 64", [cell["cell"] for cell in json.load(file)["cells"]])
+
     def test_server_that_dies(self):
         result, report = self.bench(fault="dies")
         self.assertEqual(result.returncode, 1)
