@@ -221,7 +221,7 @@ static void on_accept(struct gyre_op *op, const struct gyre_event *ev)
 int gyre__acceptor_new(struct gyre__acceptor **out, struct gyre_loop *l, struct gyre_listener *listener)
 {
     struct gyre__acceptor *a = l->acceptors;
-    while (a != NULL && a->used)
+    while (a != NULL && (a->used || atomic_load(&a->stop_posted))) /* a posted stop may still lie in the queue */
         a = a->next;
     if (a == NULL) {
         a = gyre__alloc(l->mem, sizeof *a);
