@@ -5,12 +5,6 @@
  * hands over everything and waits in one io_uring_enter, and turns completions into events. The ring is created
  * disabled, by any thread; the first wait() enables it, which makes its thread the only one that may enter it.
  *
- * The submission ring full: submit() and cancel() enter at once to empty it. Where that cannot be, because the ring is
- * not enabled yet or the kernel is short of memory, ops wait in the list `ops` and cancels, being of ops that the
- * kernel has, in the list `cancels`, until the next wait(). Both are linked by op->next, which is ours while an op is
- * in flight, and `next` not NULL says that an op is in one of them. An op cancelled while it waits in `ops` never
- * reaches the kernel; an op that ends while its cancel waits in `cancels` is taken out before its last event leaves.
- *
  * The completion ring full: the kernel keeps what does not fit, in order, ends multishot ops, and sets a flag; entering
  * for events flushes it. Completions left over because the caller's array was full stay in the ring for the next
  * wait().
@@ -21,7 +15,7 @@
  *
  * A completion whose op has another generation, or is idle, is the kernel's mistake or ours. It is counted, its buffer
  * goes back, its descriptor is closed, its op is not touched. */
-#include "uring.h"
+#include "queue.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -36,145 +30,19 @@
 
 enum { SKIPS_MAX = 16 };
 
-/* --- the rings --- */
-
-static unsigned unsubmitted(const struct gyre_uring *u)
-{
-    return u->ring.sq.sqe_tail - IO_URING_READ_ONCE(*u->ring.sq.khead);
-}
-
-static unsigned completed(const struct gyre_uring *u)
-{
-    return io_uring_smp_load_acquire(u->ring.cq.ktail) - *u->ring.cq.khead;
-}
-
-static int enter(struct gyre_uring *u, unsigned submit, unsigned complete, unsigned flags,
-                 struct io_uring_getevents_arg *arg)
-{
-    io_uring_smp_store_release(u->ring.sq.ktail, u->ring.sq.sqe_tail);
-    u->base.stats.enters++;
-    return io_uring_enter2((unsigned)u->enter_fd, submit, complete, flags | u->enter_flags, (sigset_t *)(void *)arg,
-                           arg != NULL ? sizeof *arg : 0);
-}
-
-/* Enter for completions: submit the first `submit` entries, then wait for `complete` of them, at most `timeout_ns`; if
- * `hold_us` is not 0, after that for one only. */
-static int enter_wait(struct gyre_uring *u, unsigned submit, unsigned complete, int64_t timeout_ns, uint32_t hold_us)
-{
-    struct __kernel_timespec ts = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
-    struct io_uring_getevents_arg arg = {.ts = timeout_ns < 0 ? 0 : (uintptr_t)&ts, .pad = hold_us};
-    return enter(u, submit, complete, u->wait_flags, &arg);
-}
-
-/* Empty the submission ring. False if that is not possible before the next wait(). */
-static bool flush(struct gyre_uring *u)
-{
-    if (!u->started || u->stuck)
-        return false;
-    gyre__bufring_fill(&u->bufs);
-    u->stuck = enter(u, unsubmitted(u), 0, 0, NULL) <= 0;
-    return !u->stuck;
-}
-
-static struct io_uring_sqe *get_sqe(struct gyre_uring *u)
-{
-    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
-    if (GYRE_LIKELY(sqe != NULL))
-        return sqe;
-    return flush(u) ? io_uring_get_sqe(&u->ring) : NULL;
-}
-
-static void prep(struct gyre_uring *u, struct io_uring_sqe *sqe, struct gyre_op *op)
-{
-    u->batch.armed += op->kind == GYRE_OP_RECV;
-    gyre__uring_prep(u, sqe, op);
-}
-
-static void prep_cancel(struct io_uring_sqe *sqe, uint64_t tag)
-{
-    io_uring_prep_cancel64(sqe, tag, 0);
-    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
-    sqe->user_data = GYRE_URING_TAG_CANCEL;
-}
-
-/* --- late ops and cancels --- */
-
-static void late_push(struct gyre_uring *u, struct gyre_uring_late *list, struct gyre_op *op)
-{
-    op->next = &u->end;
-    if (list->first == NULL)
-        list->first = op;
-    else
-        list->last->next = op;
-    list->last = op;
-}
-
-static struct gyre_op *late_pop(struct gyre_uring *u, struct gyre_uring_late *list)
-{
-    struct gyre_op *op = list->first;
-    list->first = op->next == &u->end ? NULL : op->next;
-    op->next = NULL;
-    return op;
-}
-
-static void late_unlink(struct gyre_uring *u, struct gyre_uring_late *list, struct gyre_op *op)
-{
-    struct gyre_op *before = NULL;
-    for (struct gyre_op *at = list->first; at != op; at = at->next) {
-        GYRE_CHECK(at != NULL && at != &u->end);
-        before = at;
-    }
-    if (before == NULL) {
-        (void)late_pop(u, list);
-        return;
-    }
-    before->next = op->next;
-    if (list->last == op)
-        list->last = before;
-    op->next = NULL;
-}
-
-static bool any_late(const struct gyre_uring *u)
-{
-    return u->ops.first != NULL || u->cancels.first != NULL;
-}
-
-/* Put what waits into the ring. Events are of ops that were cancelled before the kernel saw them. */
-static unsigned submit_late(struct gyre_uring *u, struct gyre_event *out, unsigned cap)
-{
-    struct io_uring_sqe *sqe;
-    unsigned n = 0;
-
-    while (u->cancels.first != NULL && (sqe = get_sqe(u)) != NULL)
-        prep_cancel(sqe, gyre__uring_tag(late_pop(u, &u->cancels)));
-    while (u->ops.first != NULL) {
-        if (u->ops.first->state == GYRE_OPS_CANCELLING) {
-            if (n == cap)
-                break;
-            out[n++] = (struct gyre_event){.op = late_pop(u, &u->ops), .res = -ECANCELED};
-            continue;
-        }
-        sqe = get_sqe(u);
-        if (sqe == NULL)
-            break;
-        prep(u, sqe, late_pop(u, &u->ops));
-    }
-    return n;
-}
-
 /* --- operations --- */
 
 static void uring_submit(struct gyre_backend *be, struct gyre_op *op)
 {
     struct gyre_uring *u = gyre__uring_of(be);
     GYRE_ASSERT(((uintptr_t)op & ~(uintptr_t)GYRE_URING_ADDR_MASK) == 0);
-    struct io_uring_sqe *sqe = get_sqe(u);
+    struct io_uring_sqe *sqe = gyre__uring_sqe(u);
     if (GYRE_UNLIKELY(sqe == NULL)) {
-        late_push(u, &u->ops, op);
+        gyre__uring_late_push(u, &u->ops, op);
         return;
     }
     op->next = NULL;
-    prep(u, sqe, op);
+    gyre__uring_put(u, sqe, op);
 }
 
 static void uring_cancel(struct gyre_backend *be, struct gyre_op *op)
@@ -182,13 +50,13 @@ static void uring_cancel(struct gyre_backend *be, struct gyre_op *op)
     struct gyre_uring *u = gyre__uring_of(be);
     GYRE_ASSERT(op->state == GYRE_OPS_CANCELLING);
     if (op->next != NULL)
-        return; /* it waits in a list: submit_late() sees its state, or has its cancel already */
-    struct io_uring_sqe *sqe = get_sqe(u);
+        return; /* it waits in a list: gyre__uring_submit_late() sees its state, or has its cancel already */
+    struct io_uring_sqe *sqe = gyre__uring_sqe(u);
     if (GYRE_UNLIKELY(sqe == NULL)) {
-        late_push(u, &u->cancels, op);
+        gyre__uring_late_push(u, &u->cancels, op);
         return;
     }
-    prep_cancel(sqe, gyre__uring_tag(op));
+    gyre__uring_put_cancel(sqe, gyre__uring_tag(op));
 }
 
 /* --- completions to events --- */
@@ -211,9 +79,9 @@ static void stale_completion(struct gyre_uring *u, const struct io_uring_cqe *cq
     if ((cqe->user_data & GYRE_URING_ACCEPT) && cqe->res >= 0)
         (void)close(cqe->res);
     if (cqe->flags & IORING_CQE_F_MORE) { /* or it would go on eating what belongs to another */
-        struct io_uring_sqe *sqe = get_sqe(u);
+        struct io_uring_sqe *sqe = gyre__uring_sqe(u);
         if (sqe != NULL)
-            prep_cancel(sqe, cqe->user_data);
+            gyre__uring_put_cancel(sqe, cqe->user_data);
     }
 }
 
@@ -223,12 +91,12 @@ static bool try_again(struct gyre_uring *u, struct gyre_op *op)
 {
     if (op->kind == GYRE_OP_CONNECT || op->state == GYRE_OPS_CANCELLING)
         return false;
-    struct io_uring_sqe *sqe = get_sqe(u);
+    struct io_uring_sqe *sqe = gyre__uring_sqe(u);
     if (sqe == NULL) {
-        late_push(u, &u->ops, op);
+        gyre__uring_late_push(u, &u->ops, op);
         return true;
     }
-    prep(u, sqe, op);
+    gyre__uring_put(u, sqe, op);
     if (op->kind == GYRE_OP_SEND || op->kind == GYRE_OP_SENDMSG)
         sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
     return true;
@@ -269,7 +137,7 @@ static bool to_event(struct gyre_uring *u, const struct io_uring_cqe *cqe, struc
     }
     u->batch.armed -= op->kind == GYRE_OP_RECV;
     if (GYRE_UNLIKELY(op->next != NULL))
-        late_unlink(u, &u->cancels, op);
+        gyre__uring_late_unlink(u, &u->cancels, op);
     if (GYRE_UNLIKELY(cqe->res == -ENOBUFS && (op->flags & GYRE_OPF_POOL))) {
         u->base.stats.enobufs++;
         u->bufs.starved = true;
@@ -308,8 +176,8 @@ static int cope(struct gyre_uring *u, int err, int64_t timeout_ns)
         return 0;
     case -EAGAIN: /* out of memory for requests: wait for what is under way, then offer them again */
     case -EBUSY:  /* too many completions not yet looked at */
-        if (completed(u) == 0 && timeout_ns != 0)
-            (void)enter_wait(u, 0, 1, timeout_ns < 0 || timeout_ns > RETRY_NS ? RETRY_NS : timeout_ns, 0);
+        if (gyre__uring_completed(u) == 0 && timeout_ns != 0)
+            (void)gyre__uring_enter_wait(u, 0, 1, timeout_ns < 0 || timeout_ns > RETRY_NS ? RETRY_NS : timeout_ns, 0);
         return 0;
     case -EBADR: /* UNTESTED: the kernel must run out of memory for it */
         gyre__log(u->log, GYRE_LOG_ERROR,
@@ -325,9 +193,9 @@ static int wait_for_some(struct gyre_uring *u, unsigned submit, int64_t timeout_
 {
     unsigned want = gyre__batch_want(&u->batch);
     if (want == 1 || !(u->use & GYRE_URING_MIN_WAIT))
-        return enter_wait(u, submit, 1, timeout_ns, 0);
+        return gyre__uring_enter_wait(u, submit, 1, timeout_ns, 0);
     unsigned complete = submit + want < GYRE_BATCH_ALL_MAX ? submit + want : GYRE_BATCH_ALL_MAX;
-    return enter_wait(u, submit, complete, timeout_ns, GYRE_BATCH_HOLD_US);
+    return gyre__uring_enter_wait(u, submit, complete, timeout_ns, GYRE_BATCH_HOLD_US);
 }
 
 /* Submit, and wait unless there are completions already. With more of them than the caller has room for no others are
@@ -335,7 +203,7 @@ static int wait_for_some(struct gyre_uring *u, unsigned submit, int64_t timeout_
  * would keep receives out. */
 static int submit_and_wait(struct gyre_uring *u, unsigned room, int64_t timeout_ns)
 {
-    unsigned submit = unsubmitted(u), ready = completed(u);
+    unsigned submit = gyre__uring_unsubmitted(u), ready = gyre__uring_completed(u);
     unsigned inside = IO_URING_READ_ONCE(*u->ring.sq.kflags) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN);
     int r;
 
@@ -343,18 +211,18 @@ static int submit_and_wait(struct gyre_uring *u, unsigned room, int64_t timeout_
         return 0;
     if (ready >= room && ready >= u->ring.cq.ring_entries / 2 && u->skips < SKIPS_MAX) {
         u->skips++;
-        r = enter(u, submit, 0, 0, NULL);
+        r = gyre__uring_enter(u, submit, 0, 0, NULL);
     } else {
         u->skips = 0;
         r = ready == 0 && timeout_ns != 0 ? wait_for_some(u, submit, timeout_ns)
-                                          : enter_wait(u, submit, 0, timeout_ns, 0);
+                                          : gyre__uring_enter_wait(u, submit, 0, timeout_ns, 0);
     }
     return GYRE_LIKELY(r >= 0) ? 0 : cope(u, r, timeout_ns);
 }
 
 static void arm_wake(struct gyre_uring *u)
 {
-    struct io_uring_sqe *sqe = get_sqe(u);
+    struct io_uring_sqe *sqe = gyre__uring_sqe(u);
     if (sqe == NULL)
         return;
     io_uring_prep_poll_multishot(sqe, u->wake_fd, POLLIN);
@@ -400,9 +268,9 @@ static int uring_wait(struct gyre_backend *be, struct gyre_event *out, unsigned 
     u->stuck = false;
     if (GYRE_UNLIKELY(!u->wake_armed))
         arm_wake(u);
-    if (GYRE_UNLIKELY(any_late(u)))
-        n = submit_late(u, out, cap);
-    if (GYRE_UNLIKELY(any_late(u) || !u->wake_armed) && (timeout_ns < 0 || timeout_ns > RETRY_NS))
+    if (GYRE_UNLIKELY(gyre__uring_any_late(u)))
+        n = gyre__uring_submit_late(u, out, cap);
+    if (GYRE_UNLIKELY(gyre__uring_any_late(u) || !u->wake_armed) && (timeout_ns < 0 || timeout_ns > RETRY_NS))
         timeout_ns = RETRY_NS;
     gyre__bufring_fill(&u->bufs);
 
@@ -413,7 +281,7 @@ static int uring_wait(struct gyre_backend *be, struct gyre_event *out, unsigned 
     n += drain(u, out + n, cap - n);
     if (GYRE_UNLIKELY(!u->wake_armed)) { /* now, not with the next wait(): a poll of the ring must see a wake() */
         arm_wake(u);
-        (void)flush(u);
+        (void)gyre__uring_flush(u);
     }
     return (int)n;
 }
@@ -479,11 +347,11 @@ static bool disarm_wake(struct gyre_uring *u)
     u->enter_fd = u->ring.ring_fd;
     u->enter_flags &= ~IORING_ENTER_REGISTERED_RING;
     u->stuck = false;
-    struct io_uring_sqe *sqe = u->wake_armed ? get_sqe(u) : NULL;
+    struct io_uring_sqe *sqe = u->wake_armed ? gyre__uring_sqe(u) : NULL;
     if (sqe != NULL)
-        prep_cancel(sqe, GYRE_URING_TAG_WAKE);
+        gyre__uring_put_cancel(sqe, GYRE_URING_TAG_WAKE);
     for (int i = 0; i < 10; i++) {
-        int r = enter_wait(u, unsubmitted(u), u->wake_armed ? 1 : 0, RETRY_NS, 0);
+        int r = gyre__uring_enter_wait(u, gyre__uring_unsubmitted(u), u->wake_armed ? 1 : 0, RETRY_NS, 0);
         if (r == -EEXIST)
             return false;
         (void)drain(u, unused, 16);
@@ -499,7 +367,7 @@ static void uring_destroy(struct gyre_backend *be)
     struct io_uring_rsrc_update reg = {.offset = (uint32_t)u->enter_fd};
     bool registered = (u->enter_flags & IORING_ENTER_REGISTERED_RING) != 0;
 
-    GYRE_ASSERT(!any_late(u));
+    GYRE_ASSERT(!gyre__uring_any_late(u));
     /* The number of a registered ring means something only in the thread that registered it. */
     if (u->started && disarm_wake(u) && registered)
         (void)io_uring_register((unsigned)u->ring.ring_fd, IORING_UNREGISTER_RING_FDS, &reg, 1);

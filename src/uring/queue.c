@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT
+ * The submission side of the ring: handing entries to the kernel, and what waits for room.
+ *
+ * Normal course: an op becomes an entry at once, and the next wait() hands all entries over.
+ *
+ * The submission ring full: submit() and cancel() enter at once to empty it. Where that cannot be, because the ring is
+ * not enabled yet or the kernel is short of memory, ops wait in the list `ops` and cancels, being of ops that the
+ * kernel has, in the list `cancels`, until the next wait(). Both are linked by op->next, which is ours while an op is
+ * in flight, and `next` not NULL says that an op is in one of them. An op cancelled while it waits in `ops` never
+ * reaches the kernel; an op that ends while its cancel waits in `cancels` is taken out before its last event leaves. */
+#include "queue.h"
+
+#include <errno.h>
+#include <stddef.h>
+
+int gyre__uring_enter(struct gyre_uring *u, unsigned submit, unsigned complete, unsigned flags,
+                      struct io_uring_getevents_arg *arg)
+{
+    io_uring_smp_store_release(u->ring.sq.ktail, u->ring.sq.sqe_tail);
+    u->base.stats.enters++;
+    return io_uring_enter2((unsigned)u->enter_fd, submit, complete, flags | u->enter_flags, (sigset_t *)(void *)arg,
+                           arg != NULL ? sizeof *arg : 0);
+}
+
+int gyre__uring_enter_wait(struct gyre_uring *u, unsigned submit, unsigned complete, int64_t timeout_ns,
+                           uint32_t hold_us)
+{
+    struct __kernel_timespec ts = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
+    struct io_uring_getevents_arg arg = {.ts = timeout_ns < 0 ? 0 : (uintptr_t)&ts, .pad = hold_us};
+    return gyre__uring_enter(u, submit, complete, u->wait_flags, &arg);
+}
+
+bool gyre__uring_flush(struct gyre_uring *u)
+{
+    if (!u->started || u->stuck)
+        return false;
+    gyre__bufring_fill(&u->bufs);
+    u->stuck = gyre__uring_enter(u, gyre__uring_unsubmitted(u), 0, 0, NULL) <= 0;
+    return !u->stuck;
+}
+
+/* --- late ops and cancels --- */
+
+void gyre__uring_late_push(struct gyre_uring *u, struct gyre_uring_late *list, struct gyre_op *op)
+{
+    op->next = &u->end;
+    if (list->first == NULL)
+        list->first = op;
+    else
+        list->last->next = op;
+    list->last = op;
+}
+
+static struct gyre_op *late_pop(struct gyre_uring *u, struct gyre_uring_late *list)
+{
+    struct gyre_op *op = list->first;
+    list->first = op->next == &u->end ? NULL : op->next;
+    op->next = NULL;
+    return op;
+}
+
+void gyre__uring_late_unlink(struct gyre_uring *u, struct gyre_uring_late *list, struct gyre_op *op)
+{
+    struct gyre_op *before = NULL;
+    for (struct gyre_op *at = list->first; at != op; at = at->next) {
+        GYRE_CHECK(at != NULL && at != &u->end);
+        before = at;
+    }
+    if (before == NULL) {
+        (void)late_pop(u, list);
+        return;
+    }
+    before->next = op->next;
+    if (list->last == op)
+        list->last = before;
+    op->next = NULL;
+}
+
+unsigned gyre__uring_submit_late(struct gyre_uring *u, struct gyre_event *out, unsigned cap)
+{
+    struct io_uring_sqe *sqe;
+    unsigned n = 0;
+
+    while (u->cancels.first != NULL && (sqe = gyre__uring_sqe(u)) != NULL)
+        gyre__uring_put_cancel(sqe, gyre__uring_tag(late_pop(u, &u->cancels)));
+    while (u->ops.first != NULL) {
+        if (u->ops.first->state == GYRE_OPS_CANCELLING) {
+            if (n == cap)
+                break;
+            out[n++] = (struct gyre_event){.op = late_pop(u, &u->ops), .res = -ECANCELED};
+            continue;
+        }
+        sqe = gyre__uring_sqe(u);
+        if (sqe == NULL)
+            break;
+        gyre__uring_put(u, sqe, late_pop(u, &u->ops));
+    }
+    return n;
+}

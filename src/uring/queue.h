@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT
+ * The submission side of the ring; see queue.c. */
+#ifndef GYRE_URING_QUEUE_H
+#define GYRE_URING_QUEUE_H
+
+#include "uring.h"
+
+#include <stddef.h>
+
+/* Entries written and not yet handed over, and completions not yet looked at. */
+static inline unsigned gyre__uring_unsubmitted(const struct gyre_uring *u)
+{
+    return u->ring.sq.sqe_tail - IO_URING_READ_ONCE(*u->ring.sq.khead);
+}
+
+static inline unsigned gyre__uring_completed(const struct gyre_uring *u)
+{
+    return io_uring_smp_load_acquire(u->ring.cq.ktail) - *u->ring.cq.khead;
+}
+
+int gyre__uring_enter(struct gyre_uring *u, unsigned submit, unsigned complete, unsigned flags,
+                      struct io_uring_getevents_arg *arg);
+
+/* Enter for completions: submit the first `submit` entries, then wait for `complete` of them, at most `timeout_ns`; if
+ * `hold_us` is not 0, after that for one only. */
+int gyre__uring_enter_wait(struct gyre_uring *u, unsigned submit, unsigned complete, int64_t timeout_ns,
+                           uint32_t hold_us);
+
+/* Empty the submission ring. False if that is not possible before the next wait(). */
+bool gyre__uring_flush(struct gyre_uring *u);
+
+/* An entry to fill, or NULL if there is no room before the next wait(). */
+static inline struct io_uring_sqe *gyre__uring_sqe(struct gyre_uring *u)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+    if (GYRE_LIKELY(sqe != NULL))
+        return sqe;
+    return gyre__uring_flush(u) ? io_uring_get_sqe(&u->ring) : NULL;
+}
+
+/* Write `op` into `sqe`. */
+static inline void gyre__uring_put(struct gyre_uring *u, struct io_uring_sqe *sqe, struct gyre_op *op)
+{
+    u->batch.armed += op->kind == GYRE_OP_RECV;
+    gyre__uring_prep(u, sqe, op);
+}
+
+/* Ask for the end of what has `tag` as its user_data. */
+static inline void gyre__uring_put_cancel(struct io_uring_sqe *sqe, uint64_t tag)
+{
+    io_uring_prep_cancel64(sqe, tag, 0);
+    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    sqe->user_data = GYRE_URING_TAG_CANCEL;
+}
+
+/* The lists of what found no room. */
+void gyre__uring_late_push(struct gyre_uring *u, struct gyre_uring_late *list, struct gyre_op *op);
+void gyre__uring_late_unlink(struct gyre_uring *u, struct gyre_uring_late *list, struct gyre_op *op);
+
+static inline bool gyre__uring_any_late(const struct gyre_uring *u)
+{
+    return u->ops.first != NULL || u->cancels.first != NULL;
+}
+
+/* Put what waits into the ring. Events are of ops that were cancelled before the kernel saw them; returns how many. */
+unsigned gyre__uring_submit_late(struct gyre_uring *u, struct gyre_event *out, unsigned cap);
+
+#endif
