@@ -177,7 +177,8 @@ GYRE_API int gyre_conn_abort(struct gyre_conn *c);
 GYRE_API enum gyre_close_reason gyre_conn_close_reason(const struct gyre_conn *c);
 GYRE_API uint64_t gyre_conn_unsent(const struct gyre_conn *c);
 
-/* Change the idle time (0: never); it starts anew. Returns 0, or GYRE_EOPTION, GYRE_ECLOSED, GYRE_ETHREAD. */
+/* Change the idle time (0: never); it starts anew. Returns 0, or GYRE_EOPTION, GYRE_ECLOSED, GYRE_ETHREAD; -ENOMEM, and
+ * then it stays as it was. */
 GYRE_API int gyre_conn_set_idle_timeout(struct gyre_conn *c, int64_t timeout_ns);
 
 /* ---- What it is. Thread: the connection's loop. ---- */

@@ -54,12 +54,21 @@ static int take_slot(struct gyre_conn **out, struct gyre_loop *l)
 static void give_slot(struct gyre_conn *c)
 {
     struct gyre_loop *l = c->loop;
+    gyre__free(l->mem, c->extra);
+    c->extra = NULL;
     c->magic = GYRE_CONN_DEAD_MAGIC;
     c->state = GYRE_CONN_FREE;
     c->generation++;
     c->settle_next = l->free_conns;
     l->free_conns = c;
     atomic_fetch_sub_explicit(&l->conn_count, 1, memory_order_relaxed);
+}
+
+struct gyre__extra *gyre__conn_extra(struct gyre_conn *c)
+{
+    if (c->extra == NULL)
+        c->extra = gyre__alloc(c->loop->mem, sizeof *c->extra);
+    return c->extra;
 }
 
 void gyre__conns_each(struct gyre_loop *l, void (*fn)(struct gyre_conn *c))
@@ -82,11 +91,17 @@ void gyre__conns_fini(struct gyre_loop *l)
 
 /* ---- timers ---- */
 
+/* 0: none. */
+static int64_t idle_limit(const struct gyre_conn *c)
+{
+    return c->extra != NULL && c->extra->idle_set ? c->extra->idle_ns : c->profile->options.idle_timeout_ns;
+}
+
 void gyre__conn_start_timer(struct gyre_conn *c)
 {
     struct gyre_loop *l = c->loop;
     const struct gyre_conn_options *options = &c->profile->options;
-    int64_t delay_ns = c->idle_ns;
+    int64_t delay_ns = idle_limit(c);
     if (c->state == GYRE_CONN_CONNECTING)
         delay_ns = options->connect_timeout_ns;
     else if (c->state == GYRE_CONN_CLOSING || c->state == GYRE_CONN_LINGERING)
@@ -131,7 +146,7 @@ static void note_acknowledged(struct gyre_conn *c)
 static void idle_time_passed(struct gyre_conn *c)
 {
     note_acknowledged(c);
-    if (timer_goes_on(c, c->idle_ns))
+    if (timer_goes_on(c, idle_limit(c)))
         return;
     if (c->profile->handlers->on_timeout == NULL) {
         gyre__conn_end(c, GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT);
@@ -189,7 +204,6 @@ int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct g
     c->send.done = gyre__conn_on_sent;
     c->profile = profile;
     c->user = profile->options.user;
-    c->idle_ns = profile->options.idle_timeout_ns;
     c->timer.fire = on_timer;
     if (profile->options.start_paused)
         c->flags |= GYRE_CF_PAUSED;
@@ -449,7 +463,11 @@ int gyre_conn_set_idle_timeout(struct gyre_conn *c, int64_t timeout_ns)
         return err;
     if (timeout_ns < 0)
         return GYRE_EOPTION;
-    c->idle_ns = timeout_ns;
+    struct gyre__extra *extra = gyre__conn_extra(c);
+    if (extra == NULL)
+        return -ENOMEM;
+    extra->idle_ns = timeout_ns;
+    extra->idle_set = true;
     if (c->state == GYRE_CONN_OPEN)
         gyre__conn_start_timer(c);
     return 0;

@@ -58,6 +58,14 @@ struct gyre__profile {
     uint32_t refs; /* of a connected one, freed at 0; a listener's lives as long as the listener */
 };
 
+/* What only some connections need: made by gyre__conn_extra() at the first use, zeroed, and freed with the connection.
+ * No operation lives in it, for a backend may look at one that was given up long ago; what the user must free or be
+ * told of is seen to in finish(). */
+struct gyre__extra {
+    int64_t idle_ns; /* if `idle_set`: the idle limit in place of the profile's */
+    bool idle_set;
+};
+
 struct gyre_conn {
     uint32_t magic;
     uint32_t flags; /* GYRE_CF_* */
@@ -67,6 +75,7 @@ struct gyre_conn {
     struct gyre_loop *loop;
     struct gyre__profile *profile;
     void *user;
+    struct gyre__extra *extra; /* NULL: none needed so far */
     struct gyre__segq in;  /* received, not taken */
     struct gyre__segq out; /* queued; the first of it may be in flight */
     struct gyre_conn *settle_next;
@@ -75,7 +84,6 @@ struct gyre_conn {
     struct gyre_conn *waiters;      /* as a destination: the sources that wait */
     struct gyre__timer timer;      /* CONNECTING: the connect limit; OPEN: idle; CLOSING, LINGERING: linger */
     uint64_t active_ns;            /* when bytes last moved */
-    int64_t idle_ns;               /* the idle limit; 0: none */
     uint64_t unsent;               /* what gyre_conn_unsent() says once closed */
     uint32_t slot;
     uint32_t generation;
@@ -93,6 +101,9 @@ int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct g
 
 /* Undo gyre__conn_new(): nothing was submitted, no callback comes; the profile is not released. */
 void gyre__conn_discard(struct gyre_conn *c);
+
+/* The side record of `c`, made if it has none yet; NULL when out of memory. */
+struct gyre__extra *gyre__conn_extra(struct gyre_conn *c);
 
 /* Take over a descriptor that was accepted: on_open, receiving. Closes it on failure. Returns 0 or an error. */
 int gyre__conn_adopt(struct gyre_loop *l, int fd, struct gyre__profile *profile, bool inet);

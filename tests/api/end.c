@@ -378,6 +378,39 @@ BACKEND_TEST(api_end, idle_with_handler)
     api_close(&api);
 }
 
+static void *refuse(void *user, void *ptr, size_t size_bytes)
+{
+    (void)user;
+    (void)ptr;
+    (void)size_bytes;
+    return NULL;
+}
+
+/* Without memory for a connection's own idle time the one it had stays. */
+BACKEND_TEST(api_end, idle_timeout_without_memory)
+{
+    struct api api;
+    struct peer peer;
+    const struct script script = {.timeout = end_ignore};
+    struct gyre_listener_options options = {.conn = {.idle_timeout_ns = MS(20)}};
+    api_init(&api, p);
+    api.quiet_sim = true;
+    api_open(&api);
+    api_listen(&api, &script, &options);
+    struct end *e = peer_open(&api, &peer);
+    const struct gyre_mem mem = api.mem.mem;
+    api.mem.mem.resize = refuse;
+    int err = gyre_conn_set_idle_timeout(e->c, 0);
+    api.mem.mem = mem;
+    cr_assert_eq(err, -ENOMEM, "%s", gyre_err_name(err));
+    api_until(&api, e->timeouts == 1);
+    cr_assert_eq(gyre_conn_set_idle_timeout(e->c, 0), 0);
+    api_watch(&api, MS(60));
+    cr_assert_eq(e->timeouts, 1);
+    peer_close(&peer);
+    api_close(&api);
+}
+
 /* Destroying the loop closes what is open with GYRE_ESHUTDOWN. */
 TRANSPORT_TEST(api_end, destroy_with_open_connections)
 {

@@ -29,6 +29,9 @@ enum {
     N_MAX = 2000,
 };
 
+/* Longer than anybody's patience here. */
+#define IDLE_NS (INT64_C(60) * 1000000000)
+
 struct scenario;
 
 struct client {
@@ -142,6 +145,7 @@ static void on_client_open(struct gyre_conn *c)
     const uint8_t *bytes = pattern[index];
     struct order *o = &orders[sc->phase][cl - sc->clients[sc->phase]];
     cl->opened++;
+    note(sc, gyre_conn_set_idle_timeout(c, IDLE_NS)); /* makes the connection's side record */
     int err = gyre_conn_write(c, bytes, COPIED);
     note(sc, err);
     if (err == 0) {
