@@ -22,6 +22,7 @@
 enum {
     BLOCKED = INT32_MIN,   /* in place of a result; no errno is that large */
     CALL_MAX = 0x7ffff000, /* bytes of one call, so that its result fits an int32_t; Linux stops there by itself */
+    BUFS_MAX = 4,          /* receive buffers of one call */
 };
 
 #ifdef MSG_NOSIGNAL
@@ -142,27 +143,27 @@ static int32_t receive(int fd, void *buf, uint32_t room, struct gyre_loop_stats 
     return result(n);
 }
 
-static int32_t receive_in_two(int fd, const struct gyre_bufpool *pool, const uint16_t bufs[2],
-                              struct gyre_loop_stats *stats)
+static int32_t receive_in_many(int fd, const struct gyre_bufpool *pool, const uint16_t *bufs, unsigned count,
+                               struct gyre_loop_stats *stats)
 {
-    struct iovec iov[2];
-    for (int i = 0; i < 2; i++)
+    struct iovec iov[BUFS_MAX];
+    for (unsigned i = 0; i < count; i++)
         iov[i] = (struct iovec){.iov_base = gyre__bufpool_data(pool, bufs[i]), .iov_len = pool->size};
     ssize_t n;
     do {
         stats->calls++;
-        n = readv(fd, iov, 2);
+        n = readv(fd, iov, (int)count);
     } while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
     return result(n);
 }
 
-/* Receive into up to `want` buffers (1 or 2), an event for each, as far as the bytes go. They are taken for the call
- * only: those it leaves empty go back. Sets `*room`; returns the sum of the bytes. */
+/* Receive into up to `want` buffers (1 to BUFS_MAX), an event for each, as far as the bytes go. They are taken for the
+ * call only: those it leaves empty go back. Sets `*room`; returns the sum of the bytes. */
 static int32_t receive_in_pool(const struct gyre_op *op, struct gyre_event *ev, unsigned want, uint32_t *room,
                                struct gyre_loop_stats *stats)
 {
     struct gyre_bufpool *pool = op->u.recv.pool;
-    uint16_t bufs[2];
+    uint16_t bufs[BUFS_MAX];
     unsigned count = 0;
     for (int buf; count < want && (buf = gyre__bufpool_take(pool)) != GYRE_BUF_NONE; count++)
         bufs[count] = (uint16_t)buf;
@@ -172,7 +173,7 @@ static int32_t receive_in_pool(const struct gyre_op *op, struct gyre_event *ev, 
     }
     *room = count * pool->size;
     int32_t res = count == 1 ? receive(op->f->fd, gyre__bufpool_data(pool, bufs[0]), pool->size, stats)
-                             : receive_in_two(op->f->fd, pool, bufs, stats);
+                             : receive_in_many(op->f->fd, pool, bufs, count, stats);
     int32_t size = (int32_t)pool->size, left = res;
     for (unsigned i = 0; i < count && left > 0; i++, left -= size)
         ev[i] =
@@ -182,12 +183,14 @@ static int32_t receive_in_pool(const struct gyre_op *op, struct gyre_event *ev, 
     return res;
 }
 
-/* Whether to offer two buffers. A receive that just fills its one buffer leaves open whether there is more, and the
- * call that finds out there is not costs as much as receiving 4 KiB. So from then on there is a second one, until the
- * bytes of one call no longer fill the first. */
-static bool wants_two(const struct gyre_op *op, unsigned room)
+/* How many buffers to offer. A receive that just fills its one buffer leaves open whether there is more, and the call
+ * that finds out there is not costs as much as receiving 4 KiB. So from then on there are several, until the bytes of
+ * one call no longer fill the first: a bulk stream moves in pieces of 64 KiB. */
+static unsigned bufs_wanted(const struct gyre_op *op, unsigned room)
 {
-    return (op->f->be_flags & GYRE_RDF_FILLED) && (op->flags & GYRE_OPF_MULTI) && room >= 2;
+    if (!(op->f->be_flags & GYRE_RDF_FILLED) || !(op->flags & GYRE_OPF_MULTI))
+        return 1;
+    return room < BUFS_MAX ? room : BUFS_MAX;
 }
 
 /* What a receive says about the next one. Whether the socket is empty is known without asking again if fewer bytes came
@@ -214,12 +217,12 @@ static unsigned do_recv(const struct gyre_op *op, struct gyre_event *ev, unsigne
 {
     bool pooled = op->flags & GYRE_OPF_POOL;
     uint32_t size = pooled ? op->u.recv.pool->size : op->u.recv.len, bytes = size;
-    int32_t res = pooled ? receive_in_pool(op, ev, wants_two(op, room) ? 2 : 1, &bytes, stats)
+    int32_t res = pooled ? receive_in_pool(op, ev, bufs_wanted(op, room), &bytes, stats)
                          : receive(op->f->fd, op->u.recv.buf, size, stats);
     if (res != BLOCKED)
         learn(op->f, res, size, bytes);
     if (res > 0 && (uint32_t)res > size)
-        return 2;
+        return ((uint32_t)res + size - 1) / size;
     ev->res = res;
     return res == BLOCKED ? 0 : 1;
 }
