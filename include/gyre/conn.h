@@ -221,6 +221,27 @@ GYRE_API int gyre_conn_id_write(struct gyre_conn_id id, const void *data, size_t
 GYRE_API int gyre_conn_id_wake(struct gyre_conn_id id);
 GYRE_API int gyre_conn_id_close(struct gyre_conn_id id);
 
+/* gyre_conn_abort() on the connection's loop; nothing happens if it is gone. Returns as gyre_conn_id_close().
+ * Thread: any. */
+GYRE_API int gyre_conn_id_abort(struct gyre_conn_id id);
+
+typedef void gyre_closed_fn(void *user, int err);
+
+/* gyre_conn_id_close(), and then `done(user, err)` once on the connection's loop: after its on_close, with what that
+ * got; also if the connection was closing already. GYRE_ESTALE: it was gone. -ENOMEM: it was left as it is.
+ * Returns as gyre_conn_id_close(), and -EINVAL without `done`; on error `done` is not called. Thread: any. */
+GYRE_API int gyre_conn_id_close_then(struct gyre_conn_id id, gyre_closed_fn *done, void *user);
+
+/* ---- All of a loop's ---- */
+
+/* Returns whether to go on. */
+typedef bool gyre_each_fn(struct gyre_conn *c, void *user);
+
+/* Call `fn(c, user)`, before it returns, for every connection of the loop that is not closing, still connecting ones
+ * included. `fn` may do anything, close and connect too; whether it is called for those that it connects is left open.
+ * Returns how many times it was called, or: -EINVAL, GYRE_ETHREAD. Thread: the loop's. */
+GYRE_API int64_t gyre_loop_each_conn(struct gyre_loop *loop, gyre_each_fn *fn, void *user);
+
 #ifdef __cplusplus
 }
 #endif

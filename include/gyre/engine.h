@@ -107,6 +107,51 @@ GYRE_API void *gyre_engine_user(const struct gyre_engine *engine);
 /* Connections open on all loops. Thread: any (a moment's value). */
 GYRE_API uint64_t gyre_engine_conn_count(const struct gyre_engine *engine);
 
+/* ---- On every loop ---- */
+
+/* Called when all loops have done their part, on the one that was last. */
+typedef void gyre_all_done_fn(struct gyre_engine *engine, void *user);
+
+/* Have `task(loop, user)` called once on every loop, at the same time where they run at the same time; `done` (may be
+ * NULL) follows. All or nothing. What the end of the engine finds waiting is called by gyre_engine_destroy().
+ * Returns 0, or: -EINVAL; -ENOMEM; -EAGAIN if `tasks_max` wait on one of the loops; GYRE_ESHUTDOWN while the engine is
+ * being destroyed. Thread: any. */
+GYRE_API int gyre_engine_post_all(struct gyre_engine *engine, gyre_task_fn *task, gyre_all_done_fn *done, void *user);
+
+/* gyre_loop_each_conn() on every loop; `fn` runs on each connection's own, and what it returns holds for that loop.
+ * Returns as gyre_engine_post_all(). Thread: any. */
+GYRE_API int gyre_engine_each_conn(struct gyre_engine *engine, gyre_each_fn *fn, gyre_all_done_fn *done, void *user);
+
+/* What a broadcast does to a connection that is congested. */
+enum gyre_slow {
+    GYRE_SLOW_SKIP = 0, /* leave it out */
+    GYRE_SLOW_QUEUE,    /* queue all the same, as far as `write_max_bytes` allows; else leave it out */
+    GYRE_SLOW_ABORT     /* gyre_conn_abort() */
+};
+
+struct gyre_broadcast_result {
+    uint64_t queued;  /* connections that the bytes were queued on */
+    uint64_t skipped; /* left out because they were slow */
+    uint64_t aborted; /* by GYRE_SLOW_ABORT */
+    uint64_t failed;  /* out of memory, `len` above write_max_bytes, shut down, or failing already */
+};
+
+struct gyre_broadcast_options {
+    enum gyre_slow slow;
+    gyre_each_fn *filter; /* false: not this one. On each connection's loop; NULL: all */
+    /* On the last loop, when every connection was looked at. NULL: not told. */
+    void (*done)(struct gyre_engine *engine, const struct gyre_broadcast_result *result, void *user);
+    void *user;
+};
+
+/* Queue `len` bytes, from 1 to 1 GiB, on every open connection of the engine. They are copied once, for all; the copy
+ * is freed when the last connection has sent it or is gone.
+ * Returns as gyre_engine_post_all(), and -E2BIG, GYRE_EOPTION for a `slow` that there is not. Thread: any. */
+#define gyre_engine_broadcast(engine, data, len, ...)                                                                  \
+    gyre_engine_broadcast_sized((engine), (data), (len), (__VA_ARGS__), sizeof(struct gyre_broadcast_options))
+GYRE_API int gyre_engine_broadcast_sized(struct gyre_engine *engine, const void *data, size_t len,
+                                         const struct gyre_broadcast_options *options, size_t size_bytes);
+
 #ifdef __cplusplus
 }
 #endif

@@ -68,6 +68,13 @@ typedef void gyre_task_fn(struct gyre_loop *loop, void *user);
  * being destroyed. Thread: any, as long as the loop is not being destroyed. */
 GYRE_API int gyre_loop_post(struct gyre_loop *loop, gyre_task_fn *task, void *user);
 
+/* The same no earlier than `delay_ns` from now. Called exactly once: when the time has come or, early, when the loop is
+ * destroyed (gyre_loop_post() then says GYRE_ESHUTDOWN). Delayed tasks are not among those that `tasks_max` counts; of
+ * them, too, at most so many wait. For one that can be called off, use a timer (timer.h).
+ * Returns as gyre_loop_post(), and GYRE_EOPTION for a negative delay. Thread: any, as long as the loop is not being
+ * destroyed. */
+GYRE_API int gyre_loop_post_after(struct gyre_loop *loop, int64_t delay_ns, gyre_task_fn *task, void *user);
+
 /* The loop's clock: CLOCK_MONOTONIC in nanoseconds, read once per turn (virtual on the simulator).
  * Thread: the loop's. */
 GYRE_API uint64_t gyre_loop_now_ns(const struct gyre_loop *loop);

@@ -274,8 +274,11 @@ static void finish(struct gyre_conn *c)
     be->ops->close(be, &c->f);
     be->stats.closed++;
     gyre__profile_release(l, c->profile);
+    struct gyre__closed_waiter *waiters = c->extra != NULL ? c->extra->closed_waiters : NULL;
+    int err = c->err;
     give_slot(c);
     gyre__acceptors_retry(l);
+    gyre__tell_closed(l, waiters, err);
 }
 
 void gyre__conn_end(struct gyre_conn *c, enum gyre_close_reason reason, int err)

@@ -64,6 +64,7 @@ struct gyre__profile {
 struct gyre__extra {
     int64_t idle_ns; /* if `idle_set`: the idle limit in place of the profile's */
     bool idle_set;
+    struct gyre__closed_waiter *closed_waiters; /* told after on_close; id.c */
 };
 
 struct gyre_conn {
@@ -150,6 +151,11 @@ static inline int gyre__conn_usable(const struct gyre_conn *c)
 /* Check options and fill in the defaults. Returns 0, GYRE_EHANDLERS or GYRE_EOPTION. */
 int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_options *options,
                        const struct gyre_conn_handlers *handlers);
+
+/* ---- id.c ---- */
+
+/* Call and free those who wait for the end of a connection that has just been freed. */
+void gyre__tell_closed(struct gyre_loop *l, struct gyre__closed_waiter *waiters, int err);
 
 /* ---- inbound.c: receiving ---- */
 

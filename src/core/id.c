@@ -109,3 +109,59 @@ int gyre_conn_id_close(struct gyre_conn_id id)
 {
     return call_by_id(id, gyre_conn_close);
 }
+
+int gyre_conn_id_abort(struct gyre_conn_id id)
+{
+    return call_by_id(id, gyre_conn_abort);
+}
+
+/* ---- close, and tell ---- */
+
+struct gyre__closed_waiter {
+    struct gyre__task task;
+    struct gyre__closed_waiter *next;
+    struct gyre_conn_id id;
+    gyre_closed_fn *done;
+    void *user;
+};
+
+void gyre__tell_closed(struct gyre_loop *l, struct gyre__closed_waiter *waiters, int err)
+{
+    while (waiters != NULL) {
+        struct gyre__closed_waiter *w = waiters;
+        gyre_closed_fn *done = w->done;
+        void *user = w->user;
+        waiters = w->next;
+        gyre__free(l->mem, w);
+        done(user, err);
+    }
+}
+
+static void run_close_then(struct gyre_loop *l, void *user)
+{
+    struct gyre__closed_waiter *w = user;
+    struct gyre_conn *c = gyre_conn_from_id(w->id);
+    struct gyre__extra *extra = c != NULL ? gyre__conn_extra(c) : NULL;
+    if (extra == NULL) {
+        gyre__tell_closed(l, w, c == NULL ? GYRE_ESTALE : -ENOMEM);
+        return;
+    }
+    w->next = extra->closed_waiters;
+    extra->closed_waiters = w;
+    (void)gyre_conn_close(c);
+}
+
+int gyre_conn_id_close_then(struct gyre_conn_id id, gyre_closed_fn *done, void *user)
+{
+    if (id.loop == NULL || done == NULL)
+        return -EINVAL;
+    struct gyre__closed_waiter *w = gyre__alloc(id.loop->mem, sizeof *w);
+    if (w == NULL)
+        return -ENOMEM;
+    *w = (struct gyre__closed_waiter){.id = id, .done = done, .user = user};
+    w->task = (struct gyre__task){.run = run_close_then, .user = w, .embedded = true};
+    int err = gyre__loop_post_task(id.loop, &w->task);
+    if (err != 0)
+        gyre__free(id.loop->mem, w);
+    return err;
+}

@@ -330,6 +330,7 @@ void gyre__loop_run_late_tasks(struct gyre_loop *l)
     do
         run_tasks(l);
     while (l->tasks_left != NULL || atomic_load_explicit(&l->tasks.top, memory_order_relaxed) != NULL);
+    gyre__laters_run(l);
     gyre__segs_settle(&l->segs);
 }
 

@@ -75,6 +75,8 @@ struct gyre_loop {
 
     struct gyre__tasks tasks;
     struct gyre__task *tasks_left; /* taken and not yet run */
+    struct gyre__later *laters;    /* delayed tasks whose timers run */
+    _Atomic(uint32_t) later_count; /* those, and the ones on their way here */
 
     _Atomic(bool) closed; /* being destroyed: no more tasks */
     _Atomic(int) request;
@@ -120,6 +122,9 @@ void gyre__loop_ask(struct gyre_loop *l, enum gyre__loop_request request);
 
 /* Run `task` (whose memory its `run` frees) on the loop. Returns 0 or -EAGAIN. Thread: any. */
 int gyre__loop_post_task(struct gyre_loop *l, struct gyre__task *task);
+
+/* timer.c: run every delayed task now, because the loop is being destroyed. */
+void gyre__laters_run(struct gyre_loop *l);
 
 uint64_t gyre__loop_clock(const struct gyre_loop *l);
 

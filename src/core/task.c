@@ -4,7 +4,7 @@
 
 #include <errno.h>
 
-static void push(struct gyre__tasks *tasks, struct gyre__task *task)
+void gyre__tasks_push_reserved(struct gyre__tasks *tasks, struct gyre__task *task)
 {
     task->next = atomic_load_explicit(&tasks->top, memory_order_relaxed);
     while (!atomic_compare_exchange_weak_explicit(&tasks->top, &task->next, task, memory_order_release,
@@ -12,21 +12,27 @@ static void push(struct gyre__tasks *tasks, struct gyre__task *task)
         ;
 }
 
-int gyre__tasks_push(struct gyre__tasks *tasks, struct gyre__task *task)
+int gyre__tasks_reserve(struct gyre__tasks *tasks)
 {
     uint32_t count = atomic_fetch_add_explicit(&tasks->count, 1, memory_order_relaxed);
-    if (count >= tasks->count_max) {
-        atomic_fetch_sub_explicit(&tasks->count, 1, memory_order_relaxed);
-        return -EAGAIN;
-    }
-    push(tasks, task);
-    return 0;
+    if (count < tasks->count_max)
+        return 0;
+    atomic_fetch_sub_explicit(&tasks->count, 1, memory_order_relaxed);
+    return -EAGAIN;
+}
+
+int gyre__tasks_push(struct gyre__tasks *tasks, struct gyre__task *task)
+{
+    int err = gyre__tasks_reserve(tasks);
+    if (err == 0)
+        gyre__tasks_push_reserved(tasks, task);
+    return err;
 }
 
 void gyre__tasks_push_always(struct gyre__tasks *tasks, struct gyre__task *task)
 {
     atomic_fetch_add_explicit(&tasks->count, 1, memory_order_relaxed);
-    push(tasks, task);
+    gyre__tasks_push_reserved(tasks, task);
 }
 
 struct gyre__task *gyre__tasks_take(struct gyre__tasks *tasks)

@@ -24,13 +24,18 @@ struct gyre__tasks {
 /* Returns 0, or -EAGAIN if `count_max` wait already. Thread: any. */
 int gyre__tasks_push(struct gyre__tasks *tasks, struct gyre__task *task);
 
+/* The same in two steps, for who must know beforehand that all of several queues have room: keep a place (returns 0 or
+ * -EAGAIN), then fill it, or give it back with gyre__tasks_done(). Thread: any. */
+int gyre__tasks_reserve(struct gyre__tasks *tasks);
+void gyre__tasks_push_reserved(struct gyre__tasks *tasks, struct gyre__task *task);
+
 /* The same for tasks that must not be lost, which there are few of: not held to the limit. */
 void gyre__tasks_push_always(struct gyre__tasks *tasks, struct gyre__task *task);
 
 /* All waiting tasks, oldest first. Thread: the loop's. */
 struct gyre__task *gyre__tasks_take(struct gyre__tasks *tasks);
 
-/* A task was run. */
+/* A task was run, or a place is not needed. */
 static inline void gyre__tasks_done(struct gyre__tasks *tasks)
 {
     atomic_fetch_sub_explicit(&tasks->count, 1, memory_order_relaxed);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * The user's timers, on the loop's wheel. */
+ * The user's timers, and tasks posted to run later, on the loop's wheel.
+ *
+ * A delayed task that another thread posts travels to its loop as a task, and becomes a timer there. The time counts
+ * from the call, not from when the loop gets to see it. */
 #include "loop.h"
 
 #include <gyre/timer.h>
@@ -79,4 +82,109 @@ void gyre_timer_stop(struct gyre_timer *timer)
 bool gyre_timer_is_active(const struct gyre_timer *timer)
 {
     return gyre__timer_is_active(&timer->timer);
+}
+
+/* ---- delayed tasks ---- */
+
+struct gyre__later {
+    struct gyre__task task; /* on its way to the loop */
+    struct gyre__timer timer;
+    struct gyre__later *next, **prev; /* on the loop's list */
+    struct gyre_loop *loop;
+    gyre_task_fn *run;
+    void *user;
+    uint64_t due_ns;
+};
+
+/* The memory is free before the user's function runs, so that it may post the next. */
+static void finish_later(struct gyre__later *later)
+{
+    struct gyre_loop *l = later->loop;
+    gyre_task_fn *run = later->run;
+    void *user = later->user;
+    gyre__free(l->mem, later);
+    atomic_fetch_sub_explicit(&l->later_count, 1, memory_order_relaxed);
+    l->be->stats.tasks++;
+    run(l, user);
+}
+
+static void unlink_later(struct gyre__later *later)
+{
+    *later->prev = later->next;
+    if (later->next != NULL)
+        later->next->prev = later->prev;
+}
+
+static void on_later(struct gyre__timer *t)
+{
+    struct gyre__later *later = GYRE_CONTAINER(t, struct gyre__later, timer);
+    unlink_later(later);
+    finish_later(later);
+}
+
+static void start_later(struct gyre_loop *l, void *user)
+{
+    struct gyre__later *later = user;
+    if (atomic_load_explicit(&l->closed, memory_order_relaxed)) {
+        finish_later(later);
+        return;
+    }
+    later->next = l->laters;
+    later->prev = &l->laters;
+    if (later->next != NULL)
+        later->next->prev = &later->next;
+    l->laters = later;
+    gyre__wheel_start(&l->wheel, &later->timer, later->due_ns);
+}
+
+void gyre__laters_run(struct gyre_loop *l)
+{
+    while (l->laters != NULL) {
+        struct gyre__later *later = l->laters;
+        gyre__wheel_stop(&l->wheel, &later->timer);
+        unlink_later(later);
+        finish_later(later);
+    }
+}
+
+/* One more, unless as many wait as tasks may. */
+static int count_later(struct gyre_loop *l)
+{
+    uint32_t count = atomic_fetch_add_explicit(&l->later_count, 1, memory_order_relaxed);
+    if (count < l->tasks.count_max)
+        return 0;
+    atomic_fetch_sub_explicit(&l->later_count, 1, memory_order_relaxed);
+    return -EAGAIN;
+}
+
+int gyre_loop_post_after(struct gyre_loop *l, int64_t delay_ns, gyre_task_fn *run, void *user)
+{
+    if (l == NULL || run == NULL)
+        return -EINVAL;
+    if (delay_ns < 0)
+        return GYRE_EOPTION;
+    if (atomic_load_explicit(&l->closed, memory_order_relaxed))
+        return GYRE_ESHUTDOWN;
+    int err = count_later(l);
+    if (err != 0)
+        return err;
+    struct gyre__later *later = gyre__alloc(l->mem, sizeof *later);
+    if (later == NULL) {
+        atomic_fetch_sub_explicit(&l->later_count, 1, memory_order_relaxed);
+        return -ENOMEM;
+    }
+    *later = (struct gyre__later){.loop = l, .run = run, .user = user};
+    later->task = (struct gyre__task){.run = start_later, .user = later, .embedded = true};
+    later->timer.fire = on_later;
+    later->due_ns = gyre__loop_clock(l) + (uint64_t)delay_ns;
+    if (gyre_loop_is_current(l)) {
+        start_later(l, later);
+        return 0;
+    }
+    err = gyre__loop_post_task(l, &later->task);
+    if (err != 0) {
+        gyre__free(l->mem, later);
+        atomic_fetch_sub_explicit(&l->later_count, 1, memory_order_relaxed);
+    }
+    return err;
 }
