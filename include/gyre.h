@@ -8,6 +8,7 @@
 #include <gyre/engine.h>
 #include <gyre/conn.h>
 #include <gyre/buf.h>
+#include <gyre/frame.h>
 #include <gyre/timer.h>
 #include <gyre/stats.h>
 #include <gyre/sim.h>

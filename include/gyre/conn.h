@@ -27,6 +27,7 @@ extern "C" {
 #endif
 
 struct gyre_conn;
+struct gyre_framer;
 struct gyre_listener;
 
 /* Why a connection ended. The errno behind it, if any, is what on_close gets. */
@@ -35,13 +36,14 @@ enum gyre_close_reason {
     GYRE_CLOSE_USER,     /* gyre_conn_close(), everything delivered; err 0 */
     GYRE_CLOSE_EOF,      /* the peer closed, and there is no on_eof, or our side had shut down before; err 0 */
     GYRE_CLOSE_ABORT,    /* gyre_conn_abort(); err 0 */
-    GYRE_CLOSE_ERROR,    /* the socket failed; err is -errno */
+    GYRE_CLOSE_ERROR,    /* the socket failed, or the peer sent no frames; err says why */
     GYRE_CLOSE_CONNECT,  /* the connection could not be made; err says why */
     GYRE_CLOSE_TIMEOUT,  /* idle or linger time passed; err GYRE_ETIMEOUT */
     GYRE_CLOSE_SHUTDOWN  /* the loop drained, everything delivered; err 0. Or it stopped; err GYRE_ESHUTDOWN */
 };
 
-/* What a connection calls. Only `on_data` is needed. Borrowed, usually static and const; must outlive its connections.
+/* What a connection calls. Only `on_data` is needed, or with a framer `on_frame`. Borrowed, usually static and const;
+ * must outlive its connections.
  * All run on the connection's loop. */
 struct gyre_conn_handlers {
     void (*on_open)(struct gyre_conn *c);
@@ -54,6 +56,12 @@ struct gyre_conn_handlers {
      * open and the time starts again. */
     void (*on_timeout)(struct gyre_conn *c);
     void (*on_close)(struct gyre_conn *c, int err);
+    /* With a framer (frame.h), in place of on_data: called for each whole frame; the view is valid until it returns. */
+    void (*on_frame)(struct gyre_conn *c, struct gyre_slice frame);
+    /* What was received is no frame: GYRE_EFRAME (or what the framer said, or -ENOMEM). May answer and close, or take
+     * bytes to go on behind them. If it does neither, and without this handler, the connection is closed gracefully
+     * with GYRE_CLOSE_ERROR, and on_close gets the error. */
+    void (*on_bad_frame)(struct gyre_conn *c, int err);
 };
 
 /* Settings of a connection, given to a listener for what it accepts or to gyre_connect(). Sizes are bytes. */
@@ -68,6 +76,8 @@ struct gyre_conn_options {
     bool delay;                  /* leave Nagle's algorithm on; else TCP_NODELAY is set */
     bool start_paused;           /* as if gyre_conn_pause() were called in on_open */
     void *user;                  /* gyre_conn_user() from the start */
+    const struct gyre_framer *framer; /* cut into frames and call on_frame for each; borrowed like the handlers; NULL:
+                                         bytes for on_data */
 };
 
 /* Connect to `address` ("tcp://127.0.0.1:7000", "tcp://[::1]:7000", "unix:///run/x.sock", "unix://@abstract"; a
@@ -108,6 +118,9 @@ GYRE_API size_t gyre_conn_discard(struct gyre_conn *c, size_t len);
 
 /* Copy up to `len` bytes from the front into `dst` and take them. Returns how many. */
 GYRE_API size_t gyre_conn_read(struct gyre_conn *c, void *dst, size_t len);
+
+/* Copy up to `len` bytes, those behind the first `from`, to `dst` without taking any. Returns how many. */
+GYRE_API size_t gyre_conn_copy(const struct gyre_conn *c, size_t from, void *dst, size_t len);
 
 /* Offset of the first occurrence of `needle` (1 to 64 bytes) in the bytes received, looking from `from` on.
  * Returns the offset (0 or more), or -EAGAIN if it is not (yet) there, or -EINVAL. */

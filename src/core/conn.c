@@ -287,7 +287,8 @@ void gyre__conn_end(struct gyre_conn *c, enum gyre_close_reason reason, int err)
     if (c->state == GYRE_CONN_ENDING)
         return;
     c->reason = (uint8_t)reason;
-    c->err = err;
+    if (err != 0 || reason != GYRE_CLOSE_ERROR) /* else it is the end of gyre__conn_fail(), which has set it */
+        c->err = err;
     if (reason == GYRE_CLOSE_ABORT || err == GYRE_ESHUTDOWN || err == GYRE_ETIMEOUT)
         c->flags |= GYRE_CF_RESET;
     if (!(c->flags & GYRE_CF_SEND_FAILED))
@@ -323,6 +324,13 @@ void gyre__conn_begin_close(struct gyre_conn *c, enum gyre_close_reason reason)
     gyre__conn_start_timer(c);
     gyre__conn_update_recv(c);
     gyre__conn_settle_later(c);
+}
+
+void gyre__conn_fail(struct gyre_conn *c, int err)
+{
+    if (!(c->flags & GYRE_CF_SEND_FAILED))
+        c->err = err;
+    gyre__conn_begin_close(c, GYRE_CLOSE_ERROR);
 }
 
 /* UNTESTED: no way is known to make a backend fail at this point. */
@@ -368,7 +376,7 @@ static void send_fin(struct gyre_conn *c)
 
 static void settle_open(struct gyre_conn *c)
 {
-    if (GYRE_UNLIKELY(c->flags & (GYRE_CF_WAKE | GYRE_CF_DELIVER)))
+    if (GYRE_UNLIKELY(c->flags & (GYRE_CF_WAKE | GYRE_CF_DELIVER | GYRE_CF_FRAMES)))
         gyre__conn_deliver(c, false);
     if (c->state != GYRE_CONN_OPEN)
         return;

@@ -18,6 +18,7 @@
 #include "loop.h"
 
 #include <gyre/conn.h>
+#include <string.h>
 
 enum { GYRE_CONN_MAGIC = 0x636f6e6e, GYRE_CONN_DEAD_MAGIC = 0x64656164 };
 
@@ -48,12 +49,14 @@ enum {
     GYRE_CF_CONNECTED = 1u << 14,   /* the socket is: ops other than CONNECT may be submitted */
     GYRE_CF_DELIVER = 1u << 15,     /* receiving goes on: on_data is due at settle if there are bytes */
     GYRE_CF_DRAIN_OWED = 1u << 16,  /* a write was refused: on_drain must follow */
+    GYRE_CF_FRAMES = 1u << 17,      /* whole frames are left for the next turn, and the end waits for them */
 };
 
 /* Options of the connections of one listener, or of one gyre_connect(); checked and with the defaults filled in. */
 struct gyre__profile {
     struct gyre_conn_options options;
     const struct gyre_conn_handlers *handlers;
+    void (*on_data)(struct gyre_conn *c); /* the user's, or gyre__conn_on_frames() */
     struct gyre_listener *listener; /* NULL: connected */
     uint32_t refs; /* of a connected one, freed at 0; a listener's lives as long as the listener */
 };
@@ -62,6 +65,13 @@ struct gyre__profile {
  * No operation lives in it, for a backend may look at one that was given up long ago; what the user must free or be
  * told of is seen to in finish(). */
 struct gyre__extra {
+    struct { /* a frame that is not whole; all 0 once bytes are taken */
+        const struct gyre_framer *framer;
+        size_t need; /* bytes that must be here, whatever read_max_bytes says */
+        uint64_t state;
+    } frame;
+    const struct gyre_framer *framer; /* if `framer_set`: in place of the profile's */
+    bool framer_set;
     int64_t idle_ns; /* if `idle_set`: the idle limit in place of the profile's */
     bool idle_set;
     struct gyre__closed_waiter *closed_waiters; /* told after on_close; id.c */
@@ -118,6 +128,9 @@ void gyre__conn_begin_close(struct gyre_conn *c, enum gyre_close_reason reason);
 /* Give up: cancel what is in flight; on_close(err) follows when the last event has come. */
 void gyre__conn_end(struct gyre_conn *c, enum gyre_close_reason reason, int err);
 
+/* Close gracefully, and have on_close told `err`. */
+void gyre__conn_fail(struct gyre_conn *c, int err);
+
 /* Bytes sent that the peer's side has not acknowledged, FIN not counted. */
 uint64_t gyre__conn_unacked(const struct gyre_conn *c);
 
@@ -148,6 +161,19 @@ static inline int gyre__conn_usable(const struct gyre_conn *c)
     return GYRE_LIKELY(c->state == GYRE_CONN_OPEN || c->state == GYRE_CONN_CONNECTING) ? 0 : GYRE_ECLOSED;
 }
 
+/* Whether on_data may be called. */
+static inline bool gyre__conn_may_deliver(const struct gyre_conn *c)
+{
+    return c->state == GYRE_CONN_OPEN && !(c->flags & (GYRE_CF_PAUSED | GYRE_CF_BLOCKED));
+}
+
+/* The front of what was received has changed: what is known of a frame there is void. */
+static inline void gyre__conn_forget_frame(struct gyre_conn *c)
+{
+    if (GYRE_UNLIKELY(c->extra != NULL))
+        memset(&c->extra->frame, 0, sizeof c->extra->frame);
+}
+
 /* Check options and fill in the defaults. Returns 0, GYRE_EHANDLERS or GYRE_EOPTION. */
 int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_options *options,
                        const struct gyre_conn_handlers *handlers);
@@ -165,6 +191,9 @@ void gyre__conn_on_recv(struct gyre_op *op, const struct gyre_event *ev);
 /* Call on_data if bytes are `fresh` or it is due for another reason, then on_eof if that is due, as far as the
  * connection's state allows. */
 void gyre__conn_deliver(struct gyre_conn *c, bool fresh);
+/* Take `skip`, `len` and `drop` bytes (all here, not all 0), of which `*out` is the middle part, as one piece that is
+ * valid until the handler returns. Returns 0, or -ENOMEM with nothing taken. */
+int gyre__conn_take(struct gyre_conn *c, size_t skip, size_t len, size_t drop, struct gyre_slice *out);
 /* Let receives that found no buffer try again. */
 void gyre__loop_feed_starved(struct gyre_loop *l);
 void gyre__conn_unstarve(struct gyre_conn *c);
@@ -177,6 +206,11 @@ void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev);
 /* Account for bytes just queued: marks, flush. */
 void gyre__conn_queued(struct gyre_conn *c);
 void gyre__loop_free_sendvs(struct gyre_loop *l);
+
+/* ---- frame.c ---- */
+
+/* In place of on_data: take the frames and call on_frame; without a framer, on_data. */
+void gyre__conn_on_frames(struct gyre_conn *c);
 
 /* ---- forward.c ---- */
 

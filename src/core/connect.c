@@ -6,6 +6,7 @@
  * and leaves nothing behind; what goes wrong after it is told by on_close alone. */
 #include "addr.h"
 #include "conn.h"
+#include "frame.h"
 #include "listener.h"
 
 #include <errno.h>
@@ -38,9 +39,12 @@ int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_opt
                        const struct gyre_conn_handlers *handlers)
 {
     struct gyre_conn_options *o = &profile->options;
-    if (handlers == NULL || handlers->on_data == NULL)
+    if (handlers == NULL || (options->framer != NULL ? handlers->on_frame == NULL : handlers->on_data == NULL))
         return GYRE_EHANDLERS;
+    if (options->framer != NULL && (options->framer->decode == NULL || options->framer->frame_max_bytes > BYTES_MAX))
+        return GYRE_EOPTION;
     profile->handlers = handlers;
+    profile->on_data = handlers->on_frame != NULL ? gyre__conn_on_frames : handlers->on_data;
     *o = *options;
     if (o->read_max_bytes == 0)
         o->read_max_bytes = READ_MAX_DEFAULT;

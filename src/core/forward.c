@@ -58,6 +58,7 @@ static int64_t move_head(struct gyre_conn *src, struct gyre_conn *dst, size_t ma
             return -ENOMEM;
     }
     head = gyre__segq_pop(&src->in);
+    gyre__conn_forget_frame(src);
     if (head->kind == GYRE_SEG_BUF && gyre__bufpool_scarce(segs->pool) &&
         gyre__segq_append(&dst->out, segs, head->data, len) == 0) {
         src->loop->be->stats.bytes_copied_in += len;

@@ -22,7 +22,9 @@ static bool wants_bytes(const struct gyre_conn *c)
     if ((c->flags & (GYRE_CF_CONNECTED | GYRE_CF_EOF)) != GYRE_CF_CONNECTED)
         return false;
     if (c->state == GYRE_CONN_OPEN)
-        return !(c->flags & (GYRE_CF_PAUSED | GYRE_CF_BLOCKED)) && c->in.bytes < c->profile->options.read_max_bytes;
+        return !(c->flags & (GYRE_CF_PAUSED | GYRE_CF_BLOCKED)) &&
+               (c->in.bytes < c->profile->options.read_max_bytes ||
+                (c->extra != NULL && c->in.bytes < c->extra->frame.need));
     return c->state == GYRE_CONN_CLOSING || c->state == GYRE_CONN_LINGERING;
 }
 
@@ -141,22 +143,18 @@ static void tell_eof(struct gyre_conn *c)
         gyre__conn_end(c, GYRE_CLOSE_EOF, 0);
 }
 
-static bool may_deliver(const struct gyre_conn *c)
-{
-    return c->state == GYRE_CONN_OPEN && !(c->flags & (GYRE_CF_PAUSED | GYRE_CF_BLOCKED));
-}
-
 void gyre__conn_deliver(struct gyre_conn *c, bool fresh)
 {
-    bool due = fresh || (c->flags & GYRE_CF_WAKE) || ((c->flags & GYRE_CF_DELIVER) && c->in.tail != NULL);
-    if (may_deliver(c)) {
-        c->flags &= ~(unsigned)(GYRE_CF_WAKE | GYRE_CF_DELIVER);
+    bool due = fresh || (c->flags & (GYRE_CF_WAKE | GYRE_CF_FRAMES)) ||
+               ((c->flags & GYRE_CF_DELIVER) && c->in.tail != NULL);
+    if (gyre__conn_may_deliver(c)) {
+        c->flags &= ~(unsigned)(GYRE_CF_WAKE | GYRE_CF_DELIVER | GYRE_CF_FRAMES);
         if (due) {
-            c->profile->handlers->on_data(c);
+            c->profile->on_data(c);
             gyre__segs_settle(&c->loop->segs);
         }
     }
-    if ((c->flags & (GYRE_CF_EOF | GYRE_CF_EOF_TOLD)) == GYRE_CF_EOF && may_deliver(c))
+    if ((c->flags & (GYRE_CF_EOF | GYRE_CF_EOF_TOLD | GYRE_CF_FRAMES)) == GYRE_CF_EOF && gyre__conn_may_deliver(c))
         tell_eof(c);
     if (c->state != GYRE_CONN_OPEN)
         gyre__segq_clear(&c->in, &c->loop->segs, 0);
@@ -260,6 +258,7 @@ void gyre__conn_on_recv(struct gyre_op *op, const struct gyre_event *ev)
 /* What the user took may let receiving go on; settling sees to it. */
 static void took(struct gyre_conn *c)
 {
+    gyre__conn_forget_frame(c);
     if (GYRE_UNLIKELY(c->recv.state == GYRE_OPS_IDLE))
         gyre__conn_settle_later(c);
 }
@@ -324,14 +323,66 @@ int gyre_conn_peekv(struct gyre_conn *c, struct iovec *iov, int iov_count)
     return n;
 }
 
+/* Copy `len` bytes, those behind the first `from`: all of them must be here. */
+static void copy_out(const struct gyre_conn *c, size_t from, uint8_t *dst, size_t len)
+{
+    const struct gyre__seg *seg = gyre__segq_head(&c->in);
+    for (; len > 0; seg = seg->next) {
+        if (from >= seg->len) {
+            from -= seg->len;
+            continue;
+        }
+        size_t part = seg->len - from < len ? seg->len - from : len;
+        memcpy(dst, seg->data + from, part);
+        dst += part;
+        len -= part;
+        from = 0;
+    }
+}
+
+int gyre__conn_take(struct gyre_conn *c, size_t skip, size_t len, size_t drop, struct gyre_slice *out)
+{
+    struct gyre__segs *segs = &c->loop->segs;
+    struct gyre__seg *head = gyre__segq_head(&c->in);
+    const uint8_t *data = head->data;
+    if (len > 0 && skip + len <= head->len) {
+        data += skip;
+    } else if (len > 0) {
+        struct gyre__seg *chunk = gyre__seg_chunk(segs, (uint32_t)len);
+        if (chunk == NULL)
+            return -ENOMEM;
+        copy_out(c, skip, chunk->data, len);
+        c->loop->be->stats.bytes_copied_in += len;
+        data = chunk->data;
+        gyre__seg_retire(segs, chunk);
+    }
+    gyre__segq_consume(&c->in, segs, skip + len + drop, true);
+    took(c);
+    *out = (struct gyre_slice){.data = data, .len = len};
+    return 0;
+}
+
 int gyre_conn_next(struct gyre_conn *c, size_t len, struct gyre_slice *out)
 {
-    int err = gyre_conn_peek(c, len, out);
-    if (err == 0 && out->len > 0) {
-        gyre__segq_consume(&c->in, &c->loop->segs, out->len, true);
-        took(c);
+    int err = gyre__conn_usable(c);
+    if (err != 0)
+        return err;
+    if (len == 0 || len > c->in.bytes) { /* what peek says of these two is all there is to say */
+        err = gyre_conn_peek(c, len, out);
+        if (err != 0 || out->len == 0)
+            return err;
+        len = out->len;
     }
-    return err;
+    return gyre__conn_take(c, 0, len, 0, out);
+}
+
+size_t gyre_conn_copy(const struct gyre_conn *c, size_t from, void *dst, size_t len)
+{
+    if (gyre__conn_usable(c) != 0 || from >= c->in.bytes)
+        return 0;
+    size_t n = len < c->in.bytes - from ? len : c->in.bytes - from;
+    copy_out(c, from, dst, n);
+    return n;
 }
 
 size_t gyre_conn_discard(struct gyre_conn *c, size_t len)
@@ -348,13 +399,8 @@ size_t gyre_conn_read(struct gyre_conn *c, void *dst, size_t len)
 {
     if (gyre__conn_usable(c) != 0)
         return 0;
-    size_t n = 0;
-    const struct gyre__seg *seg = gyre__segq_head(&c->in);
-    for (; seg != NULL && n < len; seg = seg == c->in.tail ? NULL : seg->next) {
-        size_t part = seg->len < len - n ? seg->len : len - n;
-        memcpy((uint8_t *)dst + n, seg->data, part);
-        n += part;
-    }
+    size_t n = len < c->in.bytes ? len : c->in.bytes;
+    copy_out(c, 0, dst, n);
     gyre__segq_consume(&c->in, &c->loop->segs, n, true);
     took(c);
     return n;

@@ -166,6 +166,7 @@ static int make_acceptors(struct gyre_listener *listener, struct gyre_loop **loo
         }
         a->profile.options = profile.options;
         a->profile.handlers = profile.handlers;
+        a->profile.on_data = profile.on_data;
         listener->acceptors[i] = a;
     }
     return 0;

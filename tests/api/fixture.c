@@ -96,6 +96,23 @@ static void on_data(struct gyre_conn *c)
     api_leave(e->api);
 }
 
+static void on_frame(struct gyre_conn *c, struct gyre_slice frame)
+{
+    struct end *e = open_end_of(c);
+    cr_assert_eq(e->eofs, 0, "a frame after on_eof");
+    e->frames++;
+    e->side->script->frame(e, frame);
+    api_leave(e->api);
+}
+
+static void on_bad_frame(struct gyre_conn *c, int err)
+{
+    struct end *e = open_end_of(c);
+    e->bad_frames++;
+    e->side->script->bad_frame(e, err);
+    api_leave(e->api);
+}
+
 static void on_drain(struct gyre_conn *c)
 {
     struct end *e = open_end_of(c);
@@ -146,7 +163,12 @@ static struct side *side_new(struct api *api, const struct script *script)
     *side = (struct side){.kind = KIND_SIDE, .api = api, .script = script != NULL ? script : &count_only};
     side->key_in = FIRST_KEY;
     side->key_out = FIRST_KEY + 1;
-    side->handlers = (struct gyre_conn_handlers){on_open, on_data, on_drain, NULL, NULL, on_close};
+    side->handlers = (struct gyre_conn_handlers){
+        .on_open = on_open, .on_data = on_data, .on_drain = on_drain, .on_close = on_close};
+    if (side->script->frame != NULL)
+        side->handlers.on_frame = on_frame;
+    if (side->script->bad_frame != NULL)
+        side->handlers.on_bad_frame = on_bad_frame;
     if (side->script->eof != NULL)
         side->handlers.on_eof = on_eof;
     if (side->script->timeout != NULL)

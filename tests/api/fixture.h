@@ -36,6 +36,8 @@ struct script {
     void (*eof)(struct end *e);
     void (*timeout)(struct end *e);
     void (*close)(struct end *e);
+    void (*frame)(struct end *e, struct gyre_slice frame); /* given to the library only if it is here */
+    void (*bad_frame)(struct end *e, int err);             /* likewise */
 };
 
 /* An on_eof or on_timeout that does nothing but being there. */
@@ -58,7 +60,8 @@ struct end {
     struct side *side;
     struct gyre_conn *c; /* NULL once closed */
     struct gyre_conn_id id;
-    unsigned opens, datas, drains, eofs, timeouts, closes, sents, sent_errs;
+    unsigned opens, datas, drains, eofs, timeouts, closes, sents, sent_errs, frames,
+        bad_frames;
     int err;
     enum gyre_close_reason reason;
     uint64_t unsent;
