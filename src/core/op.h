@@ -91,6 +91,12 @@ struct gyre_fd {
             struct gyre_fd *run_next[2]; /* in the queues of descriptors to serve, by direction */
         } rd;
         struct {
+            struct gyre_fd *next; /* in the queue of those believed readable */
+            struct gyre_op *op;   /* the receive */
+            int32_t res;          /* of its last event, until that may leave */
+            uint8_t score;        /* how much of a bulk stream it is */
+        } ur;
+        struct {
             void *sock;
         } sim;
     } be;

@@ -2,6 +2,7 @@
  * An operation of ours, written down as the kernel's. */
 #include "uring.h"
 
+#include <poll.h>
 #include <stddef.h>
 
 static void prep_accept(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op)
@@ -20,6 +21,10 @@ static void prep_recv(const struct gyre_uring *u, struct io_uring_sqe *sqe, cons
         return;
     }
     GYRE_ASSERT(op->u.recv.pool == u->bufs.pool);
+    if (op->f->be_flags & GYRE_UF_DIRECT) {
+        io_uring_prep_poll_multishot(sqe, op->f->fd, POLLIN | POLLPRI | POLLRDHUP);
+        return;
+    }
     /* A multishot receive must not name a length before Linux 6.17, and takes the whole buffer. */
     if ((op->flags & GYRE_OPF_MULTI) && (u->use & GYRE_URING_MULTISHOT_RECV))
         io_uring_prep_recv_multishot(sqe, op->f->fd, NULL, 0, 0);
@@ -52,7 +57,8 @@ void gyre__uring_prep(const struct gyre_uring *u, struct io_uring_sqe *sqe, cons
     }
     /* A multishot receive that polls first, on a socket where data and then its end or a reset are waiting already,
      * reports the data and never the end (seen on Linux 6.18.44: unix sockets always, TCP with a reset). */
-    if ((op->flags & GYRE_OPF_POLL_FIRST) && !(sqe->ioprio & IORING_RECV_MULTISHOT)) {
+    if ((op->flags & GYRE_OPF_POLL_FIRST) && !(sqe->ioprio & IORING_RECV_MULTISHOT) &&
+        sqe->opcode != IORING_OP_POLL_ADD) {
         GYRE_ASSERT(op->kind == GYRE_OP_RECV || op->kind == GYRE_OP_SEND || op->kind == GYRE_OP_SENDMSG);
         sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
     }

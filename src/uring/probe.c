@@ -357,6 +357,7 @@ static int trial_run(const struct gyre_backend_config *cfg, uint32_t *use, struc
     if (err < 0)
         return err;
     *use = u->use;
+    u->use &= ~(uint32_t)GYRE_URING_DIRECT; /* small as they are, these buffers would look like a bulk stream's */
     t.be = &u->base;
     err = gyre__bufpool_init(&t.pool, cfg->mem, TRIAL_BUF_SIZE, TRIAL_BUFS, TRIAL_BUFS);
     if (err == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0) {

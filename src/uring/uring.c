@@ -15,6 +15,7 @@
  *
  * A completion whose op has another generation, or is idle, is the kernel's mistake or ours. It is counted, its buffer
  * goes back, its descriptor is closed, its op is not touched. */
+#include "direct.h"
 #include "queue.h"
 
 #include <errno.h>
@@ -28,7 +29,7 @@
 #define TIMEOUT_MAX_NS (INT64_C(86400) * 1000000000) /* longer ones overflow inside the kernel */
 #define RETRY_NS       (INT64_C(10) * 1000000)       /* how soon to offer again what the kernel refused */
 
-enum { SKIPS_MAX = 16 };
+enum { SKIPS_MAX = 16, UNENTERED_MAX = 16 };
 
 /* --- operations --- */
 
@@ -36,12 +37,16 @@ static void uring_submit(struct gyre_backend *be, struct gyre_op *op)
 {
     struct gyre_uring *u = gyre__uring_of(be);
     GYRE_ASSERT(((uintptr_t)op & ~(uintptr_t)GYRE_URING_ADDR_MASK) == 0);
+    op->next = NULL;
+    if (op->kind == GYRE_OP_RECV && (op->flags & GYRE_OPF_POOL) && (op->flags & GYRE_OPF_MULTI))
+        gyre__direct_prepare(u, op);
+    else if ((op->kind == GYRE_OP_SEND || op->kind == GYRE_OP_SENDMSG) && gyre__direct_send(u, op))
+        return;
     struct io_uring_sqe *sqe = gyre__uring_sqe(u);
     if (GYRE_UNLIKELY(sqe == NULL)) {
         gyre__uring_late_push(u, &u->ops, op);
         return;
     }
-    op->next = NULL;
     gyre__uring_put(u, sqe, op);
 }
 
@@ -76,7 +81,7 @@ static void stale_completion(struct gyre_uring *u, const struct io_uring_cqe *cq
     u->base.stats.stale++;
     if (cqe->flags & IORING_CQE_F_BUFFER)
         gyre__bufring_return(&u->bufs, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT));
-    if ((cqe->user_data & GYRE_URING_ACCEPT) && cqe->res >= 0)
+    if ((cqe->user_data & GYRE_URING_MARKS) == GYRE_URING_ACCEPT && cqe->res >= 0)
         (void)close(cqe->res);
     if (cqe->flags & IORING_CQE_F_MORE) { /* or it would go on eating what belongs to another */
         struct io_uring_sqe *sqe = gyre__uring_sqe(u);
@@ -111,6 +116,8 @@ static uint16_t take_buffer(struct gyre_uring *u, const struct io_uring_cqe *cqe
     }
     gyre__bufring_took(&u->bufs);
     gyre__batch_received(&u->batch, (uint32_t)cqe->res);
+    if (cqe->flags & IORING_CQE_F_MORE)
+        gyre__direct_received(u, ev->op, (uint32_t)cqe->res);
     ev->buf = buf;
     return GYRE_EV_BUF;
 }
@@ -119,7 +126,7 @@ static uint16_t take_buffer(struct gyre_uring *u, const struct io_uring_cqe *cqe
 static bool to_event(struct gyre_uring *u, const struct io_uring_cqe *cqe, struct gyre_event *ev)
 {
     uint64_t tag = cqe->user_data;
-    if (GYRE_UNLIKELY(tag & GYRE_URING_OWN)) {
+    if (GYRE_UNLIKELY((tag & GYRE_URING_MARKS) == GYRE_URING_OWN)) {
         own_completion(u, cqe);
         return false;
     }
@@ -128,6 +135,8 @@ static bool to_event(struct gyre_uring *u, const struct io_uring_cqe *cqe, struc
         stale_completion(u, cqe);
         return false;
     }
+    if (GYRE_UNLIKELY((tag & GYRE_URING_MARKS) == GYRE_URING_POLL))
+        return gyre__direct_polled(u, op, cqe, ev);
     *ev = (struct gyre_event){.op = op, .res = cqe->res};
     if (cqe->flags & IORING_CQE_F_BUFFER)
         ev->flags |= take_buffer(u, cqe, ev);
@@ -138,6 +147,8 @@ static bool to_event(struct gyre_uring *u, const struct io_uring_cqe *cqe, struc
     u->batch.armed -= op->kind == GYRE_OP_RECV;
     if (GYRE_UNLIKELY(op->next != NULL))
         gyre__uring_late_unlink(u, &u->cancels, op);
+    if (GYRE_UNLIKELY(op->f->be_flags != 0 && op->kind == GYRE_OP_RECV && gyre__direct_takes_over(u, op, ev)))
+        return ev->res > 0;
     if (GYRE_UNLIKELY(cqe->res == -ENOBUFS && (op->flags & GYRE_OPF_POOL))) {
         u->base.stats.enobufs++;
         u->bufs.starved = true;
@@ -255,6 +266,16 @@ static int start(struct gyre_uring *u)
     return 0;
 }
 
+/* There are events without entering. Whether that will do: the kernel has nothing to be given, but it runs what else is
+ * ready only when entered. */
+static bool enough(struct gyre_uring *u)
+{
+    if (gyre__uring_unsubmitted(u) == 0 && u->wake_armed && ++u->unentered < UNENTERED_MAX)
+        return true;
+    u->unentered = 0;
+    return false;
+}
+
 static int uring_wait(struct gyre_backend *be, struct gyre_event *out, unsigned cap, int64_t timeout_ns)
 {
     struct gyre_uring *u = gyre__uring_of(be);
@@ -272,6 +293,11 @@ static int uring_wait(struct gyre_backend *be, struct gyre_event *out, unsigned 
         n = gyre__uring_submit_late(u, out, cap);
     if (GYRE_UNLIKELY(gyre__uring_any_late(u) || !u->wake_armed) && (timeout_ns < 0 || timeout_ns > RETRY_NS))
         timeout_ns = RETRY_NS;
+    if (u->ndone > 0)
+        n += gyre__direct_done(u, out + n, cap - n);
+    n += gyre__direct_run(u, out + n, cap - n);
+    if (n > 0 && enough(u))
+        return (int)n;
     gyre__bufring_fill(&u->bufs);
 
     err = submit_and_wait(u, cap - n, n > 0 ? 0 : timeout_ns);
@@ -279,6 +305,8 @@ static int uring_wait(struct gyre_backend *be, struct gyre_event *out, unsigned 
         return err;
     note_overflow(u);
     n += drain(u, out + n, cap - n);
+    if (n == 0)
+        n = gyre__direct_run(u, out, cap);
     if (GYRE_UNLIKELY(!u->wake_armed)) { /* now, not with the next wait(): a poll of the ring must see a wake() */
         arm_wake(u);
         (void)gyre__uring_flush(u);
@@ -313,6 +341,7 @@ static int uring_attach(struct gyre_backend *be, struct gyre_fd *f)
             return -errno;
     }
     f->be_flags = 0;
+    f->be.ur.score = 0;
     return 0;
 }
 

@@ -28,19 +28,37 @@
     X(MULTISHOT_ACCEPT, 7, "multishot_accept")                                                                         \
     X(MULTISHOT_RECV, 8, "multishot_recv")                                                                             \
     X(MSG_WAITALL, 9, "msg_waitall")                                                                                   \
-    X(MIN_WAIT, 10, "min_wait")
+    X(MIN_WAIT, 10, "min_wait")                                                                                        \
+    X(DIRECT, 11, "direct")
 
 enum {
 #define GYRE_URING_FEATURE_BIT(name, bit, word) GYRE_URING_##name = 1u << (bit),
     GYRE_URING_FEATURES(GYRE_URING_FEATURE_BIT)
 #undef GYRE_URING_FEATURE_BIT
-    GYRE_URING_ALL = (1u << 11) - 1,
+    GYRE_URING_ALL = (1u << 12) - 1,
 };
 
 /* user_data is the op's address, with its generation in the 16 bits above any address. Ops are at least 4-aligned, so
  * two bits below are free: odd numbers are the backend's own requests, and an accept is marked, because a completion
  * that comes too late for its op to be looked at may carry a descriptor that has to be closed. */
-enum { GYRE_URING_TAG_CANCEL = 1, GYRE_URING_TAG_WAKE = 5, GYRE_URING_OWN = 1, GYRE_URING_ACCEPT = 2 };
+enum {
+    GYRE_URING_TAG_CANCEL = 1,
+    GYRE_URING_TAG_WAKE = 5,
+    GYRE_URING_OWN = 1,
+    GYRE_URING_ACCEPT = 2,
+    GYRE_URING_POLL = 3, /* both bits: the poll that a receive waits by */
+    GYRE_URING_MARKS = 3,
+};
+
+/* Bits of gyre_fd.be_flags. */
+enum {
+    GYRE_UF_DIRECT = 1u << 0, /* the receive waits by poll; be.ur.op is it */
+    GYRE_UF_QUEUED = 1u << 1, /* believed readable: in the queue */
+    GYRE_UF_ODD = 1u << 2,    /* hang-up, error or urgent data was seen: only EAGAIN says that nothing is left */
+    GYRE_UF_FILLED = 1u << 3, /* the last call filled a buffer */
+    GYRE_UF_ENDING = 1u << 4, /* a multishot receive asked to end for a poll; or a poll for the last event, be.ur.res */
+    GYRE_UF_BACK = 1u << 5,   /* a poll asked to end for a multishot receive */
+};
 
 #define GYRE_URING_GEN_SHIFT 48
 #define GYRE_URING_ADDR_MASK (((uint64_t)1 << GYRE_URING_GEN_SHIFT) - 4)
@@ -48,6 +66,8 @@ enum { GYRE_URING_TAG_CANCEL = 1, GYRE_URING_TAG_WAKE = 5, GYRE_URING_OWN = 1, G
 static inline uint64_t gyre__uring_tag(const struct gyre_op *op)
 {
     uint64_t mark = op->kind == GYRE_OP_ACCEPT ? GYRE_URING_ACCEPT : 0;
+    if (op->kind == GYRE_OP_RECV && (op->f->be_flags & GYRE_UF_DIRECT))
+        mark = GYRE_URING_POLL;
     return (uint64_t)(uintptr_t)op | (uint64_t)op->gen << GYRE_URING_GEN_SHIFT | mark;
 }
 
@@ -92,6 +112,8 @@ struct gyre_uring_late {
     struct gyre_op *last;
 };
 
+enum { GYRE_URING_DONE_MAX = 64 };
+
 struct gyre_uring {
     struct gyre_backend base;
     struct io_uring ring;
@@ -109,6 +131,12 @@ struct gyre_uring {
     struct gyre_uring_late ops;     /* submitted, not yet in the ring */
     struct gyre_uring_late cancels; /* in the kernel's hands, their cancel not yet in the ring */
     struct gyre_op end;
+    struct {
+        struct gyre_fd *head, *tail;
+    } readable;           /* of direct.c */
+    uint8_t unentered;    /* waits in a row that found enough to do without entering */
+    uint8_t ndone;
+    struct gyre_event done[GYRE_URING_DONE_MAX]; /* of sends that were made at once */
     const struct gyre_mem *mem;
     const struct gyre_log *log;
     int wake_fd;

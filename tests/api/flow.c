@@ -216,8 +216,9 @@ TRANSPORT_TEST(api_flow, relay_slow_reader)
 static void relay_fill(struct api *api, struct peer *a, const struct end *eb)
 {
     api_until(api, (peer_send_some(a, MIB(1)), gyre_conn_congested(eb->c)));
-    for (unsigned i = 0, n = 1; i < 30 || n > 0; i++) {
-        n = (unsigned)peer_send_some(a, MIB(1));
+    for (unsigned still = 0; still < 30; still++) {
+        if (peer_send_some(a, MIB(1)) > 0)
+            still = 0;
         api_turn(api);
     }
 }

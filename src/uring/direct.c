@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT
+ * Bulk streams: wait on the ring, then receive and send with calls of our own.
+ *
+ * A multishot receive writes into buffers that were posted before, one after the other; on streams that fill buffer
+ * after buffer that pushes the bytes out of the cache before they are sent on. Such a stream does better with a
+ * multishot poll that stays armed in the ring, and receives of several buffers at a time into the hottest ones, made
+ * just before their bytes are looked at. Core sees no difference: the op stays the same, and so do its events.
+ *
+ * Normal course: each receive moves a score, up where it filled its buffer and down where it did not. When the score of
+ * a multishot receive reaches SCORE_DIRECT, the kernel is asked to end it, and its last completion starts the poll in
+ * its place. A completion of the poll puts the descriptor into the queue of those believed readable. Each wait() serves
+ * that queue until TURN_BYTES have come in. When the score is back at zero the poll is ended and a multishot receive
+ * takes its place again.
+ *
+ * A poll reports edges: one completion for each arrival. So a descriptor leaves the queue when a call said EAGAIN, or
+ * on TCP when one brought less than there was room for, which has emptied the socket; but not after a hang-up, an error
+ * or urgent data was reported, for the end may follow the bytes with no edge of its own.
+ *
+ * Ending: the op's last event leaves when the poll's last completion is there, and not before. The result waits in
+ * be.ur.res meanwhile.
+ *
+ * Sends of many bytes are tried at once in submit(), while these are in the cache. What came of it waits in `done` for
+ * the next wait(). A send that would block is left to the ring. */
+#include "direct.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/uio.h>
+
+enum {
+    BUFS_MAX = 4,                /* receive buffers of one call */
+    TURN_BYTES = 32 * 1024,      /* received bytes after which a turn ends: what the first-level cache holds */
+    SCORE_MAX = 8,
+    SCORE_DIRECT = 4,
+    SEND_BYTES_MIN = 24 * 1024,  /* smaller sends go with the batch */
+};
+
+/* ---- The queue of descriptors believed readable. ---- */
+
+static void enqueue(struct gyre_uring *u, struct gyre_fd *f)
+{
+    if (f->be_flags & GYRE_UF_QUEUED)
+        return;
+    f->be_flags |= GYRE_UF_QUEUED;
+    f->be.ur.next = NULL;
+    if (u->readable.head == NULL)
+        u->readable.head = f;
+    else
+        u->readable.tail->be.ur.next = f;
+    u->readable.tail = f;
+}
+
+static struct gyre_fd *dequeue(struct gyre_uring *u)
+{
+    struct gyre_fd *f = u->readable.head;
+    u->readable.head = f->be.ur.next;
+    f->be_flags &= (uint8_t)~GYRE_UF_QUEUED;
+    return f;
+}
+
+static void unqueue(struct gyre_uring *u, struct gyre_fd *f)
+{
+    struct gyre_fd **at = &u->readable.head, *before = NULL;
+    if (!(f->be_flags & GYRE_UF_QUEUED))
+        return;
+    for (; *at != f; at = &(*at)->be.ur.next)
+        before = *at;
+    *at = f->be.ur.next;
+    if (u->readable.tail == f)
+        u->readable.tail = before;
+    f->be_flags &= (uint8_t)~GYRE_UF_QUEUED;
+}
+
+/* ---- From multishot to poll and back. ---- */
+
+static void score(struct gyre_fd *f, bool filled)
+{
+    unsigned now = f->be.ur.score + (filled ? 2u : 0u);
+    if (!filled && now > 0)
+        now--;
+    f->be.ur.score = (uint8_t)(now < SCORE_MAX ? now : SCORE_MAX);
+}
+
+/* Ask for the end of what the kernel has of `op`. */
+static void ask_end(struct gyre_uring *u, struct gyre_op *op)
+{
+    struct io_uring_sqe *sqe = gyre__uring_sqe(u);
+    if (sqe != NULL)
+        gyre__uring_put_cancel(sqe, gyre__uring_tag(op));
+    else
+        gyre__uring_late_push(u, &u->cancels, op);
+}
+
+static void put(struct gyre_uring *u, struct gyre_op *op)
+{
+    struct io_uring_sqe *sqe = gyre__uring_sqe(u);
+    if (sqe != NULL)
+        gyre__uring_put(u, sqe, op);
+    else
+        gyre__uring_late_push(u, &u->ops, op);
+}
+
+/* Whether the streams that receive by multishot need more buffers at once than stay in the cache. */
+static bool is_crowded(const struct gyre_uring *u)
+{
+    return u->bufs.target > u->bufs.pool->first;
+}
+
+static bool wants_direct(const struct gyre_uring *u, const struct gyre_fd *f)
+{
+    return f->be.ur.score >= SCORE_DIRECT && (u->use & GYRE_URING_DIRECT) && is_crowded(u);
+}
+
+void gyre__direct_prepare(const struct gyre_uring *u, struct gyre_op *op)
+{
+    struct gyre_fd *f = op->f;
+    f->be.ur.op = op;
+    if (wants_direct(u, f))
+        f->be_flags |= GYRE_UF_DIRECT;
+}
+
+void gyre__direct_received(struct gyre_uring *u, struct gyre_op *op, uint32_t bytes)
+{
+    struct gyre_fd *f = op->f;
+    score(f, bytes >= u->bufs.pool->size);
+    if (!wants_direct(u, f) || op->state != GYRE_OPS_INFLIGHT || (f->be_flags & GYRE_UF_ENDING))
+        return;
+    f->be_flags |= GYRE_UF_ENDING;
+    ask_end(u, op);
+}
+
+bool gyre__direct_takes_over(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev)
+{
+    struct gyre_fd *f = op->f;
+    if (!(f->be_flags & GYRE_UF_ENDING))
+        return false;
+    f->be_flags &= (uint8_t)~GYRE_UF_ENDING;
+    if (op->state != GYRE_OPS_INFLIGHT || (ev->res <= 0 && ev->res != -ECANCELED && ev->res != -ENOBUFS))
+        return false;
+    f->be_flags |= GYRE_UF_DIRECT;
+    put(u, op);
+    ev->flags |= GYRE_EV_MORE;
+    return true;
+}
+
+/* The op is over with the poll: what remains is its last event. */
+static void last_event(struct gyre_uring *u, struct gyre_op *op, int32_t res, struct gyre_event *ev)
+{
+    struct gyre_fd *f = op->f;
+    unqueue(u, f);
+    f->be_flags = 0;
+    *ev = (struct gyre_event){.op = op, .res = res};
+}
+
+/* The poll has ended without being asked, or to make room for a multishot receive. */
+static void go_on(struct gyre_uring *u, struct gyre_op *op, int32_t res)
+{
+    struct gyre_fd *f = op->f;
+    if (f->be.ur.score == 0 || (res < 0 && res != -ECANCELED)) {
+        unqueue(u, f);
+        f->be_flags = 0;
+        f->be.ur.score = 0;
+    } else {
+        enqueue(u, f);
+    }
+    put(u, op);
+}
+
+bool gyre__direct_polled(struct gyre_uring *u, struct gyre_op *op, const struct io_uring_cqe *cqe,
+                         struct gyre_event *ev)
+{
+    struct gyre_fd *f = op->f;
+    if (cqe->res > 0 && (cqe->res & (POLLRDHUP | POLLHUP | POLLERR | POLLPRI)))
+        f->be_flags |= GYRE_UF_ODD;
+    if (cqe->flags & IORING_CQE_F_MORE) {
+        enqueue(u, f);
+        return false;
+    }
+    u->batch.armed--;
+    if (GYRE_UNLIKELY(op->next != NULL))
+        gyre__uring_late_unlink(u, &u->cancels, op);
+    if (f->be_flags & GYRE_UF_ENDING) {
+        last_event(u, op, f->be.ur.res, ev);
+        return true;
+    }
+    if (op->state == GYRE_OPS_CANCELLING) {
+        last_event(u, op, -ECANCELED, ev);
+        return true;
+    }
+    go_on(u, op, cqe->res);
+    return false;
+}
+
+bool gyre__direct_cancels(const struct gyre_op *op)
+{
+    return op->kind == GYRE_OP_RECV && (op->f->be_flags & (GYRE_UF_ENDING | GYRE_UF_BACK)) != 0;
+}
+
+/* ---- Receiving. ---- */
+
+static ssize_t receive(int fd, const struct gyre_bufpool *pool, const uint16_t *bufs, unsigned count)
+{
+    struct iovec iov[BUFS_MAX];
+    struct msghdr hdr = {.msg_iov = iov, .msg_iovlen = count};
+    ssize_t n;
+    for (unsigned i = 0; i < count; i++)
+        iov[i] = (struct iovec){.iov_base = gyre__bufpool_data(pool, bufs[i]), .iov_len = pool->size};
+    do
+        n = count == 1 ? recv(fd, iov[0].iov_base, iov[0].iov_len, MSG_DONTWAIT) : recvmsg(fd, &hdr, MSG_DONTWAIT);
+    while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
+    return n >= 0 ? n : -errno;
+}
+
+/* Receive into several buffers if the last call filled one, an event for each as far as the bytes go. */
+static ssize_t receive_in_pool(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *out, unsigned want,
+                               uint32_t *room)
+{
+    struct gyre_bufpool *pool = op->u.recv.pool;
+    uint16_t bufs[BUFS_MAX];
+    unsigned count = 0;
+    for (int buf; count < want && (buf = gyre__bufpool_take(pool)) != GYRE_BUF_NONE; count++)
+        bufs[count] = (uint16_t)buf;
+    if (GYRE_UNLIKELY(count == 0))
+        return -ENOBUFS;
+    *room = count * pool->size;
+    u->base.stats.calls++;
+    ssize_t res = receive(op->f->fd, pool, bufs, count), left = res;
+    for (unsigned i = 0; i < count && left > 0; i++, left -= pool->size)
+        out[i] = (struct gyre_event){.op = op,
+                                     .res = left < (ssize_t)pool->size ? (int32_t)left : (int32_t)pool->size,
+                                     .flags = GYRE_EV_BUF | GYRE_EV_MORE,
+                                     .buf = bufs[i]};
+    for (; count > 0 && res <= (ssize_t)(count - 1) * (ssize_t)pool->size; count--)
+        gyre__bufpool_untake(pool, bufs[count - 1]);
+    return res;
+}
+
+/* The op is over with `res`, which is told when the poll has ended too. Returns how many events that makes now. */
+static unsigned finish(struct gyre_uring *u, struct gyre_op *op, int32_t res, struct gyre_event *out)
+{
+    struct gyre_fd *f = op->f;
+    if (op->next != NULL) { /* the poll never reached the kernel */
+        gyre__uring_late_unlink(u, &u->ops, op);
+        last_event(u, op, res, out);
+        return 1;
+    }
+    f->be_flags |= GYRE_UF_ENDING;
+    f->be.ur.res = res;
+    ask_end(u, op);
+    return 0;
+}
+
+/* Let a multishot receive take the place of the poll. */
+static void go_back(struct gyre_uring *u, struct gyre_op *op)
+{
+    struct gyre_fd *f = op->f;
+    f->be.ur.score = 0;
+    if (op->next == NULL) {
+        f->be_flags |= GYRE_UF_BACK;
+        ask_end(u, op);
+    } else { /* the poll never reached the kernel */
+        f->be_flags = 0;
+    }
+}
+
+/* Returns how many events it made. */
+static unsigned serve(struct gyre_uring *u, struct gyre_fd *f, struct gyre_event *out, unsigned cap)
+{
+    struct gyre_op *op = f->be.ur.op;
+    uint32_t size = op->u.recv.pool->size, room = 0;
+    if (op->state != GYRE_OPS_INFLIGHT || (f->be_flags & (GYRE_UF_ENDING | GYRE_UF_BACK)))
+        return 0;
+    unsigned want = !(f->be_flags & GYRE_UF_FILLED) ? 1 : cap < BUFS_MAX ? cap : BUFS_MAX;
+    ssize_t res = receive_in_pool(u, op, out, want, &room);
+    if (res == -EAGAIN)
+        return 0;
+    if (res == -ENOBUFS && u->bufs.posted > 0) { /* where a multishot receive will find them */
+        go_back(u, op);
+        return 0;
+    }
+    u->base.stats.enobufs += res == -ENOBUFS;
+    if (res <= 0)
+        return finish(u, op, (int32_t)res, out);
+    bool filled = (size_t)res >= size;
+    f->be_flags = (uint8_t)(filled ? f->be_flags | GYRE_UF_FILLED : f->be_flags & ~GYRE_UF_FILLED);
+    score(f, filled);
+    if (f->be.ur.score == 0) {
+        go_back(u, op);
+    } else if ((size_t)res >= room || !(f->flags & GYRE_FDF_INET) || (f->be_flags & GYRE_UF_ODD)) {
+        enqueue(u, f);
+    }
+    return (unsigned)(((size_t)res + size - 1) / size);
+}
+
+unsigned gyre__direct_run(struct gyre_uring *u, struct gyre_event *out, unsigned cap)
+{
+    const struct gyre_fd *last = u->readable.tail, *f = NULL;
+    uint64_t bytes = 0;
+    unsigned n = 0;
+    while (u->readable.head != NULL && f != last && n < cap && bytes < TURN_BYTES) {
+        struct gyre_fd *at = dequeue(u);
+        unsigned made = serve(u, at, out + n, cap - n);
+        for (unsigned i = 0; i < made; i++)
+            bytes += out[n + i].res > 0 ? (uint32_t)out[n + i].res : 0;
+        n += made;
+        f = at;
+    }
+    return n;
+}
+
+/* ---- Sending. ---- */
+
+static bool is_large(const struct gyre_op *op)
+{
+    size_t bytes = 0;
+    if (op->kind == GYRE_OP_SEND)
+        return op->u.send.len >= SEND_BYTES_MIN;
+    for (size_t i = 0; i < op->u.msg.hdr->msg_iovlen && bytes < SEND_BYTES_MIN; i++)
+        bytes += op->u.msg.hdr->msg_iov[i].iov_len;
+    return bytes >= SEND_BYTES_MIN;
+}
+
+bool gyre__direct_send(struct gyre_uring *u, struct gyre_op *op)
+{
+    const int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+    ssize_t n;
+    if (!(u->use & GYRE_URING_DIRECT) || u->ndone == GYRE_URING_DONE_MAX || !u->started || !is_large(op))
+        return false;
+    u->base.stats.calls++;
+    do
+        n = op->kind == GYRE_OP_SEND ? send(op->f->fd, op->u.send.buf, op->u.send.len, flags)
+                                     : sendmsg(op->f->fd, op->u.msg.hdr, flags);
+    while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
+    if (n < 0 && errno == EAGAIN) {
+        op->flags |= GYRE_OPF_POLL_FIRST;
+        return false;
+    }
+    u->done[u->ndone++] = (struct gyre_event){.op = op, .res = n >= 0 ? (int32_t)n : -errno};
+    return true;
+}
+
+unsigned gyre__direct_done(struct gyre_uring *u, struct gyre_event *out, unsigned cap)
+{
+    unsigned n = u->ndone < cap ? u->ndone : cap;
+    memcpy(out, u->done, n * sizeof *out);
+    u->ndone = (uint8_t)(u->ndone - n);
+    memmove(u->done, u->done + n, u->ndone * sizeof *out);
+    return n;
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT
+ * Bulk streams served by poll and direct calls; see direct.c. */
+#ifndef GYRE_URING_DIRECT_H
+#define GYRE_URING_DIRECT_H
+
+#include "queue.h"
+
+/* A multishot pool receive was submitted: decide how it waits. */
+void gyre__direct_prepare(const struct gyre_uring *u, struct gyre_op *op);
+
+/* A multishot receive brought `bytes`. */
+void gyre__direct_received(struct gyre_uring *u, struct gyre_op *op, uint32_t bytes);
+
+/* A multishot receive has ended with `ev`. Whether a poll took its place: then the event is no last one, and none at
+ * all if it brought no bytes. */
+bool gyre__direct_takes_over(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev);
+
+/* A completion of the poll. Whether `ev` is an event. */
+bool gyre__direct_polled(struct gyre_uring *u, struct gyre_op *op, const struct io_uring_cqe *cqe,
+                         struct gyre_event *ev);
+
+/* Whether the kernel was asked already to end what it has of `op`. */
+bool gyre__direct_cancels(const struct gyre_op *op);
+
+/* Receive from what is believed readable, for one turn. Returns how many events it made. */
+unsigned gyre__direct_run(struct gyre_uring *u, struct gyre_event *out, unsigned cap);
+
+/* Whether the send was made, and its event waits for gyre__direct_done(). */
+bool gyre__direct_send(struct gyre_uring *u, struct gyre_op *op);
+unsigned gyre__direct_done(struct gyre_uring *u, struct gyre_event *out, unsigned cap);
+
+#endif
