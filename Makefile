@@ -29,15 +29,15 @@ test: ## set up, then run every test: sanitizers, threads, without io_uring, ins
 	$(PYTHON) scripts/test.py --jobs $(JOBS)
 
 bench: release ## the short set of benchmarks, under three minutes; results go to bench/results
-	$(PYTHON) bench/run.py --build build/release --set short
+	$(PYTHON) bench/run.py --build build/release
 
 bench-setup: ## install the servers that the benchmarks compare with: libuv, libevent, libev, Asio, haproxy, nginx
 	@scripts/setup.sh bench
 
-bench-full: ## install those servers where they are missing, then run every benchmark
+bench-full: ## install those servers where they are missing, run every benchmark, and write bench/RESULTS.md
 	@scripts/setup.sh bench
 	@$(MAKE) release
-	$(PYTHON) bench/run.py --build build/release --set full
+	$(PYTHON) bench/full.py --build build/release
 
 install: release ## install under PREFIX (/usr/local); DESTDIR is honoured
 	cmake --install build/release --prefix $(PREFIX)

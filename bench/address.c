@@ -53,15 +53,16 @@ static int split_port(char *host, size_t host_size, const char **port, const cha
     return 0;
 }
 
-static int parse_tcp(struct bench_address *out, const char *text, char *why, size_t why_size)
+static int parse_inet(struct bench_address *out, const char *text, char *why, size_t why_size)
 {
     char host[256];
     const char *port;
     if (split_port(host, sizeof host, &port, text) != 0) {
-        (void)snprintf(why, why_size, "it must be tcp://HOST:PORT");
+        (void)snprintf(why, why_size, "it must be %s://HOST:PORT", out->is_datagram ? "udp" : "tcp");
         return -1;
     }
-    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
+    const struct addrinfo hints = {.ai_socktype = out->is_datagram ? SOCK_DGRAM : SOCK_STREAM,
+                                   .ai_flags = AI_NUMERICSERV};
     struct addrinfo *found;
     int err = getaddrinfo(host, port, &hints, &found);
     if (err != 0) {
@@ -78,10 +79,13 @@ int bench_address_parse(struct bench_address *out, const char *text, char *why, 
 {
     *out = (struct bench_address){.text = text};
     if (strncmp(text, "tcp://", 6) == 0)
-        return parse_tcp(out, text + 6, why, why_size);
+        return parse_inet(out, text + 6, why, why_size);
+    out->is_datagram = strncmp(text, "udp://", 6) == 0;
+    if (out->is_datagram)
+        return parse_inet(out, text + 6, why, why_size);
     if (strncmp(text, "unix://", 7) == 0)
         return parse_unix(out, text + 7, why, why_size);
-    (void)snprintf(why, why_size, "it must begin with tcp:// or unix://");
+    (void)snprintf(why, why_size, "it must begin with tcp://, udp:// or unix://");
     return -1;
 }
 
@@ -93,14 +97,15 @@ static int connect_within(int fd, const struct bench_address *address, uint32_t 
     if (connect(fd, (const struct sockaddr *)&address->storage, address->length) != 0)
         return errno == EINPROGRESS || errno == EAGAIN ? -ETIMEDOUT : -errno;
     const int one = 1;
-    if (address->storage.ss_family != AF_UNIX && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0)
+    bool is_tcp = address->storage.ss_family != AF_UNIX && !address->is_datagram;
+    if (is_tcp && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0)
         return -errno;
     return fcntl(fd, F_SETFL, O_NONBLOCK) == 0 ? 0 : -errno;
 }
 
 int bench_address_connect(const struct bench_address *address, uint32_t timeout_ms)
 {
-    int fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(address->storage.ss_family, (address->is_datagram ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
     int err = connect_within(fd, address, timeout_ms);

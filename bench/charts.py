@@ -14,13 +14,10 @@ from xml.sax.saxutils import escape
 import measure
 
 REFERENCES = ("raw-epoll", "gyre-epoll")  # the first of these that was measured is the line at 1.00
-TITLES = {"echo": "Echo", "relay": "Relay", "churn": "Connect, one request, close", "two": "Two reactors"}
+TITLES = {"echo": "Echo", "peers": "Echo, other libraries", "relay": "Relay", "churn": "Connect, one request, close",
+          "two": "Two reactors", "flat": "Many connections and few", "udp": "UDP echo"}
 COLOURS = (("gyre-io_uring", "#0b6e4f"), ("gyre-epoll", "#6bb392"), ("raw-", "#9a9a9a"), ("", "#c9b27c"))
 LEFT, WIDTH, RIGHT, ROW, GAP, TOP, BOTTOM = 150, 520, 60, 16, 30, 64, 30
-
-
-def kind_of(cell):
-    return "echo" if cell["kind"] == "all" else cell["kind"]
 
 
 def colour(name):
@@ -83,7 +80,7 @@ def write(report, path):
     """Writes the charts of `report`, which is or will be the file `path`. Returns their paths."""
     written = []
     for kind, title in TITLES.items():
-        svg = draw(title, [cell for cell in report["cells"] if kind_of(cell) == kind], report["environment"])
+        svg = draw(title, [cell for cell in report["cells"] if cell["kind"] == kind], report["environment"])
         if svg is None:
             continue
         written.append(f"{os.path.splitext(path)[0]}-{kind}.svg")

@@ -118,7 +118,7 @@ class Server:
         self.ended = None
         try:
             self.line = self._first_line()
-            found = re.search(r"\b(?:tcp|unix)://[^\s,;()]+", self.line)
+            found = re.search(r"\b(?:tcp|udp|unix)://[^\s,;()]+", self.line)
             if not found:
                 raise Unavailable(f"its first line names no address: {self.line!r}")
             self.address = found.group().rstrip(".:'\"")

@@ -19,28 +19,27 @@ class Run:
 
     def __init__(self, cell, missing, progress):
         self.cell = cell
-        self.backend = None
+        self.backends = {}  # name of a relay -> the server behind it
         self.progress = progress
         self.running = {}
-        self.index = {}
+        self.loads = {}  # name -> the load on it; each a process of its own, asleep when it is not its turn
         self.rounds = {}  # name -> slices, one per round
         self.requests = {}  # name -> answered in all, warm-up included
         self.calls = {}  # name -> system calls per request
         self.dropped = {name: (reason, False) for name, reason in missing.items()}  # (reason, was it being measured)
-        self.load = None
 
     def drop(self, name, err):
         self.dropped[name] = (str(err), isinstance(err, harness.Failed))
         self.rounds.pop(name, None)
-        server = self.running.pop(name, None)
-        if server:
-            server.stop()
+        for process in (self.loads.pop(name, None), self.running.pop(name, None)):
+            if process:
+                process.stop()
         self.progress(f"{self.cell}: {name} dropped: {err}", last=True)
 
-    def start_backend(self, command, load_cpu):
-        """The echo server that relays relay to, on the load's processor. Returns its address. Raises Unavailable."""
-        self.backend = servers.start("the backend", command, load_cpu)
-        return self.backend.address
+    def start_backend(self, name, command, load_cpu):
+        """The echo server behind a relay, on the load's processor. Returns its address. Raises Unavailable."""
+        self.backends[name] = servers.start("the backend", command, load_cpu)
+        return self.backends[name].address
 
     def start(self, starters, load_program, server_cpu, load_cpu):
         for name, starter in starters.items():
@@ -50,41 +49,44 @@ class Run:
             try:
                 self.running[name] = starter(name, {server_cpu, load_cpu} if name in servers.TWO else {server_cpu})
                 self.rounds[name], self.requests[name] = [], 0
+                self.require_scheme(name)
+                self.connect(name, load_program, load_cpu)
             except harness.Unavailable as err:
                 self.drop(name, err)
-        names = list(self.running)
-        if not names:
-            return
-        self.index = {name: i for i, name in enumerate(names)}
-        self.load = harness.Load(load_program, [self.running[name].address for name in names], load_cpu,
-                                 self.cell.connections, self.cell.size, self.cell.pipeline,
-                                 churn=self.cell.kind == "churn")
-        for i, name in enumerate(names):
-            try:
-                with harness.blaming(self.running[name]):
-                    self.load.require_ready(i)
             except harness.Failed as err:
-                self.drop(name, self.blame_backend(err))
+                self.drop(name, self.blame_backend(name, err))
+
+    def require_scheme(self, name):
+        address = self.running[name].address
+        if address.startswith("udp://") != (self.cell.kind == "udp"):
+            wanted = "udp://" if self.cell.kind == "udp" else "tcp:// or unix://"
+            raise harness.Unavailable(f"it does not speak {wanted} but {address}")
+
+    def connect(self, name, load_program, load_cpu):
+        cell = self.cell
+        with harness.blaming(self.running[name]):
+            self.loads[name] = harness.Load(load_program, [self.running[name].address], load_cpu,
+                                            cell.connections_of(name), cell.size, cell.pipeline,
+                                            churn=cell.kind == "churn")
+            self.loads[name].require_ready(0)
 
     def slice(self, name, milliseconds, keep):
         try:
-            answer = harness.measured_slice(self.running[name], self.load, self.index[name], milliseconds)
+            answer = harness.measured_slice(self.running[name], self.loads[name], 0, milliseconds)
         except harness.Failed as err:
-            if self.load.process.poll() is not None:
-                raise
-            self.drop(name, self.blame_backend(err))
+            self.drop(name, self.blame_backend(name, err))
             return
         self.requests[name] += answer["requests_total"]
         if keep:
             self.rounds[name].append(answer)
 
-    def blame_backend(self, err):
-        """A relay is not to blame when the server behind it is gone: each is dropped with that reason."""
+    def blame_backend(self, name, err):
+        """A relay is not to blame when the server behind it is gone: it is dropped with that reason."""
         try:
-            if self.backend:
-                self.backend.check()
+            if name in self.backends:
+                self.backends[name].check()
         except harness.Failed as behind:
-            return harness.Failed(f"the backend of the relays {behind}")
+            return harness.Failed(f"the backend of the relay {behind}")
         return err
 
     def measure(self, rounds, milliseconds):
@@ -96,14 +98,14 @@ class Run:
                 self.slice(name, milliseconds, keep=number > 0)
 
     def stop(self):
-        if self.load:
-            self.load.stop()
+        for load in self.loads.values():
+            load.stop()
         for name, server in self.running.items():
             stats = server.stop()
             self.calls[name] = harness.calls_per_request(stats, self.requests[name])
-        self.running = {}
-        if self.backend:
-            self.backend.stop()
+        for backend in self.backends.values():
+            backend.stop()
+        self.loads, self.running, self.backends = {}, {}, {}
 
     def result(self, pairs):
         return {
@@ -127,6 +129,7 @@ class Run:
             "p50_ns": median(lambda s: s["latency_ns"]["p50"]),
             "p99_ns": median(lambda s: s["latency_ns"]["p99"]),
             "calls_per_request": self.calls.get(name),
+            "lost": sum(s["lost"] for s in slices),
             "slices": slices,
         }
 

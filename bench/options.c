@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The command line of gyre-load. Every number has a range, and what is outside is refused with the range. */
 #include "options.h"
+#include "udp.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -13,10 +14,13 @@ static const char usage[] =
     "usage: gyre-load --address ADDRESS [options]\n"
     "Sends requests to an echo server and checks every byte that comes back.\n"
     "\n"
-    "  --address ADDRESS    tcp://HOST:PORT, unix:///path or unix://@name; with --slices up to 32 times\n"
+    "  --address ADDRESS    tcp://HOST:PORT, unix:///path, unix://@name or udp://HOST:PORT; with --slices\n"
+    "                       up to 32 times\n"
     "  --connections N      connections, to each address (64)\n"
     "  --size BYTES         bytes of a request (64)\n"
     "  --pipeline N         requests on a connection at once (1)\n"
+    "                       With udp:// a connection is a socket and a request a datagram of 8 to 65507 bytes; one\n"
+    "                       without an answer for 100 ms counts as lost and is replaced.\n"
     "  --churn              a new connection for each request; its latency is that from connecting to its end\n"
     "  --mode closed|open   closed: the next batch when the last is answered; open: by the clock (closed)\n"
     "  --rate N             open: requests per second over all connections; latency counts from when one was due\n"
@@ -160,6 +164,27 @@ static int check_descriptors(const struct bench_options *options)
     return 0;
 }
 
+static bool has_datagrams(const struct bench_options *options)
+{
+    for (uint32_t i = 0; i < options->naddresses; i++) {
+        if (options->addresses[i].is_datagram)
+            return true;
+    }
+    return false;
+}
+
+static const char *wrong_with_datagrams(const struct bench_options *options)
+{
+    const struct bench_shape *shape = &options->shape;
+    if (options->mode == BENCH_OPEN || shape->churn)
+        return "udp:// is a closed loop over sockets that stay open";
+    if (shape->size < BENCH_UDP_SIZE_MIN || shape->size > BENCH_UDP_SIZE_MAX)
+        return "with udp:// --size must be from 8 to 65507";
+    if ((uint64_t)shape->connections * shape->pipeline > 1u << 20)
+        return "with udp:// at most 1048576 datagrams may be under way to an address";
+    return NULL;
+}
+
 static int check_together(const struct bench_options *options, bool has_timing)
 {
     const char *wrong = NULL;
@@ -175,6 +200,8 @@ static int check_together(const struct bench_options *options, bool has_timing)
         wrong = "--slices is a closed loop, and its times come with the commands";
     else if (options->shape.churn && (options->mode == BENCH_OPEN || options->shape.pipeline > 1))
         wrong = "--churn is a closed loop of one request at a time";
+    else if (has_datagrams(options))
+        wrong = wrong_with_datagrams(options);
     if (wrong == NULL)
         return check_descriptors(options);
     (void)fprintf(stderr, "gyre-load: %s; try --help\n", wrong);

@@ -37,6 +37,8 @@ if(BENCH_LIBEV_INCLUDE AND BENCH_LIBEV_LIBRARY)
   set(libev bench_libev)
 endif()
 bench_peer(libuv ${libuv})
+bench_peer(libuv_queued ${libuv})
+bench_peer(libuv_udp ${libuv})
 bench_peer(libevent ${libevent})
 bench_peer(libev ${libev})
 

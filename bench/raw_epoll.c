@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static char buffer[65536];
+static _Thread_local char buffer[65536];
 
 static void watch(int epoll_fd, int fd)
 {
@@ -31,10 +31,9 @@ static void echo(int fd)
         (void)close(fd);
 }
 
-int main(int argc, char **argv)
+static void serve(int listener)
 {
     struct epoll_event events[512];
-    int listener = bench_raw_listen(argc, argv);
     int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     watch(epoll_fd, listener);
     for (;;) {
@@ -47,4 +46,9 @@ int main(int argc, char **argv)
                 watch(epoll_fd, bench_raw_nodelay(fd));
         }
     }
+}
+
+int main(int argc, char **argv)
+{
+    bench_raw_serve(argc, argv, serve);
 }

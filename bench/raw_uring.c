@@ -18,17 +18,17 @@ enum { NBUFS = 64, BUF_SIZE = 16384, STRIDE = BUF_SIZE + 128, FDS_MAX = 65536, N
 enum { SQ_ENTRIES = 256, CQ_ENTRIES = 4096 };
 enum kind { ACCEPT, RECV, SEND }; /* user_data: kind in the high half; descriptor or buffer in the low one */
 
-static struct {
+static _Thread_local struct {
     int fd, len, next;
 } bufs[NBUFS + 1]; /* numbered from 1, so that 0 is none */
-static struct {
+static _Thread_local struct {
     int first, last;
     bool ended;
 } conns[FDS_MAX]; /* queue of buffers; the first one is being sent */
-static int starved[FDS_MAX], nstarved, nfree = NBUFS;
-static struct io_uring ring;
-static struct io_uring_buf_ring *buf_ring;
-static char *memory;
+static _Thread_local int starved[FDS_MAX], nstarved, nfree = NBUFS;
+static _Thread_local struct io_uring ring;
+static _Thread_local struct io_uring_buf_ring *buf_ring;
+static _Thread_local char *memory;
 
 static void give_back(int buf)
 {
@@ -120,10 +120,10 @@ static void set_up(void)
     (void)io_uring_register_ring_fd(&ring); /* spares a look-up per system call; works without */
 }
 
-int main(int argc, char **argv)
+static void serve(int listener)
 {
-    set_up();
-    int listener = bench_raw_listen(argc, argv);
+    if (memory == NULL)
+        set_up();
     arm(ACCEPT, listener);
     for (;;) {
         struct io_uring_cqe *cqe;
@@ -147,4 +147,10 @@ int main(int argc, char **argv)
         for (int room = nfree; nstarved > 0 && room > 0; room--)
             arm(RECV, starved[--nstarved]);
     }
+}
+
+int main(int argc, char **argv)
+{
+    set_up(); /* so that a kernel that refuses says so before the address is told */
+    bench_raw_serve(argc, argv, serve);
 }

@@ -30,6 +30,9 @@ void bench_report_text(const struct bench_options *options, const struct bench_r
         (void)printf("%12.1f us %s\n", (double)bench_histogram_quantile(&result->latency, quantiles[i].per_100k) / 1e3,
                      quantiles[i].name);
     (void)printf("%12.1f us max\n", (double)result->latency.max_ns / 1e3);
+    if (result->lost > 0)
+        (void)printf("%12llu datagrams were lost, and %llu answers to such came late\n",
+                     (unsigned long long)result->lost, (unsigned long long)result->late);
     if (result->unanswered > 0)
         (void)printf("%12llu requests were given up unanswered: the server cannot keep up with this rate\n",
                      (unsigned long long)result->unanswered);
@@ -38,9 +41,10 @@ void bench_report_text(const struct bench_options *options, const struct bench_r
 static void print_fields(const struct bench_result *result)
 {
     (void)printf("\"window_ns\": %llu, \"requests\": %llu, \"requests_total\": %llu, \"bytes\": %llu, "
-                 "\"requests_per_second\": %.1f, \"latency_ns\": {\"mean\": %llu",
+                 "\"lost\": %llu, \"late\": %llu, \"requests_per_second\": %.1f, \"latency_ns\": {\"mean\": %llu",
                  (unsigned long long)result->window_ns, (unsigned long long)result->requests,
                  (unsigned long long)result->requests_total, (unsigned long long)result->bytes,
+                 (unsigned long long)result->lost, (unsigned long long)result->late,
                  per_second(result->requests, result->window_ns),
                  (unsigned long long)bench_histogram_mean(&result->latency));
     for (unsigned i = 0; i < NQUANTILES; i++)

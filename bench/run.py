@@ -44,17 +44,19 @@ def make_progress():
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default="build/release", help="build directory (build/release)")
-    parser.add_argument("--set", choices=sorted(cells.SETS), default="short",
-                        help="which cells: short takes less than three minutes (short)")
-    parser.add_argument("--cells", help="other cells: [KIND:]SIZE[xPIPELINE]@CONNECTIONS, with commas between; the "
-                        f"kind is one of {', '.join(cells.KINDS)}")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--part", choices=cells.PARTS,
+                       help="a part of the whole instead of the short set; results.py puts the parts together")
+    which.add_argument("--cells", help="other cells: [KIND:]SIZE[xPIPELINE]@CONNECTIONS, with commas between; the kind "
+                       f"is one of {', '.join(cells.KINDS)}")
     parser.add_argument("--rounds", type=harness.in_range(1, 1000), default=9, help="1 to 1000 (9)")
     parser.add_argument("--slice-ms", type=harness.in_range(10, 60000), default=200, help="10 to 60000 (200)")
     parser.add_argument("--servers", help="names of the servers to compare, with commas between (all)")
     parser.add_argument("--server", action="append", default=[], metavar="NAME=COMMAND",
                         help="one more server; its first line must name its tcp:// or unix:// address")
     parser.add_argument("--no-memory", action="store_true", help="leave out the memory per idle connection")
-    parser.add_argument("--output", help="file for the result as JSON (bench/results/TIME.json)")
+    parser.add_argument("--output", help="file for the result as JSON (bench/results/TIME.json, or "
+                        "PART.json in bench/results/full)")
     args = parser.parse_args()
     args.pairs = list(servers.RATIOS)
     args.commands = servers.echo_commands(args.build)
@@ -73,16 +75,18 @@ def parse_arguments():
         parser.error(f"--servers: there is no {unknown[0]!r}; there are {', '.join(known)}")
     try:
         args.explicit = args.cells is not None
-        args.cells = cells.parse(cells.SETS[args.set] if args.cells is None else args.cells)
+        chosen = cells.PARTS[args.part] if args.part else cells.SHORT
+        args.cells = [] if args.part == "memory" else cells.parse(args.cells if args.explicit else chosen)
     except ValueError as err:
         parser.error(f"--cells: {err}")
+    args.no_memory = args.no_memory or args.part not in (None, "memory")
     check_descriptors(parser, args)
     return args
 
 
 def names_for(args, cell):
     """The servers of a cell, in the order they are told."""
-    extra = args.extra if cell.kind in ("echo", "all", "churn") else []
+    extra = args.extra if cell.kind in ("echo", "peers", "churn") else []
     return [name for name in (*servers.BY_KIND[cell.kind], *extra) if name in args.servers]
 
 
@@ -91,28 +95,31 @@ def check_descriptors(parser, args):
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     fitting = []
     for cell in args.cells:
-        needed = cell.connections * max(len(names_for(args, cell)), 2) + 64
-        if needed <= limit:
+        if cell.descriptors <= limit:
             fitting.append(cell)
             continue
-        message = f"{cell} needs {needed} descriptors, and a process may have {limit}"
+        message = f"{cell} needs {cell.descriptors} descriptors, and a process may have {limit}"
         if args.explicit:
             parser.error(f"--cells: {message}")
         print(f"left out: {message}", file=sys.stderr)
     args.cells = fitting
 
 
+def relay_backends(args, cell, run, load_cpu):
+    """Name of a relay -> address of the echo server behind it, one for each, for those where it started."""
+    found = {}
+    for name in names_for(args, cell):
+        try:
+            found[name] = run.start_backend(name, args.commands["raw-epoll"], load_cpu)
+        except harness.Unavailable as err:
+            run.drop(name, f"the backend of the relays: {err}")
+    return found
+
+
 def starters_for(args, cell, run, load_cpu):
     if cell.kind == "relay":
-        try:
-            backend = run.start_backend(args.commands["raw-epoll"], load_cpu)
-        except harness.Unavailable as err:
-            for name in names_for(args, cell):
-                run.drop(name, f"the backend of the relays: {err}")
-            return {}
-        found = servers.relay_starters(args.build, backend, cell.connections)
-    else:
-        found = servers.starters(args.commands)
+        return servers.relay_starters(args.build, relay_backends(args, cell, run, load_cpu), cell.connections)
+    found = servers.starters(servers.udp_commands(args.build) if cell.kind == "udp" else args.commands)
     return {name: found[name] for name in names_for(args, cell)}
 
 
@@ -145,7 +152,7 @@ def names_are_there(command):
 def measure_memory(args, load_program, progress):
     connections = idle_memory.connections_possible(idle_memory.CONNECTIONS)
     commands = {name: command for name, command in args.commands.items()
-                if name in args.servers and name not in servers.TWO and names_are_there(command)}
+                if name in args.servers and name not in servers.TWO + servers.FEW and names_are_there(command)}
     figures = idle_memory.measure_all(commands, load_program, connections, lambda name, reason: progress(
         f"idle memory: {name} dropped: {reason}", last=True))
     progress("idle memory: done", last=True)
@@ -177,13 +184,15 @@ def print_result(args, report):
         print(f"\n{name} was dropped: {reason}")
 
 
-def save(report, path):
+def save(report, path, part):
     if path is None:
-        os.makedirs(RESULTS, exist_ok=True)
-        path = os.path.relpath(os.path.join(RESULTS, time.strftime("%Y%m%d-%H%M%S.json")))
-    with open(path, "w", encoding="utf-8") as file:
+        name = f"full/{part}.json" if part else time.strftime("%Y%m%d-%H%M%S.json")
+        path = os.path.relpath(os.path.join(RESULTS, name))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path + ".new", "w", encoding="utf-8") as file:
         json.dump(report, file, indent=1)
         file.write("\n")
+    os.replace(file.name, path)
     print(f"\nEvery slice is in {path}")
     for chart in charts.write(report, path):
         print(f"A chart is in {chart}")
@@ -201,11 +210,11 @@ def main():
         memory = {} if args.no_memory else measure_memory(args, load_program, progress)
     except (harness.Unavailable, harness.Failed) as err:
         sys.exit(f"run.py: {err}")
-    report = {"environment": where, "rounds": args.rounds, "slice_ms": args.slice_ms,
+    report = {"environment": where, "part": args.part, "rounds": args.rounds, "slice_ms": args.slice_ms,
               "server_cpu": server_cpu, "load_cpu": load_cpu, "cells": results, "idle_memory": memory}
     print_result(args, report)
-    save(report, args.output)
-    measured = any(result["servers"] for result in results)
+    save(report, args.output, args.part)
+    measured = memory or any(result["servers"] for result in results)
     return 1 if failed or not measured else 0
 
 

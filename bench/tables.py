@@ -21,7 +21,7 @@ def ratio_tables(results, pairs, key):
     yardsticks = [pair for pair in pairs if pair in servers.YARDSTICKS]
     others = [pair for pair in pairs if pair not in servers.YARDSTICKS]
     lines = []
-    for kinds in (("echo", "all"), ("relay",), ("churn",), ("two",)):
+    for kinds in (("echo",), ("peers",), ("relay",), ("churn",), ("two",), ("flat",), ("udp",)):
         of_kind = [result for result in results if result["kind"] in kinds]
         for columns in (yardsticks, others):
             rows = [r for r in of_kind if any((x["of"], x["to"]) in columns for x in r["ratios"])]

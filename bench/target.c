@@ -3,6 +3,7 @@
  * and level-triggered, one per event; a batch of requests is one write. */
 #include "target.h"
 #include "pattern.h"
+#include "udp.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -62,6 +63,8 @@ int bench_target_open(struct bench_target *t, const struct bench_address *addres
     t->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (t->epoll_fd < 0)
         return bench_target_fail(t, "epoll_create1: %s", strerror(errno));
+    if (address->is_datagram)
+        return bench_udp_open(t);
     t->conns = calloc(shape->connections, sizeof *t->conns);
     if (t->conns == NULL)
         return bench_target_fail(t, "out of memory");
@@ -78,6 +81,7 @@ int bench_target_open(struct bench_target *t, const struct bench_address *addres
 
 void bench_target_close(struct bench_target *t)
 {
+    bench_udp_close(t);
     for (uint32_t i = 0; i < t->nopen; i++) {
         if (t->conns[i].fd >= 0)
             (void)close(t->conns[i].fd);
@@ -245,8 +249,16 @@ int bench_target_poll(struct bench_target *t, uint64_t timeout_ns)
     return find_stalled(t, bench_now_ns());
 }
 
-static int run_until_answered(struct bench_target *t)
+static int run_streams(struct bench_target *t)
 {
+    for (uint32_t i = 0; i < t->nopen; i++) {
+        struct bench_conn *c = &t->conns[i];
+        c->began_ns = bench_now_ns();
+        int err = t->shape.churn ? bench_churn_begin(t, c, c->began_ns)
+                                 : bench_conn_begin(t, c, t->shape.pipeline, c->began_ns);
+        if (err != 0)
+            return -1;
+    }
     while (t->busy > 0) {
         if (bench_target_poll(t, UINT64_MAX) != 0)
             return -1;
@@ -267,15 +279,7 @@ int bench_run_closed(struct bench_target *t, uint64_t warmup_ns, uint64_t durati
     t->from_ns = start + warmup_ns;
     t->last_ns = t->from_ns + duration_ns;
     t->until_ns = once ? UINT64_MAX : t->last_ns;
-    for (uint32_t i = 0; i < t->nopen; i++) {
-        struct bench_conn *c = &t->conns[i];
-        c->began_ns = bench_now_ns();
-        int err = t->shape.churn ? bench_churn_begin(t, c, c->began_ns)
-                                 : bench_conn_begin(t, c, t->shape.pipeline, c->began_ns);
-        if (err != 0)
-            return -1;
-    }
-    if (run_until_answered(t) != 0)
+    if ((t->udp != NULL ? bench_udp_run(t) : run_streams(t)) != 0)
         return -1;
     if (once)
         result->window_ns = bench_now_ns() - start;

@@ -47,14 +47,19 @@ struct bench_result {
     uint64_t requests_total; /* answered at all: what the server has worked for */
     uint64_t bytes;          /* of the answers within the window */
     uint64_t unanswered;     /* open loop: due within the window and given up; they are in `latency` as far as known */
+    uint64_t lost;           /* UDP: datagrams without an answer */
+    uint64_t late;           /* UDP: answers to those that came all the same */
     struct bench_histogram latency;
 };
+
+struct bench_udp;
 
 struct bench_target {
     const struct bench_address *address;
     struct bench_shape shape;
     struct bench_conn *conns;
-    uint32_t nopen; /* connections made */
+    uint32_t nopen;        /* connections made */
+    struct bench_udp *udp; /* instead of connections where the address is one of datagrams; udp.h */
     int epoll_fd;
     uint64_t busy;   /* connections with an answer to wait for */
     char error[200]; /* empty: sound */

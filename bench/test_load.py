@@ -193,7 +193,7 @@ class RightServers(unittest.TestCase):
                               "--pipeline", str(pipeline), "--warmup-ms", "0", duration_ms=100)
 
     def test_peers(self):
-        for name in ("libuv_echo", "libevent_echo", "libev_echo", "asio_echo", "asio_uring_echo"):
+        for name in ("libuv_echo", "libuv_queued_echo", "libevent_echo", "libev_echo", "asio_echo", "asio_uring_echo"):
             with self.subTest(name=name), raw(name) as address:
                 self.works(address)
 

@@ -8,6 +8,7 @@ measuring and not the library.
 """
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import time
 import unittest
 import xml.etree.ElementTree
 
+import cells
 import harness
 import relays
 
@@ -84,6 +86,17 @@ while True:
 '''
 
 
+DYING_UDP = r'''#!%s
+import socket, sys
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind(("127.0.0.1", 0))
+print("listening on udp://127.0.0.1:%%d" %% sock.getsockname()[1], flush=True)
+for _ in range(20):
+    sock.sendto(*sock.recvfrom(65536))
+sys.exit("out of datagrams")
+'''
+
+
 class Runs(unittest.TestCase):
     def setUp(self):
         scratch = tempfile.TemporaryDirectory()
@@ -139,7 +152,8 @@ class Runner(Runs):
         for args in (["--rounds", "0"], ["--rounds", "x"], ["--slice-ms", "9"], ["--cells", "64"], ["--cells", ""],
                      ["--cells", "0@1"], ["--cells", "64x0@1"], ["--cells", "64@70000"], ["--servers", "nobody"],
                      ["--server", "x"], ["--server", "=y"], ["--cells", "64@65000"], ["--cells", "splice:64@1"],
-                     ["--cells", "churn:64x2@1"], ["--set", "long"]):
+                     ["--cells", "churn:64x2@1"], ["--part", "all"],
+                     ["--cells", "udp:7@1"], ["--cells", "udp:65508@1"], ["--part", "udp", "--cells", "64@1"]):
             with self.subTest(args=args):
                 result = self.script("run.py", *args)
                 self.assertEqual(result.returncode, 2, result.stderr)
@@ -151,7 +165,7 @@ class Runner(Runs):
         result = subprocess.run([*limited, *self.command("run.py", *args)], timeout=120, capture_output=True, text=True,
                                 check=False)
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertIn("left out: 64 B @ 1000 needs 2064 descriptors, and a process may have 300", result.stderr)
+        self.assertIn("left out: 64 B @ 1000 needs 1064 descriptors, and a process may have 300", result.stderr)
         with open(self.output, encoding="utf-8") as file:
             self.assertIn("64 B @ 64", [cell["cell"] for cell in json.load(file)["cells"]])
 
@@ -193,16 +207,21 @@ class Runner(Runs):
         self.assertIn("names no address", dropped["nameless"])
         self.assertIn("raw-epoll", report["cells"][0]["servers"])
 
-    def test_kinds_of_work(self):
-        """A relay that dies, one that is missing, one that is right; churn; two reactors; a peer that is not built."""
+    def own_programs(self, *kept, **scripts):
+        """A directory `bench` with only some of the programs, and scripts in the place of others."""
         build = os.path.join(self.build, "bench")
         os.unlink(build)
         os.mkdir(build)
-        for name in ("gyre-load", "raw_epoll", "raw_epoll_relay"):
+        for name in kept:
             os.symlink(os.path.join(os.path.abspath(BUILD), name), os.path.join(build, name))
-        with open(os.path.join(build, "raw_uring_relay"), "w", encoding="utf-8") as file:
-            file.write(DYING_RELAY % sys.executable)
-        os.chmod(file.name, 0o755)
+        for name, script in scripts.items():
+            with open(os.path.join(build, name), "w", encoding="utf-8") as file:
+                file.write(script % sys.executable)
+            os.chmod(file.name, 0o755)
+
+    def test_kinds_of_work(self):
+        """A relay that dies, one that is missing, one that is right; churn; two reactors; a peer that is not built."""
+        self.own_programs("gyre-load", "raw_epoll", "raw_epoll_relay", raw_uring_relay=DYING_RELAY)
         result, report = self.bench("--cells", "relay:64@4,churn:64@2,two:64@2", "--servers",
                                     "gyre-epoll,gyre-epoll-x2,raw-epoll,raw-io_uring,libuv")
         self.assertEqual(result.returncode, 1, result.stderr)
@@ -212,11 +231,85 @@ class Runner(Runs):
         self.assertIn("make release", relay["dropped"]["gyre-epoll"])
         self.assertIn("make bench-setup", churn["dropped"]["libuv"])
         self.assertEqual(set(churn["servers"]), {"raw-epoll", "gyre-epoll"})
-        self.assertEqual({(r["of"], r["to"]) for r in two["ratios"]}, {("gyre-epoll-x2", "gyre-epoll")})
+        self.assertEqual({(r["of"], r["to"]) for r in two["ratios"]},
+                         {("gyre-epoll-x2", "gyre-epoll"), ("gyre-epoll", "raw-epoll")})
         for kind in ("relay", "churn", "two"):
             chart = xml.etree.ElementTree.parse(f"{self.output[:-5]}-{kind}.svg")
             self.assertGreater(len(chart.findall(".//{http://www.w3.org/2000/svg}rect")), 1)
         self.assertEqual(self.children(), [])
+
+    def test_few_and_many_connections(self):
+        """The same server twice, with 64 connections and with more; raw loops with two reactors."""
+        result, report = self.bench("--cells", "flat:64@80,two:64@4", "--servers",
+                                    "raw-epoll,raw-epoll@64,raw-epoll-x2")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        flat, two = report["cells"]
+        self.assertEqual([(r["of"], r["to"]) for r in flat["ratios"]], [("raw-epoll", "raw-epoll@64")])
+        self.assertEqual([(r["of"], r["to"]) for r in two["ratios"]], [("raw-epoll-x2", "raw-epoll")])
+
+    def test_datagrams(self):
+        """UDP: a server that is right, one that dies, one that speaks TCP, one that is not built."""
+        self.own_programs("gyre-load", "raw_udp_epoll", raw_udp_uring=DYING_UDP)
+        result, report = self.bench("--cells", "udp:64x4@2,udp:1400@4", "--servers",
+                                    "raw-epoll,raw-io_uring,gyre-epoll,libuv")
+        self.assertEqual(result.returncode, 1, result.stderr)
+        for cell in report["cells"]:
+            self.assertEqual(set(cell["servers"]), {"raw-epoll"})
+            self.assertGreater(cell["servers"]["raw-epoll"]["requests_per_cpu_second"], 0)
+            self.assertIn("out of datagrams", cell["dropped"]["raw-io_uring"])
+            self.assertIn("it does not speak udp://", cell["dropped"]["gyre-epoll"])
+            self.assertIn("make bench-setup", cell["dropped"]["libuv"])
+        self.assertEqual(self.children(), [])
+
+    def test_parts_become_a_document(self):
+        """All parts, one of them alone, one that is no part; what is missing is said."""
+        parts = os.path.join(self.build, "parts")
+        document = os.path.join(self.build, "RESULTS.md")
+        os.mkdir(parts)
+        result, _ = self.bench("--cells", "64@4,flat:64@80,two:64@4,udp:64@4", "--servers",
+                               "raw-epoll,raw-epoll@64,raw-epoll-x2,gyre-epoll,gyre-epoll@64,gyre-epoll-x2")
+        self.assertEqual(result.stderr.count("Traceback"), 0, result.stderr)
+        result = self.results(self.output, "--output", document)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        with open(document, encoding="utf-8") as file:
+            text = file.read()
+        self.assertIn("**Not measured: echo, peers, relay, churn, two, udp, memory.**", text)
+        self.assertRegex(text, r"(?m)^\| gyre on epoll ÷ raw epoll, every cell \| ≥ 0.97 \| lowest \d")
+        self.assertRegex(text, r"(?m)^\| two reactors ÷ one, ÷ the same of the raw loop \| ≥ 1.00 \| lowest \d")
+        self.assertRegex(text, r"(?m)^\| 8000 connections ÷ 64, .* lowest \d")
+        for figure in re.findall(r"!\[.*?\]\((.*?)\)", text):
+            self.assertTrue(os.path.exists(os.path.join(self.build, figure)), figure)
+        for content in ("", "[]", "{}", '{"environment": {}, "cells": [1], "idle_memory": {}, "rounds": 1}'):
+            with open(self.output, "w", encoding="utf-8") as file:
+                file.write(content)
+            with self.subTest(content=content):
+                result = self.results(self.output, "--output", document)
+                self.assertEqual(result.returncode, 1)
+                self.assertRegex(result.stderr, r"\Aresults.py: [^\n]+\n\Z")
+        with open(document, encoding="utf-8") as file:
+            self.assertEqual(file.read(), text)  # and what was there stays
+
+    def results(self, *args):
+        return subprocess.run([sys.executable, os.path.join(HERE, "results.py"), *args], timeout=60,
+                              capture_output=True, text=True, check=False)
+
+    def test_full_goes_on_with_what_is_missing(self):
+        """Every part but `memory` is there, and not measured again."""
+        parts = os.path.join(self.build, "parts")
+        os.mkdir(parts)
+        result, report = self.bench()
+        for part in cells.PARTS:
+            if part == "memory":
+                continue
+            with open(os.path.join(parts, f"{part}.json"), "w", encoding="utf-8") as file:
+                json.dump({**report, "part": part}, file)
+        document = os.path.join(self.build, "RESULTS.md")
+        result = subprocess.run(["prlimit", "--nofile=400:400", *self.command(
+            "full.py", "--missing", "--results", parts, "--output", document)], timeout=120, capture_output=True,
+            text=True, check=False)
+        self.assertEqual(re.findall(r"(?m)^(\w+): \d+ s$", result.stdout), ["memory"], result.stderr)
+        with open(document, encoding="utf-8") as file:
+            self.assertRegex(file.read(), r"(?m)^\| gyre-epoll \| \d+ \| \d+ \| -?\d+ \|")
 
     def test_nothing_to_measure(self):
         result, _ = self.bench("--server", "mute=true", "--servers", "mute")
@@ -241,11 +334,12 @@ class Runner(Runs):
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
             deadline = time.monotonic() + 30
-            while len(self.children()) < 4 and time.monotonic() < deadline:
+            while len(self.children()) < 6 and time.monotonic() < deadline:  # three servers, a load for each
                 time.sleep(0.02)
-            self.assertEqual(len(self.children()), 4)
+            started = len(self.children())
             process.send_signal(number)
             _, stderr = process.communicate(timeout=30)
+        self.assertEqual(started, 6)
         while self.children() and time.monotonic() < deadline:
             time.sleep(0.02)
         self.assertEqual(self.children(), [])
