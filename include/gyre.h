@@ -10,6 +10,7 @@
 #include <gyre/buf.h>
 #include <gyre/frame.h>
 #include <gyre/timer.h>
+#include <gyre/work.h>
 #include <gyre/stats.h>
 #include <gyre/sim.h>
 

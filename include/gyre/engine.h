@@ -27,6 +27,9 @@ enum gyre_balance {
 struct gyre_engine_handlers {
     void (*on_boot)(struct gyre_engine *engine);     /* every loop is about to serve; on the first loop */
     void (*on_shutdown)(struct gyre_engine *engine); /* after the last on_close; on the thread in gyre_engine_run() */
+    /* On each loop, when it begins to serve and then so many nanoseconds after it returned as it says; negative: never
+     * again. It goes on while the engine drains. */
+    int64_t (*on_tick)(struct gyre_engine *engine, struct gyre_loop *loop);
 };
 
 struct gyre_engine_options {
@@ -34,6 +37,16 @@ struct gyre_engine_options {
     const struct gyre_engine_handlers *handlers;  /* borrowed until the engine is destroyed */
     const struct gyre_loop_options *loop;         /* for every loop; copied, what it points to is borrowed */
     void *user;
+    /* The engine's threads are called NAME-1, NAME-2, …, cut to 15 bytes, and those of its pool NAME-work-0, …; copied;
+     * NULL: "gyre". The thread in gyre_engine_run() keeps its name. */
+    const char *name;
+    /* Each loop's thread may run on one processor only, while the engine runs: loop i on the (i modulo count)-th of
+     * `cpus`, or, if only `pin` is set, of those that the thread in gyre_engine_run() may use. Copied. */
+    const uint32_t *cpus;
+    uint32_t cpu_count; /* at most 1024 */
+    bool pin;
+    uint32_t work_threads;   /* of the engine's pool (work.h); 0: 4; at most 256 */
+    uint32_t work_queue_max; /* jobs waiting at most; 0: 1024; at most 1048576 */
 };
 
 /* Make an engine with its loops. Returns owned; free with gyre_engine_destroy(). With io_uring a blocking
@@ -87,7 +100,8 @@ GYRE_API void gyre_listener_close(struct gyre_listener *listener);
 GYRE_API const char *gyre_listener_address(const struct gyre_listener *listener);
 
 /* Serve on this thread (the first loop) and loops - 1 others until gyre_engine_stop() or gyre_engine_drain().
- * Returns 0, or: GYRE_ESTATE if it ran before; -EAGAIN if a thread could not be made; -errno if a backend is lost.
+ * Returns 0, or: GYRE_ESTATE if it ran before; -EAGAIN if a thread could not be made; -EINVAL if one of `cpus` does not
+ * exist or may not be used; -EOPNOTSUPP if the system cannot pin threads; -errno if a backend is lost.
  * Thread: one. */
 GYRE_API int gyre_engine_run(struct gyre_engine *engine);
 

@@ -8,15 +8,14 @@
  * A thread cannot be made, or a loop loses its backend: all loops are ended and run says why. */
 #include "conn.h"
 #include "listener.h"
+#include "thread.h"
+#include "worker.h"
 
 #include <errno.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-enum { LOOPS_MAX = 1024, ENGINE_MAGIC = 0x656e6769 };
+enum { LOOPS_MAX = 1024, CPUS_MAX = 1024, ENGINE_MAGIC = 0x656e6769 };
 
 enum engine_state { ENGINE_NEW = 0, ENGINE_RUNNING, ENGINE_OVER };
 
@@ -25,30 +24,22 @@ struct gyre_engine {
     uint32_t loop_count;
     struct gyre_loop **loops;
     pthread_t *threads;
-    pthread_mutex_t gate; /* held while threads are being started */
+    pthread_mutex_t gate; /* held while threads are being started; guards `pool` */
     struct gyre_listener *listeners;
     const struct gyre_engine_handlers *handlers;
     const struct gyre_mem *mem;
     void *user;
     _Atomic(int) state;
     _Atomic(int) err; /* the first of a loop */
+    char name[GYRE_THREAD_NAME_SIZE];
+    uint32_t *cpus; /* NULL: as `pin` says */
+    uint32_t cpu_count;
+    bool pin;
+    struct gyre__affinity affinity; /* of the thread in run, before it was pinned */
+    bool pool_over;                 /* being destroyed: no pool any more */
+    struct gyre_pool *pool;         /* NULL: not needed so far */
+    struct gyre_pool_options pool_options;
 };
-
-#ifdef __linux__
-static uint32_t processors(void)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
-        return (uint32_t)CPU_COUNT(&set);
-    return 1;
-}
-#else
-static uint32_t processors(void)
-{
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 ? (uint32_t)n : 1;
-}
-#endif
 
 static void destroy_loops(struct gyre_engine *engine)
 {
@@ -98,6 +89,59 @@ static int create_loops_or_fall_back(struct gyre_engine *engine, const struct gy
     return 0;
 }
 
+static void free_engine(struct gyre_engine *engine)
+{
+    (void)pthread_mutex_destroy(&engine->gate);
+    engine->magic = 0;
+    gyre__free(engine->mem, engine->cpus);
+    gyre__free(engine->mem, engine->threads);
+    gyre__free(engine->mem, engine->loops);
+    gyre__free(engine->mem, engine);
+}
+
+static void keep_options(struct gyre_engine *engine, const struct gyre_engine_options *o, const struct gyre_mem *mem)
+{
+    engine->handlers = o->handlers;
+    engine->mem = mem;
+    engine->user = o->user;
+    engine->pin = o->pin || o->cpu_count > 0;
+    engine->cpu_count = o->cpu_count;
+    (void)snprintf(engine->name, sizeof engine->name, "%s", o->name != NULL ? o->name : "gyre");
+    engine->pool_options.threads = o->work_threads;
+    engine->pool_options.queue_max = o->work_queue_max;
+    engine->pool_options.mem = mem;
+}
+
+static int create(struct gyre_engine **out, const struct gyre_engine_options *o, const struct gyre_loop_options *loop)
+{
+    const struct gyre_mem *mem = loop->mem != NULL ? loop->mem : &gyre__mem_system;
+    uint32_t count = o->loops == 0 ? 1 : o->loops == GYRE_LOOPS_PER_CORE ? gyre__processors() : o->loops;
+    if (count > LOOPS_MAX || o->cpu_count > CPUS_MAX || (o->cpu_count > 0 && o->cpus == NULL) ||
+        o->work_threads > GYRE_POOL_THREADS_MAX || o->work_queue_max > GYRE_POOL_QUEUE_MAX)
+        return GYRE_EOPTION;
+    struct gyre_engine *engine = gyre__alloc(mem, sizeof *engine);
+    if (engine == NULL)
+        return -ENOMEM;
+    engine->magic = ENGINE_MAGIC;
+    (void)pthread_mutex_init(&engine->gate, NULL);
+    engine->loop_count = count;
+    keep_options(engine, o, mem);
+    engine->loops = gyre__alloc(mem, count * sizeof(struct gyre_loop *));
+    engine->threads = gyre__alloc(mem, count * sizeof(pthread_t));
+    engine->cpus = o->cpu_count > 0 ? gyre__alloc(mem, o->cpu_count * sizeof *engine->cpus) : NULL;
+    int err = engine->loops == NULL || engine->threads == NULL || (engine->cpus == NULL && o->cpu_count > 0) ? -ENOMEM
+                                                                                                              : 0;
+    if (err == 0 && engine->cpus != NULL)
+        memcpy(engine->cpus, o->cpus, o->cpu_count * sizeof *engine->cpus);
+    if (err == 0)
+        err = create_loops_or_fall_back(engine, loop);
+    if (err == 0)
+        *out = engine;
+    else
+        free_engine(engine);
+    return err;
+}
+
 int gyre_engine_create_sized(struct gyre_engine **out, const struct gyre_engine_options *options, size_t size_bytes,
                              size_t loop_size_bytes)
 {
@@ -108,31 +152,18 @@ int gyre_engine_create_sized(struct gyre_engine **out, const struct gyre_engine_
         err = gyre__options_copy(&loop, sizeof loop, o.loop, loop_size_bytes);
     if (err != 0)
         return err;
-    const struct gyre_mem *mem = loop.mem != NULL ? loop.mem : &gyre__mem_system;
-    uint32_t count = o.loops == 0 ? 1 : o.loops == GYRE_LOOPS_PER_CORE ? processors() : o.loops;
-    if (count > LOOPS_MAX)
-        return GYRE_EOPTION;
+    return create(out, &o, &loop);
+}
 
-    struct gyre_engine *engine = gyre__alloc(mem, sizeof *engine);
-    if (engine == NULL)
-        return -ENOMEM;
-    engine->magic = ENGINE_MAGIC;
-    (void)pthread_mutex_init(&engine->gate, NULL);
-    engine->loop_count = count;
-    engine->handlers = o.handlers;
-    engine->mem = mem;
-    engine->user = o.user;
-    engine->loops = gyre__alloc(mem, count * sizeof(struct gyre_loop *));
-    engine->threads = gyre__alloc(mem, count * sizeof(pthread_t));
-    err = engine->loops == NULL || engine->threads == NULL ? -ENOMEM : create_loops_or_fall_back(engine, &loop);
-    if (err == 0) {
-        *out = engine;
-        return 0;
-    }
-    gyre__free(mem, engine->threads);
-    gyre__free(mem, engine->loops);
-    gyre__free(mem, engine);
-    return err;
+/* Its jobs are told of when the loops run what was posted to them. */
+static void end_pool(struct gyre_engine *engine)
+{
+    (void)pthread_mutex_lock(&engine->gate);
+    struct gyre_pool *pool = engine->pool;
+    engine->pool = NULL;
+    engine->pool_over = true;
+    (void)pthread_mutex_unlock(&engine->gate);
+    gyre_pool_destroy(pool);
 }
 
 void gyre_engine_destroy(struct gyre_engine *engine)
@@ -140,6 +171,7 @@ void gyre_engine_destroy(struct gyre_engine *engine)
     if (engine == NULL)
         return;
     GYRE_CHECK(engine->magic == ENGINE_MAGIC && atomic_load(&engine->state) != ENGINE_RUNNING);
+    end_pool(engine);
     /* Ending all before freeing any: loops refer to each other, in what they hand over and in tasks. */
     for (uint32_t i = 0; i < engine->loop_count; i++)
         if (!engine->loops[i]->ended)
@@ -152,10 +184,7 @@ void gyre_engine_destroy(struct gyre_engine *engine)
         engine->listeners = listener->next;
         gyre__listener_free(listener);
     }
-    engine->magic = 0;
-    gyre__free(engine->mem, engine->threads);
-    gyre__free(engine->mem, engine->loops);
-    gyre__free(engine->mem, engine);
+    free_engine(engine);
 }
 
 int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_engine *engine, const char *address,
@@ -174,11 +203,34 @@ int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_engine *eng
     return err;
 }
 
+static void on_tick(struct gyre__timer *t)
+{
+    struct gyre_loop *l = GYRE_CONTAINER(t, struct gyre_loop, tick_timer);
+    int64_t delay_ns = l->engine->handlers->on_tick(l->engine, l);
+    if (delay_ns >= 0)
+        gyre__wheel_start(&l->wheel, t, gyre__loop_clock(l) + (uint64_t)delay_ns);
+}
+
+static void begin_ticking(struct gyre_loop *l)
+{
+    const struct gyre_engine_handlers *handlers = l->engine->handlers;
+    if (handlers == NULL || handlers->on_tick == NULL)
+        return;
+    (void)gyre__loop_now(l);
+    l->inside = true;
+    l->tick_timer.fire = on_tick;
+    on_tick(&l->tick_timer);
+    l->inside = false;
+}
+
 /* One loop from start to end, on its thread. */
 static void serve(struct gyre_loop *l)
 {
     struct gyre_engine *engine = l->engine;
-    int none = 0, err = gyre__loop_serve(l);
+    int none = 0, err;
+    if (atomic_load(&l->request) != GYRE_REQUEST_END)
+        begin_ticking(l);
+    err = gyre__loop_serve(l);
     if (err != 0) {
         (void)atomic_compare_exchange_strong(&engine->err, &none, err);
         gyre_engine_stop(engine);
@@ -195,27 +247,40 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-/* Threads are started with every signal blocked: handlers run on the thread that called gyre_engine_run(). */
-static int start_thread(struct gyre_engine *engine, uint32_t index)
+static int pin(const struct gyre_engine *engine, uint32_t index, pthread_t thread)
 {
-    sigset_t all, before;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    int err = pthread_create(&engine->threads[index], NULL, thread_main, engine->loops[index]);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (err == 0)
-        gyre__loop_own(engine->loops[index], engine->threads[index]);
-    return -err;
+    if (!engine->pin)
+        return 0;
+    return gyre__thread_pin(thread, engine->cpus != NULL ? engine->cpus[index % engine->cpu_count]
+                                                         : gyre__processor(index));
 }
 
-/* The threads pass the gate when every loop has its owner: before that, none could tell a call from a wrong thread. */
+/* The thread is there even if it could not be pinned. */
+static int start_thread(struct gyre_engine *engine, uint32_t index, uint32_t *started)
+{
+    pthread_t *thread = &engine->threads[index];
+    int err = gyre__thread_start(thread, engine->name, index, thread_main, engine->loops[index]);
+    if (err != 0)
+        return err;
+    ++*started;
+    gyre__loop_own(engine->loops[index], *thread);
+    return pin(engine, index, *thread);
+}
+
+/* The threads pass the gate when every loop has its owner: before that, none could tell a call from a wrong thread.
+ * This thread is pinned last, because the others begin with what it may use. */
 static int start_threads(struct gyre_engine *engine, uint32_t *started)
 {
     int err = 0;
     (void)pthread_mutex_lock(&engine->gate);
     gyre__loop_own(engine->loops[0], pthread_self());
-    for (*started = 1; err == 0 && *started < engine->loop_count; *started += err == 0)
-        err = start_thread(engine, *started);
+    *started = 1;
+    for (uint32_t i = 1; err == 0 && i < engine->loop_count; i++)
+        err = start_thread(engine, i, started);
+    if (engine->pin)
+        gyre__affinity_keep(&engine->affinity);
+    if (err == 0)
+        err = pin(engine, 0, pthread_self());
     (void)pthread_mutex_unlock(&engine->gate);
     return err;
 }
@@ -256,6 +321,7 @@ int gyre_engine_run(struct gyre_engine *engine)
     serve(engine->loops[0]);
     for (uint32_t i = 1; i < started; i++)
         (void)pthread_join(engine->threads[i], NULL);
+    gyre__affinity_restore(&engine->affinity);
     if (err == 0 && engine->handlers != NULL && engine->handlers->on_shutdown != NULL)
         engine->handlers->on_shutdown(engine);
     atomic_store(&engine->state, ENGINE_OVER);
@@ -297,4 +363,51 @@ uint64_t gyre_engine_conn_count(const struct gyre_engine *engine)
     for (uint32_t i = 0; i < engine->loop_count; i++)
         count += gyre_loop_conn_count(engine->loops[i]);
     return count;
+}
+
+/* ---- the pool ---- */
+
+/* Its threads begin with what the one in run may use, and not with the one processor of a pinned loop that asks. */
+static int make_pool(struct gyre_engine *engine)
+{
+    char name[GYRE_THREAD_NAME_SIZE + 8];
+    struct gyre__affinity mine = {.known = false};
+    struct gyre_pool_options options = engine->pool_options;
+    (void)snprintf(name, sizeof name, "%.8s-work", engine->name);
+    options.name = name;
+    if (engine->affinity.known)
+        gyre__affinity_keep(&mine);
+    gyre__affinity_restore(&engine->affinity);
+    int err = gyre__pool_create(&engine->pool, &options);
+    gyre__affinity_restore(&mine);
+    return err;
+}
+
+int gyre_engine_pool(struct gyre_pool **out, struct gyre_engine *engine)
+{
+    if (out == NULL || engine == NULL)
+        return -EINVAL;
+    (void)pthread_mutex_lock(&engine->gate);
+    int err = engine->pool_over ? GYRE_ESHUTDOWN : 0;
+    if (err == 0 && engine->pool == NULL)
+        err = make_pool(engine);
+    if (err == 0)
+        *out = engine->pool;
+    (void)pthread_mutex_unlock(&engine->gate);
+    return err;
+}
+
+int gyre_engine_offload(struct gyre_engine *engine, gyre_work_fn *work, gyre_work_done_fn *done, void *user)
+{
+    struct gyre_pool *pool;
+    struct gyre_loop *here = NULL;
+    if (engine == NULL)
+        return -EINVAL;
+    for (uint32_t i = 0; i < engine->loop_count && here == NULL; i++)
+        if (gyre_loop_is_current(engine->loops[i]))
+            here = engine->loops[i];
+    if (here == NULL)
+        return GYRE_ETHREAD;
+    int err = gyre_engine_pool(&pool, engine);
+    return err != 0 ? err : gyre_pool_submit(NULL, pool, here, work, done, user);
 }

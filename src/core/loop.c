@@ -314,6 +314,7 @@ void gyre__loop_end(struct gyre_loop *l)
     l->inside = true;
     l->phase = GYRE_PHASE_ENDING;
     gyre__wheel_stop(&l->wheel, &l->drain_timer);
+    gyre__wheel_stop(&l->wheel, &l->tick_timer);
     gyre__acceptors_close(l);
     gyre__conns_each(l, end_one);
     while (err == 0 && (gyre_loop_conn_count(l) > 0 || l->acceptors_open > 0 || l->settle_head != NULL))
@@ -342,6 +343,7 @@ void gyre_loop_destroy(struct gyre_loop *l)
     if (!l->ended)
         gyre__loop_end(l);
     gyre__loop_run_late_tasks(l);
+    GYRE_CHECK(atomic_load(&l->jobs) == 0); /* a pool must be destroyed before the loops it tells */
     l->be->ops->pool_remove(l->be, &l->pool);
     l->be->ops->destroy(l->be);
     gyre__loop_free_sendvs(l);

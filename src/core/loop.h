@@ -77,6 +77,8 @@ struct gyre_loop {
     struct gyre__task *tasks_left; /* taken and not yet run */
     struct gyre__later *laters;    /* delayed tasks whose timers run */
     _Atomic(uint32_t) later_count; /* those, and the ones on their way here */
+    _Atomic(uint32_t) jobs;        /* of pools, still to be told here */
+    struct gyre__timer tick_timer; /* the engine's on_tick */
 
     _Atomic(bool) closed; /* being destroyed: no more tasks */
     _Atomic(int) request;

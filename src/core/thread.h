@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT
+ * Threads of the library's: making them, and what only some systems can do to them. */
+#ifndef GYRE_CORE_THREAD_H
+#define GYRE_CORE_THREAD_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { GYRE_THREAD_NAME_SIZE = 16 };
+
+/* A thread called "NAME-INDEX", cut to what the system takes, where threads can have names. It blocks every signal, so
+ * that the program's handlers run on the program's threads. Returns 0 or -errno. */
+int gyre__thread_start(pthread_t *out, const char *name, uint32_t index, void *(*run)(void *), void *arg);
+
+/* How many processors this thread may run on; the number of the `index`-th of them, beginning anew after the last. */
+uint32_t gyre__processors(void);
+uint32_t gyre__processor(uint32_t index);
+
+/* Let `thread` run on processor `cpu` alone. Returns 0, -EINVAL if there is none of that number (or none that it may
+ * use), or -EOPNOTSUPP. */
+int gyre__thread_pin(pthread_t thread, uint32_t cpu);
+
+/* Where the calling thread may run, kept to be put back. */
+struct gyre__affinity {
+    bool known;
+    uint8_t bits[128]; /* 1024 processors, as glibc counts them */
+};
+
+void gyre__affinity_keep(struct gyre__affinity *kept);
+void gyre__affinity_restore(const struct gyre__affinity *kept);
+
+#endif
