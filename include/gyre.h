@@ -7,6 +7,7 @@
 #include <gyre/loop.h>
 #include <gyre/engine.h>
 #include <gyre/conn.h>
+#include <gyre/sockopt.h>
 #include <gyre/buf.h>
 #include <gyre/frame.h>
 #include <gyre/timer.h>

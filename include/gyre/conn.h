@@ -19,6 +19,7 @@
 #include <gyre/base.h>
 #include <gyre/buf.h>
 #include <gyre/loop.h>
+#include <gyre/sockopt.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -78,6 +79,19 @@ struct gyre_conn_options {
     void *user;                  /* gyre_conn_user() from the start */
     const struct gyre_framer *framer; /* cut into frames and call on_frame for each; borrowed like the handlers; NULL:
                                          bytes for on_data */
+    /* Of the socket, set before it is bound or connected; a listener's are inherited by what it accepts. What the
+     * system refuses is what listening or connecting returns. Zero leaves the system's; those of TCP and IP do nothing
+     * on unix sockets. See sockopt.h. */
+    struct gyre_keepalive keepalive;
+    int64_t user_timeout_ns;      /* TCP_USER_TIMEOUT, in whole milliseconds, rounded up */
+    uint32_t recv_buffer_bytes;   /* SO_RCVBUF */
+    uint32_t send_buffer_bytes;   /* SO_SNDBUF */
+    uint32_t notsent_lowat_bytes; /* TCP_NOTSENT_LOWAT */
+    uint32_t max_segment_bytes;   /* TCP_MAXSEG */
+    uint32_t mark;                /* SO_MARK; privileged */
+    uint8_t tos;                  /* IP_TOS, IPV6_TCLASS */
+    bool transparent;             /* IP_TRANSPARENT; privileged */
+    bool freebind;                /* IP_FREEBIND */
 };
 
 /* Connect to `address` ("tcp://127.0.0.1:7000", "tcp://[::1]:7000", "unix:///run/x.sock", "unix://@abstract"; a

@@ -32,6 +32,7 @@
 #include "op.h"
 
 #include <gyre/base.h>
+#include <gyre/sockopt.h>
 #include <gyre/stats.h>
 
 struct gyre_backend;
@@ -51,6 +52,17 @@ struct gyre_listen_config {
     bool v6_only;
 };
 
+/* Options of a socket, as gyre/sockopt.h has them. -EOPNOTSUPP: the system, or this kind of socket, has it not; -ERANGE
+ * as there; else what the system refused with. */
+struct gyre_sockopt_ops {
+    int (*set)(struct gyre_backend *be, int fd, enum gyre_sockopt option, int64_t value);
+    int (*get)(struct gyre_backend *be, int fd, enum gyre_sockopt option, int64_t *out);
+    int (*set_congestion)(struct gyre_backend *be, int fd, const char *name);
+    int (*congestion)(struct gyre_backend *be, int fd, char *out, size_t size);
+    int (*tcp_info)(struct gyre_backend *be, int fd, struct gyre_tcp_info *out);
+    int (*credentials)(struct gyre_backend *be, int fd, struct gyre_credentials *out);
+};
+
 /* Making and tuning sockets: fast, synchronous, the same for every backend but the simulator, whose descriptors are not
  * the kernel's. All return -errno on failure. */
 struct gyre_sock_ops {
@@ -62,8 +74,10 @@ struct gyre_sock_ops {
     int (*name)(struct gyre_backend *be, int fd, bool peer, struct gyre_addr *out);
     int64_t (*unacked)(struct gyre_backend *be, int fd); /* of TCP: bytes sent, not acknowledged; 0 if unknown */
     void (*close)(struct gyre_backend *be, int fd);      /* of a descriptor that was never attached */
+    const struct gyre_sockopt_ops *options;
 };
 
+extern const struct gyre_sockopt_ops gyre__sockopt_system; /* of the kernel's sockets; core/sockopt.c */
 extern const struct gyre_sock_ops gyre__sock_system; /* the kernel's sockets; core/sock.c */
 
 struct gyre_backend_config {

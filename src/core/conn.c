@@ -2,6 +2,7 @@
  * The life of a stream connection; conn.h tells it. Reading is in inbound.c, writing in outbound.c. */
 #include "conn.h"
 #include "listener.h"
+#include "option.h"
 
 #include <errno.h>
 #include <string.h>
@@ -248,6 +249,7 @@ int gyre__conn_adopt(struct gyre_loop *l, int fd, struct gyre__profile *profile,
     int err = gyre__conn_new(&c, l, fd, profile, true, inet);
     if (err != 0)
         return err;
+    gyre__options_apply_accepted(l, fd, &profile->options, inet);
     profile->refs++;
     l->be->stats.accepted++;
     gyre__conn_opened(c);

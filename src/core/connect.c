@@ -6,6 +6,7 @@
  * and leaves nothing behind; what goes wrong after it is told by on_close alone. */
 #include "addr.h"
 #include "conn.h"
+#include "option.h"
 #include "frame.h"
 #include "listener.h"
 
@@ -63,7 +64,7 @@ int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_opt
         return GYRE_EOPTION;
     if (o->idle_timeout_ns < 0 || o->linger_timeout_ns < 0 || o->connect_timeout_ns < 0)
         return GYRE_EOPTION;
-    return 0;
+    return gyre__options_check(o);
 }
 
 void gyre__profile_release(struct gyre_loop *l, struct gyre__profile *profile)
@@ -114,10 +115,13 @@ static int start_connect(struct gyre_conn *c, const struct gyre_addr *addr)
 static int open_socket(struct gyre_loop *l, const struct gyre__profile *profile, const struct gyre_addr *addr)
 {
     const struct gyre_sock_ops *sock = l->be->ops->sock;
+    bool inet = !gyre__addr_is_unix(addr);
     int fd = sock->open(l->be, addr->ss.ss_family);
-    if (fd < 0 || gyre__addr_is_unix(addr) || profile->options.delay)
+    if (fd < 0)
         return fd;
-    int err = sock->set_nodelay(l->be, fd);
+    int err = inet && !profile->options.delay ? sock->set_nodelay(l->be, fd) : 0;
+    if (err == 0)
+        err = gyre__options_apply(l, fd, &profile->options, inet);
     if (err == 0)
         return fd;
     sock->close(l->be, fd);

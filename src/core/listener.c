@@ -5,6 +5,7 @@
  * then join it under SO_REUSEPORT, so a port that a stranger of the same user listens on is still refused. Whatever
  * fails on the way, what was opened is closed again before the error is returned. */
 #include "listener.h"
+#include "option.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -60,6 +61,8 @@ static int open_socket(struct gyre_loop *l, const struct plan *plan, const struc
         return fd;
     /* What is accepted inherits it, which saves a system call each. */
     int err = inet && !plan->options.conn.delay ? sock->set_nodelay(l->be, fd) : 0;
+    if (err == 0)
+        err = gyre__options_apply(l, fd, &plan->options.conn, inet);
     if (err == 0)
         err = sock->listen(l->be, fd, addr, config);
     if (err == 0)

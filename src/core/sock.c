@@ -176,4 +176,5 @@ const struct gyre_sock_ops gyre__sock_system = {
     .name = sock_name,
     .unacked = sock_unacked,
     .close = sock_close,
+    .options = &gyre__sockopt_system,
 };

@@ -371,6 +371,7 @@ static int meet(struct sim_sock *s, struct sim_sock *listener)
         return -ENOMEM;
     }
     other->state = SIM_CONNECTED;
+    memcpy(other->options, listener->options, sizeof other->options);
     other->local = s->remote;
     other->remote = s->local;
     if (s->family == AF_INET && listener->family == AF_INET6) {

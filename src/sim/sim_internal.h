@@ -128,6 +128,7 @@ struct sim_sock {
     struct sim_sock *queue_next; /* in that queue */
     uint32_t queue_count;
     uint32_t backlog;
+    int64_t options[GYRE_SOCKOPT_END]; /* as set, or inherited from the listener */
     void *handle; /* the scripted peer or listener it belongs to; freed with it */
 };
 
@@ -277,6 +278,7 @@ bool gyre__sim_perform(struct sim_backend *be, struct sim_req *req, struct gyre_
 uint64_t gyre__sim_content(const struct gyre_op *op);
 
 extern const struct gyre_sock_ops gyre__sock_sim;
+extern const struct gyre_sockopt_ops gyre__sockopt_sim;
 extern const struct gyre_backend_ops gyre__backend_sim;
 
 #endif

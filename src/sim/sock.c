@@ -48,7 +48,10 @@ static int sock_set_nodelay(struct gyre_backend *be, int fd)
     struct sim_sock *s = find(be, fd);
     if (s == NULL)
         return -EBADF;
-    return s->family != AF_UNIX ? 0 : -EOPNOTSUPP;
+    if (s->family == AF_UNIX)
+        return -EOPNOTSUPP;
+    s->options[GYRE_SOCKOPT_NODELAY] = 1;
+    return 0;
 }
 
 static int sock_set_reset(struct gyre_backend *be, int fd)
@@ -102,4 +105,5 @@ const struct gyre_sock_ops gyre__sock_sim = {
     .name = sock_name,
     .unacked = sock_unacked,
     .close = sock_close,
+    .options = &gyre__sockopt_sim,
 };

@@ -75,6 +75,37 @@ BACKEND_TEST(sockets, bad_descriptor)
     cr_assert_lt(sock->name(s.be, 19999, false, &addr), 0);
     cr_assert_lt(sock->name(s.be, 19999, true, &addr), 0);
     cr_assert_leq(sock->unacked(s.be, 19999), 0);
+    int64_t value;
+    cr_assert_lt(sock->options->set(s.be, 19999, GYRE_SOCKOPT_NODELAY, 1), 0);
+    cr_assert_lt(sock->options->get(s.be, 19999, GYRE_SOCKOPT_NODELAY, &value), 0);
+    seam_close(&s);
+}
+
+/* An option reads as it was set; what set_nodelay() does is one of them; what the kind of socket has not is
+ * -EOPNOTSUPP. */
+BACKEND_TEST(sockets, options)
+{
+    struct seam s;
+    struct gyre_tcp_info info;
+    struct gyre_credentials who;
+    int64_t value = -1;
+    seam_open(&s, p);
+    const struct gyre_sockopt_ops *options = s.ops->sock->options;
+    int fd = seam_socket(&s);
+    cr_assert_eq(s.ops->sock->set_nodelay(s.be, fd), 0);
+    cr_assert_eq(options->get(s.be, fd, GYRE_SOCKOPT_NODELAY, &value), 0);
+    cr_assert_eq(value, 1);
+    cr_assert_eq(options->set(s.be, fd, GYRE_SOCKOPT_KEEPALIVE_IDLE_S, 3), 0);
+    cr_assert_eq(options->get(s.be, fd, GYRE_SOCKOPT_KEEPALIVE_IDLE_S, &value), 0);
+    cr_assert_eq(value, 3);
+    cr_assert_eq(options->credentials(s.be, fd, &who), -EOPNOTSUPP);
+    s.ops->sock->close(s.be, fd);
+    s.transport = TRANSPORT_UNIX;
+    fd = seam_socket(&s);
+    cr_assert_eq(options->set(s.be, fd, GYRE_SOCKOPT_NODELAY, 1), -EOPNOTSUPP);
+    cr_assert_eq(options->get(s.be, fd, GYRE_SOCKOPT_NODELAY, &value), -EOPNOTSUPP);
+    cr_assert_eq(options->tcp_info(s.be, fd, &info), -EOPNOTSUPP);
+    s.ops->sock->close(s.be, fd);
     seam_close(&s);
 }
 

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT
+ * Options that a socket gets before it is bound or connected. */
+#ifndef GYRE_CORE_OPTION_H
+#define GYRE_CORE_OPTION_H
+
+#include <gyre/conn.h>
+
+/* Whether those of `o` that are about sockets are in range. Returns 0 or GYRE_EOPTION. */
+int gyre__options_check(const struct gyre_conn_options *o);
+
+/* Set them on a new socket, one that is to connect or to listen. Those of TCP and IP are passed over if it is not
+ * `inet`. Returns 0 or what the system refused with. */
+int gyre__options_apply(struct gyre_loop *l, int fd, const struct gyre_conn_options *o, bool inet);
+
+/* What an accepted socket does not inherit from the one that listens: with unix sockets the sizes of its buffers. */
+void gyre__options_apply_accepted(struct gyre_loop *l, int fd, const struct gyre_conn_options *o, bool inet);
+
+#endif
