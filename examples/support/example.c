@@ -62,18 +62,32 @@ void example_ready(struct gyre_engine *engine, const struct gyre_listener *liste
     fflush(stdout);
 }
 
+static void print_number(const char *name, uint64_t value, const char *text)
+{
+    printf("%-20s %14" PRIu64 "  %s\n", name, value, text);
+}
+
+/* How many values, their mean, and what share of them is at most so much; shares below half a percent are left out. */
+static void print_histogram(const char *name, const struct gyre_histogram *h)
+{
+    uint64_t count = 0;
+    for (unsigned i = 0; i < GYRE_HISTOGRAM_BUCKETS; i++)
+        count += h->buckets[i];
+    printf("%-20s %14" PRIu64 "  mean %.1f", name, count, count > 0 ? (double)h->sum / (double)count : 0.0);
+    for (unsigned i = 0; i < GYRE_HISTOGRAM_BUCKETS; i++)
+        if (h->buckets[i] * 200 >= count && h->buckets[i] > 0)
+            printf(", to %" PRIu64 ": %.0f%%", i == 0 ? 0 : UINT64_C(1) << (i - 1),
+                   100.0 * (double)h->buckets[i] / (double)count);
+    printf("\n");
+}
+
 void example_print_stats(struct gyre_engine *engine)
 {
-    struct gyre_loop_stats sum = {0}, one;
-    for (uint32_t i = 0; i < gyre_engine_loop_count(engine); i++) {
-        gyre_loop_stats(gyre_engine_loop(engine, i), &one);
-#define ADD(name, text) sum.name += one.name;
-        GYRE_STATS(ADD)
-#undef ADD
-    }
-#define PRINT(name, text) printf("%-16s %14" PRIu64 "  %s\n", #name, sum.name, text);
-    GYRE_STATS(PRINT)
-#undef PRINT
-    printf("%-16s %14.2f  completions per wait\n", "events_per_enter",
-           sum.enters > 0 ? (double)sum.events / (double)sum.enters : 0.0);
+    struct gyre_loop_stats stats;
+    gyre_engine_stats(engine, &stats);
+#define NUMBER(field, name, text) print_number(#field, stats.field, text);
+#define HISTOGRAM(field, name, first, last, unit, text) print_histogram(#field, &stats.field);
+    GYRE_STATS(NUMBER, NUMBER, HISTOGRAM)
+#undef NUMBER
+#undef HISTOGRAM
 }

@@ -44,6 +44,7 @@ static void set_waiting(struct gyre__acceptor *a, bool waiting)
         return;
     a->waiting = waiting;
     a->loop->acceptors_waiting += waiting ? 1 : (uint32_t)-1;
+    gyre__count(&a->loop->be->stats.accept_pauses, waiting);
 }
 
 /* Accept no more for now. Another loop's closing connection does not wake this one, so look again after a while. */
@@ -126,7 +127,7 @@ static bool is_connections_own(int err)
 
 static void accept_failed(struct gyre__acceptor *a, int err)
 {
-    a->loop->be->stats.accept_errors++;
+    gyre__count(&a->loop->be->stats.accept_errors, 1);
     a->errors++;
     if (!is_connections_own(err) || a->errors > ERRORS_IN_A_ROW)
         back_off(a, err);
@@ -143,7 +144,7 @@ struct handover {
 static void adopt(struct gyre__acceptor *a, int fd)
 {
     if (gyre__conn_adopt(a->loop, fd, &a->profile, a->listener->inet) != 0)
-        a->loop->be->stats.accept_errors++;
+        gyre__count(&a->loop->be->stats.accept_errors, 1);
 }
 
 static void run_handover(struct gyre_loop *l, void *user)
@@ -183,7 +184,7 @@ static void hand_over(struct gyre__acceptor *a, int fd)
             return;
         gyre__free(a->loop->mem, h);
     }
-    a->loop->be->stats.accept_errors++;
+    gyre__count(&a->loop->be->stats.accept_errors, 1);
     a->loop->be->ops->sock->close(a->loop->be, fd);
 }
 
@@ -211,7 +212,7 @@ static void on_accept(struct gyre_op *op, const struct gyre_event *ev)
     if (!a->open) {
         gyre__acceptor_closed(a);
     } else if (!a->waiting) {
-        a->loop->be->stats.rearms++;
+        gyre__count(&a->loop->be->stats.rearms, 1);
         gyre__acceptor_arm(a);
     }
 }

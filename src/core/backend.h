@@ -29,11 +29,11 @@
 #ifndef GYRE_CORE_BACKEND_H
 #define GYRE_CORE_BACKEND_H
 
+#include "count.h"
 #include "op.h"
 
 #include <gyre/base.h>
 #include <gyre/sockopt.h>
-#include <gyre/stats.h>
 
 struct gyre_backend;
 struct gyre_sim;

@@ -31,7 +31,7 @@ static struct gyre__seg *detach(struct gyre_conn *c, uint32_t len)
         memcpy(seg->data + seg->len, head->data, part);
         seg->len += part;
     }
-    c->loop->be->stats.bytes_copied_in += len;
+    gyre__count(&c->loop->be->stats.bytes_copied_in, len);
     return seg;
 }
 

@@ -29,6 +29,7 @@ struct gyre_bufpool {
     uint16_t count;     /* that have come into being */
     uint16_t nfree;     /* on the stack */
     uint16_t held;      /* with receivers */
+    uint16_t held_max;  /* most there were */
     uint16_t first;     /* how many a backend that posts ahead should post at first */
 };
 
@@ -83,6 +84,8 @@ static inline void gyre__bufpool_receive(struct gyre_bufpool *pool, uint16_t buf
     GYRE_CHECK(buf < pool->count && pool->refs[buf] == 0);
     pool->refs[buf] = 1;
     pool->held++;
+    if (GYRE_UNLIKELY(pool->held > pool->held_max))
+        pool->held_max = pool->held;
 }
 
 static inline void gyre__bufpool_hold(struct gyre_bufpool *pool, uint16_t buf)

@@ -251,12 +251,21 @@ int gyre__conn_adopt(struct gyre_loop *l, int fd, struct gyre__profile *profile,
         return err;
     gyre__options_apply_accepted(l, fd, &profile->options, inet);
     profile->refs++;
-    l->be->stats.accepted++;
+    gyre__count(&l->be->stats.accepted, 1);
     gyre__conn_opened(c);
     return 0;
 }
 
 /* ---- ending ---- */
+
+static void count_end(const struct gyre_conn *c)
+{
+    struct gyre_loop_stats *stats = &c->loop->be->stats;
+    gyre__count(&stats->closed, 1);
+    gyre__count(&stats->failures, c->err != 0);
+    gyre__count(&stats->timeouts, c->err == GYRE_ETIMEOUT);
+    gyre__count(&stats->connect_errors, c->reason == GYRE_CLOSE_CONNECT);
+}
 
 /* Nothing is in flight any more: tell the user, close, free. */
 static void finish(struct gyre_conn *c)
@@ -266,6 +275,7 @@ static void finish(struct gyre_conn *c)
     GYRE_CHECK(c->f.inflight == 0);
     if (c->err != 0 || (c->flags & GYRE_CF_RESET))
         c->unsent += c->out.bytes + gyre__conn_unacked(c);
+    gyre__count(&be->stats.bytes_dropped, c->out.bytes);
     gyre__segq_clear(&c->out, &l->segs, c->err != 0 ? c->err : GYRE_ECLOSED);
     gyre__segq_clear(&c->in, &l->segs, 0);
     if (c->profile->handlers->on_close != NULL)
@@ -274,7 +284,7 @@ static void finish(struct gyre_conn *c)
     if (c->flags & GYRE_CF_RESET)
         (void)be->ops->sock->set_reset(be, c->f.fd);
     be->ops->close(be, &c->f);
-    be->stats.closed++;
+    count_end(c);
     gyre__profile_release(l, c->profile);
     struct gyre__closed_waiter *waiters = c->extra != NULL ? c->extra->closed_waiters : NULL;
     int err = c->err;

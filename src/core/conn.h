@@ -203,8 +203,8 @@ void gyre__conn_unstarve(struct gyre_conn *c);
 /* Submit one gathered send if there is something to send and none is in flight. */
 void gyre__conn_flush(struct gyre_conn *c);
 void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev);
-/* Account for bytes just queued: marks, flush. */
-void gyre__conn_queued(struct gyre_conn *c);
+/* Account for `len` bytes just queued: marks, flush. */
+void gyre__conn_queued(struct gyre_conn *c, size_t len);
 void gyre__loop_free_sendvs(struct gyre_loop *l);
 
 /* ---- frame.c ---- */

@@ -89,7 +89,7 @@ void gyre__conn_on_connect(struct gyre_op *op, const struct gyre_event *ev)
         gyre__conn_end(c, GYRE_CLOSE_CONNECT, ev->res);
         return;
     }
-    l->be->stats.connected++;
+    gyre__count(&l->be->stats.connected, 1);
     gyre__conn_opened(c);
 }
 

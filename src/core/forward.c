@@ -43,6 +43,7 @@ static void wait_for(struct gyre_conn *src, struct gyre_conn *dst)
     src->forward_next = dst->waiters;
     dst->waiters = src;
     src->flags |= GYRE_CF_BLOCKED;
+    gyre__count(&src->loop->be->stats.forward_waits, 1);
     gyre__conn_update_recv(src);
 }
 
@@ -61,11 +62,11 @@ static int64_t move_head(struct gyre_conn *src, struct gyre_conn *dst, size_t ma
     gyre__conn_forget_frame(src);
     if (head->kind == GYRE_SEG_BUF && gyre__bufpool_scarce(segs->pool) &&
         gyre__segq_append(&dst->out, segs, head->data, len) == 0) {
-        src->loop->be->stats.bytes_copied_in += len;
+        gyre__count(&src->loop->be->stats.bytes_forward_copied, len);
         gyre__seg_free(segs, head, 0);
         return len;
     }
-    src->loop->be->stats.bytes_forwarded += len;
+    gyre__count(&src->loop->be->stats.bytes_forwarded, len);
     gyre__segq_push(&dst->out, head);
     return len;
 }
@@ -90,7 +91,7 @@ int64_t gyre_conn_forward(struct gyre_conn *src, struct gyre_conn *dst, size_t m
         if (n < 0)
             return moved > 0 ? moved : n;
         moved += n;
-        gyre__conn_queued(dst);
+        gyre__conn_queued(dst, (size_t)n);
     }
     if (GYRE_UNLIKELY(dst->flags & GYRE_CF_CONGESTED) && (size_t)moved < max_bytes)
         wait_for(src, dst);

@@ -43,6 +43,8 @@ static void submit_recv(struct gyre_conn *c, unsigned hints)
 void gyre__conn_update_recv(struct gyre_conn *c)
 {
     if (!wants_bytes(c)) {
+        if (c->recv.state == GYRE_OPS_INFLIGHT && c->state == GYRE_CONN_OPEN)
+            gyre__count(&c->loop->be->stats.read_limits, c->in.bytes >= c->profile->options.read_max_bytes);
         gyre__conn_unstarve(c);
         gyre__op_cancel(c->loop, &c->recv);
     } else if (c->recv.state == GYRE_OPS_IDLE && !(c->flags & GYRE_CF_STARVED)) {
@@ -59,6 +61,7 @@ static void starve(struct gyre_conn *c)
     c->recv.next = NULL;
     *l->starved_tail = &c->recv;
     l->starved_tail = &c->recv.next;
+    gyre__count(&l->be->stats.starved, 1);
 }
 
 void gyre__conn_unstarve(struct gyre_conn *c)
@@ -73,10 +76,12 @@ void gyre__conn_unstarve(struct gyre_conn *c)
     if (*at == NULL)
         l->starved_tail = at;
     c->flags &= ~(unsigned)GYRE_CF_STARVED;
+    gyre__count(&l->be->stats.starved, UINT64_MAX); /* one less */
 }
 
 static void submit_heap_recv(struct gyre_conn *c, struct gyre__seg *chunk)
 {
+    gyre__count(&c->loop->be->stats.recvs_heap, 1);
     c->flags |= GYRE_CF_HEAP_RECV;
     c->recv.kind = GYRE_OP_RECV;
     c->recv.flags = 0;
@@ -96,7 +101,7 @@ void gyre__loop_feed_starved(struct gyre_loop *l)
             return;
         }
         gyre__conn_unstarve(c);
-        l->be->stats.rearms++;
+        gyre__count(&l->be->stats.rearms, 1);
         if (chunk != NULL)
             submit_heap_recv(c, chunk);
         else
@@ -117,7 +122,7 @@ static void compact(struct gyre_conn *c)
     while (c->in.tail != NULL) {
         struct gyre__seg *seg = gyre__segq_pop(&c->in);
         if (seg->kind == GYRE_SEG_BUF && gyre__segq_append(&kept, segs, seg->data, seg->len) == 0) {
-            c->loop->be->stats.bytes_copied_in += seg->len;
+            gyre__count(&c->loop->be->stats.bytes_copied_in, seg->len);
             gyre__seg_free(segs, seg, 0);
             continue;
         }
@@ -223,7 +228,8 @@ void gyre__conn_on_recv(struct gyre_op *op, const struct gyre_event *ev)
     int err = 0;
     struct gyre__seg *seg = received(c, ev, &err);
     if (seg != NULL) {
-        l->be->stats.bytes_in += seg->len;
+        gyre__count(&l->be->stats.bytes_in, seg->len);
+        gyre__observe(&l->be->stats.recv_bytes, seg->len);
         if (GYRE_LIKELY(c->state == GYRE_CONN_OPEN)) {
             c->active_ns = l->now_ns;
             gyre__segq_push(&c->in, seg);
@@ -248,7 +254,7 @@ void gyre__conn_on_recv(struct gyre_op *op, const struct gyre_event *ev)
     if (c->state == GYRE_CONN_ENDING || c->state == GYRE_CONN_CLOSING)
         gyre__conn_settle_later(c);
     if (c->recv.state == GYRE_OPS_IDLE && wants_bytes(c) && !(c->flags & GYRE_CF_STARVED)) {
-        l->be->stats.rearms++;
+        gyre__count(&l->be->stats.rearms, 1);
         gyre__conn_update_recv(c);
     }
 }
@@ -283,7 +289,7 @@ static int join(struct gyre_conn *c, size_t len)
         memcpy(chunk->data + chunk->len, seg->data, seg->len);
         chunk->len += seg->len;
         chunk->u.chunk.room -= seg->len;
-        c->loop->be->stats.bytes_copied_in += seg->len;
+        gyre__count(&c->loop->be->stats.bytes_copied_in, seg->len);
         gyre__seg_retire(segs, seg);
     }
     gyre__segq_push(&c->in, chunk);
@@ -352,7 +358,7 @@ int gyre__conn_take(struct gyre_conn *c, size_t skip, size_t len, size_t drop, s
         if (chunk == NULL)
             return -ENOMEM;
         copy_out(c, skip, chunk->data, len);
-        c->loop->be->stats.bytes_copied_in += len;
+        gyre__count(&c->loop->be->stats.bytes_copied_in, len);
         data = chunk->data;
         gyre__seg_retire(segs, chunk);
     }

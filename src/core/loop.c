@@ -185,14 +185,22 @@ static bool has_work(const struct gyre_loop *l)
            atomic_load_explicit(&l->tasks.top, memory_order_relaxed) != NULL;
 }
 
-static int64_t next_timeout(const struct gyre_loop *l, int64_t timeout_ns)
+static int64_t until_timer(const struct gyre_loop *l, int64_t timeout_ns, uint64_t clock_ns)
 {
-    if (timeout_ns == 0 || has_work(l))
-        return 0;
-    int64_t timer_ns = gyre__wheel_timeout(&l->wheel, gyre__loop_clock(l));
+    int64_t timer_ns = gyre__wheel_timeout(&l->wheel, clock_ns);
     if (timer_ns < 0)
         return timeout_ns;
     return timeout_ns < 0 || timer_ns < timeout_ns ? timer_ns : timeout_ns;
+}
+
+/* How long to wait at most. Before a turn that may wait, the clock is read, which tells how long the last one took. */
+static int64_t next_wait(struct gyre_loop *l, int64_t timeout_ns)
+{
+    if (timeout_ns == 0 || has_work(l))
+        return 0;
+    uint64_t clock_ns = gyre__loop_clock(l);
+    gyre__observe(&l->be->stats.turn_ns, clock_ns - l->now_ns);
+    return until_timer(l, timeout_ns, clock_ns);
 }
 
 static void run_tasks(struct gyre_loop *l)
@@ -209,7 +217,7 @@ static void run_tasks(struct gyre_loop *l)
         if (!task->embedded)
             gyre__free(l->mem, task);
         gyre__tasks_done(&l->tasks);
-        l->be->stats.tasks++;
+        gyre__count(&l->be->stats.tasks, 1);
         run(l, user);
     }
 }
@@ -217,23 +225,25 @@ static void run_tasks(struct gyre_loop *l)
 int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns)
 {
     struct gyre_backend *be = l->be;
-    int n = be->ops->wait(be, l->events, GYRE_EVENTS_PER_WAIT, next_timeout(l, timeout_ns));
+    int n = be->ops->wait(be, l->events, GYRE_EVENTS_PER_WAIT, next_wait(l, timeout_ns));
     if (n < 0) {
         gyre__log(l->log, GYRE_LOG_ERROR, "%s: %s", lost_text, gyre_err_text(n));
         return n;
     }
     l->now_ns = gyre__loop_clock(l);
     uint64_t asked = be->stats.ops + be->stats.cancels;
-    be->stats.turns++;
-    be->stats.events += (uint64_t)n;
+    gyre__count(&be->stats.turns, 1);
+    gyre__count(&be->stats.events, (uint64_t)n);
+    gyre__observe(&be->stats.turn_events, (uint64_t)n);
     for (int i = 0; i < n; i++)
         dispatch(&l->events[i]);
-    be->stats.timers += gyre__wheel_advance(&l->wheel, l->now_ns);
+    gyre__count(&be->stats.timers, gyre__wheel_advance(&l->wheel, l->now_ns));
     run_tasks(l);
     gyre__conns_settle(l);
     gyre__segs_settle(&l->segs);
     if (GYRE_UNLIKELY(l->starved_head != NULL && !gyre__timer_is_active(&l->famine_timer)))
         gyre__loop_feed_starved(l);
+    gyre__stats_publish(l);
     l->maybe_more = n > 0 || be->stats.ops + be->stats.cancels != asked;
     return 0;
 }
@@ -311,6 +321,7 @@ int gyre__loop_serve(struct gyre_loop *l)
 void gyre__loop_end(struct gyre_loop *l)
 {
     int err = 0;
+    (void)gyre__loop_now(l);
     l->inside = true;
     l->phase = GYRE_PHASE_ENDING;
     gyre__wheel_stop(&l->wheel, &l->drain_timer);
@@ -402,7 +413,7 @@ int gyre_loop_fd(const struct gyre_loop *l)
 
 int64_t gyre_loop_timeout_ns(const struct gyre_loop *l)
 {
-    return l->maybe_more ? 0 : next_timeout(l, -1);
+    return l->maybe_more || has_work(l) ? 0 : until_timer(l, -1, gyre__loop_clock(l));
 }
 
 void gyre_loop_stop(struct gyre_loop *l)
@@ -462,10 +473,4 @@ bool gyre_loop_is_current(const struct gyre_loop *l)
 void gyre_backend_report(const struct gyre_loop *l, struct gyre_backend_report *out)
 {
     *out = l->report;
-}
-
-void gyre_loop_stats(const struct gyre_loop *l, struct gyre_loop_stats *out)
-{
-    *out = l->be->stats;
-    out->bufs_max = l->pool.count;
 }

@@ -148,7 +148,7 @@ static inline void gyre__op_submit(struct gyre_loop *l, struct gyre_op *op)
     GYRE_CHECK(op->state == GYRE_OPS_IDLE && op->f->fd >= 0);
     op->state = GYRE_OPS_INFLIGHT;
     op->f->inflight++;
-    l->be->stats.ops++;
+    gyre__count(&l->be->stats.ops, 1);
     l->be->ops->submit(l->be, op);
 }
 
@@ -158,9 +158,15 @@ static inline void gyre__op_cancel(struct gyre_loop *l, struct gyre_op *op)
     if (op->state != GYRE_OPS_INFLIGHT)
         return;
     op->state = GYRE_OPS_CANCELLING;
-    l->be->stats.cancels++;
+    gyre__count(&l->be->stats.cancels, 1);
     l->be->ops->cancel(l->be, op);
 }
+
+/* Write down, for readers on other threads, what is not counted in the backend's struct. At the end of each turn. */
+void gyre__stats_publish(struct gyre_loop *l);
+
+/* Thread: any. */
+void gyre__stats_read(const struct gyre_loop *l, struct gyre_loop_stats *out);
 
 /* Copy an options struct of the caller's size over zeroes. Returns 0 or -E2BIG. */
 int gyre__options_copy(void *dst, size_t dst_size, const void *src, size_t src_size);

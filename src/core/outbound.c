@@ -22,6 +22,7 @@ enum {
 /* What a gathered send points to until its last event. */
 struct gyre__sendv {
     struct gyre__sendv *next;
+    size_t bytes;
     struct msghdr hdr;
     struct iovec iov[IOV_PER_SEND];
 };
@@ -72,6 +73,7 @@ static void gather(struct gyre__sendv *v, const struct gyre__segq *q)
     memset(&v->hdr, 0, sizeof v->hdr);
     v->hdr.msg_iov = v->iov;
     v->hdr.msg_iovlen = n;
+    v->bytes = bytes;
 }
 
 /* The first segment with bytes; empty ones before it (a borrowed piece of length 0) are done. */
@@ -98,14 +100,17 @@ void gyre__conn_flush(struct gyre_conn *c)
     c->send.flags = 0;
     if (v != NULL) {
         gather(v, &c->out);
+        gyre__count(&l->be->stats.sends_gathered, v->hdr.msg_iovlen > 1);
+        gyre__count(&l->be->stats.send_pieces, v->hdr.msg_iovlen);
         c->send.kind = GYRE_OP_SENDMSG;
         c->send.u.msg.hdr = &v->hdr;
     } else {
         c->send.kind = GYRE_OP_SEND;
         c->send.u.send.buf = head->data;
         c->send.u.send.len = head->len < SEND_BYTES_MAX ? head->len : SEND_BYTES_MAX;
+        gyre__count(&l->be->stats.send_pieces, 1);
     }
-    l->be->stats.sends++;
+    gyre__count(&l->be->stats.sends, 1);
     gyre__op_submit(l, &c->send);
 }
 
@@ -125,6 +130,7 @@ static void send_failed(struct gyre_conn *c, int err)
     c->flags |= GYRE_CF_SEND_FAILED;
     c->err = err;
     c->unsent = c->out.bytes;
+    gyre__count(&l->be->stats.bytes_dropped, c->out.bytes);
     gyre__segq_clear(&c->out, &l->segs, err);
     gyre__forward_release_waiters(c);
     if (c->state != GYRE_CONN_OPEN || c->recv.state != GYRE_OPS_INFLIGHT)
@@ -137,10 +143,15 @@ void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev)
 {
     struct gyre_conn *c = GYRE_CONTAINER(op, struct gyre_conn, send);
     struct gyre_loop *l = c->loop;
-    if (op->kind == GYRE_OP_SENDMSG)
-        give_sendv(l, GYRE_CONTAINER(op->u.msg.hdr, struct gyre__sendv, hdr));
+    size_t asked = op->kind == GYRE_OP_SEND ? op->u.send.len : 0;
+    if (op->kind == GYRE_OP_SENDMSG) {
+        struct gyre__sendv *v = GYRE_CONTAINER(op->u.msg.hdr, struct gyre__sendv, hdr);
+        asked = v->bytes;
+        give_sendv(l, v);
+    }
     if (ev->res >= 0) {
-        l->be->stats.bytes_out += (uint64_t)ev->res;
+        gyre__count(&l->be->stats.sends_short, (size_t)ev->res < asked);
+        gyre__count(&l->be->stats.bytes_out, (uint64_t)ev->res);
         c->active_ns = l->now_ns;
         gyre__segq_consume(&c->out, &l->segs, (size_t)ev->res, false);
         if (GYRE_UNLIKELY(c->flags & (GYRE_CF_CONGESTED | GYRE_CF_DRAIN_OWED)) &&
@@ -156,10 +167,14 @@ void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev)
 
 /* ---- the user's side ---- */
 
-void gyre__conn_queued(struct gyre_conn *c)
+void gyre__conn_queued(struct gyre_conn *c, size_t len)
 {
-    if (c->out.bytes > c->profile->options.write_high_bytes)
+    struct gyre_loop_stats *stats = &c->loop->be->stats;
+    gyre__count(&stats->bytes_queued, len);
+    if (GYRE_UNLIKELY(c->out.bytes > c->profile->options.write_high_bytes && !(c->flags & GYRE_CF_CONGESTED))) {
         c->flags |= GYRE_CF_CONGESTED;
+        gyre__count(&stats->congestions, 1);
+    }
     gyre__conn_settle_later(c);
 }
 
@@ -179,6 +194,7 @@ static int may_queue(struct gyre_conn *c, size_t len)
     if (c->out.bytes <= options->write_max_bytes - len)
         return 0;
     c->flags |= GYRE_CF_DRAIN_OWED;
+    gyre__count(&c->loop->be->stats.writes_refused, 1);
     return -EAGAIN;
 }
 
@@ -192,9 +208,11 @@ int gyre_conn_write(struct gyre_conn *c, const void *data, size_t len)
     if (data == NULL)
         return -EINVAL;
     err = gyre__segq_append(&c->out, &c->loop->segs, data, len);
-    if (err == 0)
-        gyre__conn_queued(c);
-    return err;
+    if (err != 0)
+        return err;
+    gyre__count(&c->loop->be->stats.bytes_copied_out, len);
+    gyre__conn_queued(c, len);
+    return 0;
 }
 
 int gyre_conn_writev(struct gyre_conn *c, const struct iovec *iov, int iov_count)
@@ -221,7 +239,8 @@ int gyre_conn_writev(struct gyre_conn *c, const struct iovec *iov, int iov_count
     }
     for (int i = 0; i < iov_count; i++)
         (void)gyre__segq_append(&c->out, &c->loop->segs, iov[i].iov_base, iov[i].iov_len);
-    gyre__conn_queued(c);
+    gyre__count(&c->loop->be->stats.bytes_copied_out, len);
+    gyre__conn_queued(c, len);
     return 0;
 }
 
@@ -239,7 +258,7 @@ int gyre_conn_write_ref(struct gyre_conn *c, const void *data, size_t len, gyre_
     seg->u.ref.done = done;
     seg->u.ref.user = user;
     gyre__segq_push(&c->out, seg);
-    gyre__conn_queued(c);
+    gyre__conn_queued(c, len);
     return 0;
 }
 

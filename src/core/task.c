@@ -18,6 +18,7 @@ int gyre__tasks_reserve(struct gyre__tasks *tasks)
     if (count < tasks->count_max)
         return 0;
     atomic_fetch_sub_explicit(&tasks->count, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&tasks->refused, 1, memory_order_relaxed);
     return -EAGAIN;
 }
 

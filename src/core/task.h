@@ -18,6 +18,7 @@ struct gyre__task {
 struct gyre__tasks {
     _Atomic(struct gyre__task *) top;
     _Atomic(uint32_t) count;
+    _Atomic(uint64_t) refused; /* since the beginning */
     uint32_t count_max;
 };
 

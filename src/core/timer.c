@@ -104,7 +104,7 @@ static void finish_later(struct gyre__later *later)
     void *user = later->user;
     gyre__free(l->mem, later);
     atomic_fetch_sub_explicit(&l->later_count, 1, memory_order_relaxed);
-    l->be->stats.tasks++;
+    gyre__count(&l->be->stats.tasks, 1);
     run(l, user);
 }
 

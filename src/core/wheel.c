@@ -53,6 +53,7 @@ void gyre__wheel_start(struct gyre__wheel *w, struct gyre__timer *t, uint64_t at
     uint64_t since = at_ns > w->origin_ns ? at_ns - w->origin_ns : 0;
     uint64_t tick = (since + (uint64_t)GYRE_TICK_NS - 1) / (uint64_t)GYRE_TICK_NS; /* up: never early */
     gyre__wheel_stop(w, t);
+    w->started++;
     /* The current tick has been served; the next one is the first that will be. */
     if (tick <= w->tick)
         tick = w->tick + 1;

@@ -30,6 +30,7 @@ struct gyre__wheel {
     uint64_t occupied[GYRE_WHEEL_LEVELS];
     struct gyre__timer *slots[GYRE_WHEEL_LEVELS][GYRE_WHEEL_SLOTS];
     uint64_t origin_ns; /* tick 0 */
+    uint64_t started;   /* how often a timer was, restarts included */
 };
 
 void gyre__wheel_init(struct gyre__wheel *w, uint64_t now_ns);

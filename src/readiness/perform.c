@@ -87,7 +87,7 @@ static int32_t do_accept(const struct gyre_op *op, struct gyre_loop_stats *stats
 {
     int fd;
     do {
-        stats->calls++;
+        gyre__count(&stats->calls, 1);
         fd = accept_one(op->f->fd);
     } while (fd < 0 && errno == EINTR);
     return result(fd);
@@ -100,7 +100,7 @@ static int32_t start_connect(struct gyre_op *op, struct gyre_loop_stats *stats)
     op->u.connect.started = true;
     /* What was seen of the socket so far is not about the connection: Linux polls it as hung up. */
     op->f->be_flags &= (uint8_t) ~(GYRE_RDF_ODD | GYRE_RDF_READABLE);
-    stats->calls++;
+    gyre__count(&stats->calls, 1);
     if (connect(op->f->fd, op->u.connect.addr, op->u.connect.len) == 0)
         return 0;
     /* Interrupted, it goes on by itself and must not be called again. */
@@ -115,7 +115,7 @@ static int32_t finish_connect(const struct gyre_op *op, struct gyre_loop_stats *
     socklen_t len = sizeof err;
     struct sockaddr_storage peer;
     socklen_t peer_len = sizeof peer;
-    stats->calls += 2;
+    gyre__count(&stats->calls, 2);
     if (getsockopt(op->f->fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0)
         return -errno;
     if (err != 0)
@@ -137,7 +137,7 @@ static int32_t receive(int fd, void *buf, uint32_t room, struct gyre_loop_stats 
 {
     ssize_t n;
     do {
-        stats->calls++;
+        gyre__count(&stats->calls, 1);
         n = recv(fd, buf, room < CALL_MAX ? room : CALL_MAX, 0);
     } while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
     return result(n);
@@ -151,7 +151,7 @@ static int32_t receive_in_many(int fd, const struct gyre_bufpool *pool, const ui
         iov[i] = (struct iovec){.iov_base = gyre__bufpool_data(pool, bufs[i]), .iov_len = pool->size};
     ssize_t n;
     do {
-        stats->calls++;
+        gyre__count(&stats->calls, 1);
         n = readv(fd, iov, (int)count);
     } while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
     return result(n);
@@ -168,7 +168,7 @@ static int32_t receive_in_pool(const struct gyre_op *op, struct gyre_event *ev, 
     for (int buf; count < want && (buf = gyre__bufpool_take(pool)) != GYRE_BUF_NONE; count++)
         bufs[count] = (uint16_t)buf;
     if (GYRE_UNLIKELY(count == 0)) {
-        stats->enobufs++;
+        gyre__count(&stats->enobufs, 1);
         return -ENOBUFS;
     }
     *room = count * pool->size;
@@ -232,7 +232,7 @@ static int32_t do_send(const struct gyre_op *op, struct gyre_loop_stats *stats)
     uint32_t len = op->u.send.len < CALL_MAX ? op->u.send.len : CALL_MAX;
     ssize_t n;
     do {
-        stats->calls++;
+        gyre__count(&stats->calls, 1);
         n = send(op->f->fd, op->u.send.buf, len, SEND_FLAGS);
     } while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
     return result(n);
@@ -242,7 +242,7 @@ static int32_t do_sendmsg(const struct gyre_op *op, struct gyre_loop_stats *stat
 {
     ssize_t n;
     do {
-        stats->calls++;
+        gyre__count(&stats->calls, 1);
         n = sendmsg(op->f->fd, op->u.msg.hdr, SEND_FLAGS);
     } while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
     return result(n);

@@ -239,15 +239,16 @@ static int poll_fds(struct gyre_rd *rd, int64_t timeout_ns)
 {
     struct gyre_ready ready[POLL_BATCH];
     rd->unpolled = 0;
-    rd->base.stats.enters++;
+    gyre__count(&rd->base.stats.enters, 1);
     int got = rd->poller->wait(&rd->p, ready, POLL_BATCH, timeout_ns);
+    gyre__observe(&rd->base.stats.enter_completions, got > 0 ? (uint64_t)got : 0);
     for (int i = 0; i < got; i++) {
         struct gyre_fd *f = ready[i].f;
         if (f == NULL) {
             rd->shown = false;
             /* Not a load and a store: what was posted before it was set must be seen by who unsets it. */
             if (atomic_exchange(&rd->woken, false))
-                rd->base.stats.wakes++;
+                gyre__count(&rd->base.stats.wakes, 1);
             continue;
         }
         f->be_flags |= ready[i].bits;

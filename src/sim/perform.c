@@ -115,7 +115,7 @@ static uint32_t recv_size(struct sim_backend *be, const struct sim_sock *s, uint
 static bool no_bufs(struct sim_backend *be, struct gyre_event *ev)
 {
     be->sim->counts.enobufs++;
-    be->base.stats.enobufs++;
+    gyre__count(&be->base.stats.enobufs, 1);
     return finish(ev, -ENOBUFS);
 }
 

@@ -323,17 +323,16 @@ static bool pass_time(struct gyre_sim *sim, uint64_t until_ns)
     return next_ns <= until_ns;
 }
 
-static int sim_wait(struct gyre_backend *base, struct gyre_event *out, unsigned cap, int64_t timeout_ns)
+static int wait_for_events(struct gyre_backend *base, struct gyre_event *out, unsigned cap, int64_t timeout_ns)
 {
     struct sim_backend *be = (struct sim_backend *)base;
     struct gyre_sim *sim = be->sim;
     uint64_t until_ns = timeout_ns < 0 ? SIM_NEVER_NS : sim->now_ns + (uint64_t)timeout_ns;
     GYRE_CHECK(cap > 0);
-    be->base.stats.enters++;
     for (;;) {
         unsigned n = look(be, out, cap);
         bool woken = atomic_exchange(&be->woken, false);
-        be->base.stats.wakes += woken;
+        gyre__count(&be->base.stats.wakes, woken);
         if (n > 0 || woken || timeout_ns == 0)
             return (int)n;
         if (be->held != NULL || be->ready.first != NULL)
@@ -341,6 +340,14 @@ static int sim_wait(struct gyre_backend *base, struct gyre_event *out, unsigned 
         if (!pass_time(sim, until_ns))
             return 0;
     }
+}
+
+static int sim_wait(struct gyre_backend *base, struct gyre_event *out, unsigned cap, int64_t timeout_ns)
+{
+    int n = wait_for_events(base, out, cap, timeout_ns);
+    gyre__count(&base->stats.enters, 1);
+    gyre__observe(&base->stats.enter_completions, (unsigned)n);
+    return n;
 }
 
 static void sim_wake(struct gyre_backend *base)

@@ -224,7 +224,7 @@ static ssize_t receive_in_pool(struct gyre_uring *u, struct gyre_op *op, struct 
     if (GYRE_UNLIKELY(count == 0))
         return -ENOBUFS;
     *room = count * pool->size;
-    u->base.stats.calls++;
+    gyre__count(&u->base.stats.calls, 1);
     ssize_t res = receive(op->f->fd, pool, bufs, count), left = res;
     for (unsigned i = 0; i < count && left > 0; i++, left -= pool->size)
         out[i] = (struct gyre_event){.op = op,
@@ -279,7 +279,7 @@ static unsigned serve(struct gyre_uring *u, struct gyre_fd *f, struct gyre_event
         go_back(u, op);
         return 0;
     }
-    u->base.stats.enobufs += res == -ENOBUFS;
+    gyre__count(&u->base.stats.enobufs, res == -ENOBUFS);
     if (res <= 0)
         return finish(u, op, (int32_t)res, out);
     bool filled = (size_t)res >= size;
@@ -327,7 +327,7 @@ bool gyre__direct_send(struct gyre_uring *u, struct gyre_op *op)
     ssize_t n;
     if (!(u->use & GYRE_URING_DIRECT) || u->ndone == GYRE_URING_DONE_MAX || !u->started || !is_large(op))
         return false;
-    u->base.stats.calls++;
+    gyre__count(&u->base.stats.calls, 1);
     do
         n = op->kind == GYRE_OP_SEND ? send(op->f->fd, op->u.send.buf, op->u.send.len, flags)
                                      : sendmsg(op->f->fd, op->u.msg.hdr, flags);

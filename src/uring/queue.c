@@ -16,10 +16,14 @@
 int gyre__uring_enter(struct gyre_uring *u, unsigned submit, unsigned complete, unsigned flags,
                       struct io_uring_getevents_arg *arg)
 {
+    unsigned before = gyre__uring_completed(u);
     io_uring_smp_store_release(u->ring.sq.ktail, u->ring.sq.sqe_tail);
-    u->base.stats.enters++;
-    return io_uring_enter2((unsigned)u->enter_fd, submit, complete, flags | u->enter_flags, (sigset_t *)(void *)arg,
-                           arg != NULL ? sizeof *arg : 0);
+    int r = io_uring_enter2((unsigned)u->enter_fd, submit, complete, flags | u->enter_flags, (sigset_t *)(void *)arg,
+                            arg != NULL ? sizeof *arg : 0);
+    gyre__count(&u->base.stats.enters, 1);
+    gyre__count(&u->base.stats.sqes, r > 0 ? (unsigned)r : 0);
+    gyre__observe(&u->base.stats.enter_completions, gyre__uring_completed(u) - before);
+    return r;
 }
 
 int gyre__uring_enter_wait(struct gyre_uring *u, unsigned submit, unsigned complete, int64_t timeout_ns,

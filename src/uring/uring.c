@@ -71,14 +71,14 @@ static void own_completion(struct gyre_uring *u, const struct io_uring_cqe *cqe)
     if (cqe->user_data != GYRE_URING_TAG_WAKE)
         return; /* a cancel that found nothing, or came too late: the op's own completion tells */
     if (cqe->res > 0 && atomic_exchange_explicit(&u->woken, 0, memory_order_acq_rel) != 0)
-        u->base.stats.wakes++;
+        gyre__count(&u->base.stats.wakes, 1);
     if (!(cqe->flags & IORING_CQE_F_MORE))
         u->wake_armed = false;
 }
 
 static void stale_completion(struct gyre_uring *u, const struct io_uring_cqe *cqe)
 {
-    u->base.stats.stale++;
+    gyre__count(&u->base.stats.stale, 1);
     if (cqe->flags & IORING_CQE_F_BUFFER)
         gyre__bufring_return(&u->bufs, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT));
     if ((cqe->user_data & GYRE_URING_MARKS) == GYRE_URING_ACCEPT && cqe->res >= 0)
@@ -150,7 +150,7 @@ static bool to_event(struct gyre_uring *u, const struct io_uring_cqe *cqe, struc
     if (GYRE_UNLIKELY(op->f->be_flags != 0 && op->kind == GYRE_OP_RECV && gyre__direct_takes_over(u, op, ev)))
         return ev->res > 0;
     if (GYRE_UNLIKELY(cqe->res == -ENOBUFS && (op->flags & GYRE_OPF_POOL))) {
-        u->base.stats.enobufs++;
+        gyre__count(&u->base.stats.enobufs, 1);
         u->bufs.starved = true;
     }
     return GYRE_LIKELY(cqe->res != -EAGAIN) || !try_again(u, op);
@@ -174,7 +174,7 @@ static void note_overflow(struct gyre_uring *u)
 {
     bool over = (IO_URING_READ_ONCE(*u->ring.sq.kflags) & IORING_SQ_CQ_OVERFLOW) != 0;
     if (GYRE_UNLIKELY(over && !u->overflowing))
-        u->base.stats.overflows++;
+        gyre__count(&u->base.stats.overflows, 1);
     u->overflowing = over;
 }
 

@@ -184,6 +184,14 @@ def check_banned(tree):
     return found
 
 
+def check_counting(tree):
+    """Counters are added to by count.h alone, or readers on other threads race with it."""
+    pattern = re.compile(r"\bstats(?:\.|->)\w+\s*(?:\+\+|--|[-+|]?=(?!=))|(?:\+\+|--)[\w.>-]*\bstats(?:\.|->)\w")
+    return [f"{path}:{source.line_of(code, match.start())}: counts by itself; use gyre__count of core/count.h"
+            for path, text in tree.items() if source.is_c(path) and path.startswith("src/")
+            for code in [source.blank_literals(text)] for match in pattern.finditer(code)]
+
+
 def check_opening(tree):
     """Each C file opens with its licence and with what it is."""
     found = []
@@ -283,6 +291,7 @@ CHECKS = {
     "conditions": check_conditions,
     "sizes": check_sizes,
     "banned": check_banned,
+    "counting": check_counting,
     "opening": check_opening,
     "documented": check_documented,
     "rooms": check_rooms,

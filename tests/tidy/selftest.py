@@ -83,6 +83,13 @@ CASES = [
         "src/core/mem.c": "free(p); realloc(p, 1);", "src/core/log.c": "fprintf(stderr, x);",
         "src/core/conn.c": 'gyre__free(m, p); pool->free(1); ops.free(2); /* free() */ s = "malloc(1)";',
         "examples/a.c": 'printf("x"); p = malloc(1); exit(1);', "bench/a.c": "nanosleep(a, b);"}, None),
+    ("counting", "an increment", {"src/core/a.c": "l->be->stats.ops++;"}, "gyre__count"),
+    ("counting", "an increment in front", {"src/core/a.c": "++l->be->stats.ops;"}, "gyre__count"),
+    ("counting", "a sum", {"src/uring/a.c": "stats->calls += 2;"}, "gyre__count"),
+    ("counting", "an assignment", {"src/sim/a.c": "be->base.stats.enters = 0;"}, "gyre__count"),
+    ("counting", "what is allowed", {
+        "src/core/a.c": "gyre__count(&l->be->stats.ops, 1); if (s->stats.ops == 1) n = s->stats.ops + 1;",
+        "tests/unit/a.c": "s.be->stats.turns++;"}, None),
     ("opening", "no licence", {"src/core/a.c": "/* What it is, in words. */"}, "SPDX"),
     ("opening", "no sentence", {"tests/unit/a.h": "/* SPDX-License-Identifier: MIT\n */\n"}, "no sentence"),
     ("opening", "an empty file", {"bench/a.c": ""}, "SPDX"),

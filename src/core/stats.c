@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT
+ * Reading what a loop has counted, from any thread.
+ *
+ * Counters live in the backend's struct, where both sides of the seam count. What is no counter of ours (buffers of the
+ * pool, timers of the wheel) is written there at the end of each turn. A reader copies number by number: no lock, no
+ * waiting, and the loop does not notice. */
+#include "loop.h"
+
+#include <string.h>
+
+_Static_assert(sizeof(struct gyre_loop_stats) % sizeof(uint64_t) == 0, "nothing but numbers");
+enum { NUMBERS = sizeof(struct gyre_loop_stats) / sizeof(uint64_t) };
+
+void gyre__stats_publish(struct gyre_loop *l)
+{
+    struct gyre_loop_stats *s = &l->be->stats;
+    const struct gyre_bufpool *pool = &l->pool;
+    gyre__gauge(&s->bufs_max, pool->count);
+    gyre__gauge(&s->bufs_held, pool->held);
+    gyre__gauge(&s->bufs_held_max, pool->held_max);
+    gyre__gauge(&s->bufs_posted, (uint64_t)pool->count - pool->nfree - pool->held);
+    gyre__gauge(&s->timers_started, l->wheel.started);
+    gyre__gauge(&s->accepts_paused, l->acceptors_waiting);
+}
+
+/* Whether the caller is the loop's thread: then the end of the turn need not be waited for. */
+static bool is_own(const struct gyre_loop *l)
+{
+    return atomic_load_explicit(&l->owned, memory_order_acquire) && pthread_equal(l->owner, pthread_self());
+}
+
+void gyre__stats_read(const struct gyre_loop *l, struct gyre_loop_stats *out)
+{
+    const uint64_t *from = (const uint64_t *)&l->be->stats;
+    uint64_t *to = (uint64_t *)out;
+    if (is_own(l))
+        gyre__stats_publish((struct gyre_loop *)(uintptr_t)l);
+    for (unsigned i = 0; i < NUMBERS; i++)
+        to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+    out->conns = gyre_loop_conn_count(l);
+    out->tasks_waiting = atomic_load_explicit(&l->tasks.count, memory_order_relaxed);
+    out->tasks_refused = atomic_load_explicit(&l->tasks.refused, memory_order_relaxed);
+    /* The three were read one after the other: more may have left by then than was queued. */
+    uint64_t gone = out->bytes_out + out->bytes_dropped;
+    out->bytes_outbound = out->bytes_queued > gone ? out->bytes_queued - gone : 0;
+}
+
+/* For a caller with a smaller struct, or a larger one of a newer version. */
+static void hand_out(void *out, size_t size_bytes, const struct gyre_loop_stats *stats)
+{
+    size_t size = size_bytes < sizeof *stats ? size_bytes : sizeof *stats;
+    memcpy(out, stats, size);
+    memset((char *)out + size, 0, size_bytes - size);
+}
+
+void gyre_loop_stats_sized(const struct gyre_loop *l, struct gyre_loop_stats *out, size_t size_bytes)
+{
+    struct gyre_loop_stats stats;
+    gyre__stats_read(l, &stats);
+    hand_out(out, size_bytes, &stats);
+}
+
+void gyre_engine_stats_sized(const struct gyre_engine *engine, struct gyre_loop_stats *out, size_t size_bytes)
+{
+    struct gyre_loop_stats sum, one;
+    memset(&sum, 0, sizeof sum);
+    for (uint32_t i = 0; i < gyre_engine_loop_count(engine); i++) {
+        gyre__stats_read(gyre_engine_loop(engine, i), &one);
+        for (unsigned n = 0; n < NUMBERS; n++)
+            ((uint64_t *)&sum)[n] += ((const uint64_t *)&one)[n];
+    }
+    hand_out(out, size_bytes, &sum);
+}
