@@ -131,6 +131,26 @@ GYRE_API void gyre_loop_stats_sized(const struct gyre_loop *loop, struct gyre_lo
 #define gyre_engine_stats(engine, out) gyre_engine_stats_sized((engine), (out), sizeof(struct gyre_loop_stats))
 GYRE_API void gyre_engine_stats_sized(const struct gyre_engine *engine, struct gyre_loop_stats *out, size_t size_bytes);
 
+/* A label of the user's. Names match [a-zA-Z_][a-zA-Z0-9_]*, do not begin with __, differ from each other and from
+ * loop, backend and le. Values are any UTF-8. */
+struct gyre_label {
+    const char *name;
+    const char *value;
+};
+
+/* Write everything in Prometheus' text format, version 0.0.4 (serve it as `text/plain; version=0.0.4`), into `out`, of
+ * `size_bytes`, with a 0 at the end. Each sample is labelled loop="0" (its index in the engine), backend="io_uring" and
+ * with `labels`, which are borrowed until it returns; an engine has one sample per loop.
+ *
+ * Returns how many bytes it takes, the 0 not counted: if that is `size_bytes` or more, whole lines are missing at the
+ * end. Another call may need a little more, because numbers grow. `out` may be NULL if `size_bytes` is 0. Or returns
+ * -EINVAL for labels that are not as above; `out` is then an empty text.
+ * Thread: any, until loop or engine are destroyed. */
+GYRE_API int64_t gyre_loop_prometheus(char *out, size_t size_bytes, const struct gyre_loop *loop,
+                                      const struct gyre_label *labels, size_t label_count);
+GYRE_API int64_t gyre_engine_prometheus(char *out, size_t size_bytes, const struct gyre_engine *engine,
+                                        const struct gyre_label *labels, size_t label_count);
+
 #ifdef __cplusplus
 }
 #endif
