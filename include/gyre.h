@@ -10,6 +10,7 @@
 #include <gyre/sockopt.h>
 #include <gyre/buf.h>
 #include <gyre/frame.h>
+#include <gyre/udp.h>
 #include <gyre/timer.h>
 #include <gyre/work.h>
 #include <gyre/stats.h>

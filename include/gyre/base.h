@@ -52,7 +52,7 @@ GYRE_API const char *gyre_version(void);
 #define GYRE_ERRORS(X)                                                                                                 \
     X(GYRE_ECLOSED, -100001, "the connection is closed or closing; nothing was queued")                                \
     X(GYRE_ETHREAD, -100002, "called from a thread that is not the loop's; post it with gyre_loop_post")               \
-    X(GYRE_EADDRESS, -100003, "the address does not parse; write tcp://HOST:PORT, unix:///PATH or unix://@NAME")       \
+    X(GYRE_EADDRESS, -100003, "the address does not parse; write tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH")      \
     X(GYRE_EPATHLEN, -100004, "the unix socket path is empty or too long for the system (107 bytes on Linux)")         \
     X(GYRE_EHANDLERS, -100005, "no handlers were given, or they lack on_data")                                         \
     X(GYRE_EBACKEND, -100006, "no backend of that name; use auto, io_uring, epoll or kqueue")                          \

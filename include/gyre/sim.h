@@ -52,7 +52,7 @@ enum { GYRE_SIM_NEVER = UINT16_MAX }; /* a probability of none, where 0 means th
 #define GYRE_SIM_NO_DELAY UINT64_MAX   /* the same for `delay_max_ns` */
 
 /* Probabilities are per mille, from 1 to 1000, or GYRE_SIM_NEVER; 0: the profile's, given here for GYRE_SIM_CHAOS.
- * With GYRE_SIM_QUIET they are all never. Those of the network concern TCP; unix sockets have no network. */
+ * With GYRE_SIM_QUIET they are all never. Those of the network concern TCP and UDP; unix sockets have no network. */
 struct gyre_sim_options {
     uint64_t seed;                        /* any, 0 too */
     enum gyre_sim_profile profile;
@@ -73,7 +73,8 @@ struct gyre_sim_options {
     uint16_t connect_timeout_permille;    /* a connect fails with -ETIMEDOUT, after 1 to 20 s; 0: 3 */
     uint16_t connect_unreachable_permille; /* with -EHOSTUNREACH; 0: 3 */
     uint16_t reset_permille;              /* per segment: the connection is reset for both ends; 0: 1 */
-    uint16_t loss_permille;               /* per segment: it is sent again 200 to 800 ms later; 0: 10 */
+    uint16_t loss_permille;               /* per segment: it is sent again 200 to 800 ms later, and per UDP datagram: it
+                                             is lost; 0: 10 */
     uint64_t delay_min_ns;                /* of each segment; 0: none */
     uint64_t delay_max_ns;                /* 0: 2 ms, with GYRE_SIM_QUIET none; at most 1 hour, or GYRE_SIM_NO_DELAY:
                                              what is sent is there, but for losses */
@@ -84,6 +85,8 @@ struct gyre_sim_options {
                                              most 16 MiB */
     uint32_t recv_buf_bytes;              /* received and not read, at most; 0: likewise */
     uint32_t fds_max;                     /* descriptors open, then -EMFILE; 0: 1048576 */
+
+    uint16_t duplicate_permille;          /* per datagram: it comes twice; 0: 5 */
 };
 
 /* Make a simulation. Returns owned in `*out`; free with gyre_sim_destroy().
@@ -117,6 +120,9 @@ struct gyre_sim_counts {
     uint64_t resets;           /* injected */
     uint64_t losses;
     uint64_t idle_waits;       /* endless waits of loops in which nothing could ever happen; they returned at once */
+    uint64_t datagrams;        /* sent */
+    uint64_t datagrams_lost;
+    uint64_t datagrams_repeated;
 };
 
 /* Copy what has happened so far, for tests that want to be sure of having met it. */

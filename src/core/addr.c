@@ -83,7 +83,7 @@ static int parse_v4(struct gyre__address *out, const char *host, in_port_t port)
 }
 
 /* `family` AF_UNSPEC: what the host says. */
-static int parse_tcp(struct gyre__address *out, const char *text, int family)
+static int parse_inet(struct gyre__address *out, const char *text, int family)
 {
     char host[INET6_ADDRSTRLEN + IF_NAMESIZE + 2];
     const char *colon = strrchr(text, ':');
@@ -117,11 +117,11 @@ int gyre__addr_parse(struct gyre__address *out, const char *text)
     if (text == NULL)
         return GYRE_EADDRESS;
     if (skip(&text, "tcp://"))
-        err = parse_tcp(&address, text, AF_UNSPEC);
+        err = parse_inet(&address, text, AF_UNSPEC);
     else if (skip(&text, "tcp4://"))
-        err = parse_tcp(&address, text, AF_INET);
+        err = parse_inet(&address, text, AF_INET);
     else if (skip(&text, "tcp6://"))
-        err = parse_tcp(&address, text, AF_INET6);
+        err = parse_inet(&address, text, AF_INET6);
     else if (skip(&text, "unix://"))
         err = parse_unix(&address, text);
     if (err == 0)
@@ -129,22 +129,46 @@ int gyre__addr_parse(struct gyre__address *out, const char *text)
     return err;
 }
 
-static void format_unix(const struct gyre_addr *addr, char *out, size_t size)
+int gyre__addr_parse_dgram(struct gyre__address *out, const char *text)
+{
+    struct gyre__address address = {.v6_only = false};
+    int err = GYRE_EADDRESS;
+    if (text == NULL)
+        return GYRE_EADDRESS;
+    if (skip(&text, "udp://"))
+        err = parse_inet(&address, text, AF_UNSPEC);
+    else if (skip(&text, "udp4://"))
+        err = parse_inet(&address, text, AF_INET);
+    else if (skip(&text, "udp6://"))
+        err = parse_inet(&address, text, AF_INET6);
+    else if (skip(&text, "unixgram://"))
+        err = parse_unix(&address, text);
+    if (err == 0)
+        *out = address;
+    return err;
+}
+
+/* What addresses begin with. */
+struct schemes {
+    const char *inet, *local;
+};
+
+static void format_unix(const struct gyre_addr *addr, const char *scheme, char *out, size_t size)
 {
     const struct sockaddr_un *un = (const struct sockaddr_un *)&addr->ss;
     size_t len = addr->len > offsetof(struct sockaddr_un, sun_path)
                      ? addr->len - offsetof(struct sockaddr_un, sun_path)
                      : 0;
     if (len == 0) {
-        (void)snprintf(out, size, "unix://");
+        (void)snprintf(out, size, "%s://", scheme);
         return;
     }
     bool abstract = un->sun_path[0] == '\0';
     int shown = abstract ? (int)len - 1 : (int)strnlen(un->sun_path, len);
-    (void)snprintf(out, size, "unix://%s%.*s", abstract ? "@" : "", shown, un->sun_path + (abstract ? 1 : 0));
+    (void)snprintf(out, size, "%s://%s%.*s", scheme, abstract ? "@" : "", shown, un->sun_path + (abstract ? 1 : 0));
 }
 
-static void format_v6(const struct gyre_addr *addr, char *out, size_t size)
+static void format_v6(const struct gyre_addr *addr, const char *scheme, char *out, size_t size)
 {
     const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&addr->ss;
     char host[INET6_ADDRSTRLEN] = "";
@@ -152,28 +176,38 @@ static void format_v6(const struct gyre_addr *addr, char *out, size_t size)
     (void)inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof host);
     if (in6->sin6_scope_id != 0 && if_indextoname(in6->sin6_scope_id, zone + 1) != NULL)
         zone[0] = '%';
-    (void)snprintf(out, size, "tcp://[%s%s]:%u", host, zone, ntohs(in6->sin6_port));
+    (void)snprintf(out, size, "%s://[%s%s]:%u", scheme, host, zone, ntohs(in6->sin6_port));
 }
 
-void gyre__addr_format(const struct gyre_addr *addr, char *out, size_t size)
+static void format(const struct gyre_addr *addr, const struct schemes *schemes, char *out, size_t size)
 {
     const struct sockaddr_in *in4 = (const struct sockaddr_in *)&addr->ss;
     char host[INET_ADDRSTRLEN] = "";
     switch (addr->ss.ss_family) {
     case AF_UNIX:
-        format_unix(addr, out, size);
+        format_unix(addr, schemes->local, out, size);
         break;
     case AF_INET6:
-        format_v6(addr, out, size);
+        format_v6(addr, schemes->inet, out, size);
         break;
     case AF_INET:
         (void)inet_ntop(AF_INET, &in4->sin_addr, host, sizeof host);
-        (void)snprintf(out, size, "tcp://%s:%u", host, ntohs(in4->sin_port));
+        (void)snprintf(out, size, "%s://%s:%u", schemes->inet, host, ntohs(in4->sin_port));
         break;
     default:
         (void)snprintf(out, size, "?");
         break;
     }
+}
+
+void gyre__addr_format(const struct gyre_addr *addr, char *out, size_t size)
+{
+    format(addr, &(struct schemes){.inet = "tcp", .local = "unix"}, out, size);
+}
+
+void gyre__addr_format_dgram(const struct gyre_addr *addr, char *out, size_t size)
+{
+    format(addr, &(struct schemes){.inet = "udp", .local = "unixgram"}, out, size);
 }
 
 const char *gyre__addr_path(const struct gyre_addr *addr)

@@ -10,7 +10,8 @@
  *  2. An op yields exactly one last event, the one without GYRE_EV_MORE. Only GYRE_OPF_MULTI ops yield others before
  *     it. A multi op may end at any event, whatever its result: with data, with a descriptor, with an error.
  *  3. Events of one op come in order. Nothing else is ordered, not even two sends on one socket; so core keeps one send
- *     and one receive in flight per stream.
+ *     and one receive in flight per stream. Of several datagrams submitted together a backend may reorder only those
+ *     that did not fit the socket's send buffer.
  *  4. Until its last event an op, its buffer, its address and its descriptor stay valid; the backend may touch them at
  *     any moment.
  *  5. cancel() is a request. The op still yields its last event: -ECANCELED, or its real result if that came first (a
@@ -25,7 +26,11 @@
  * 10. One thread uses a backend at a time: the one that creates it until the first wait(), from then on the one that
  *     waits. wake() alone may be called from any other, and from a signal handler.
  * 11. The end of a stream (RECV res 0) comes after all its data, ends the op, and carries no buffer.
- * 12. No descriptor starves: whatever one peer sends, the others' events come within a bounded number of waits. */
+ * 12. No descriptor starves: whatever one peer sends, the others' events come within a bounded number of waits.
+ * 13. A RECVMSG event is one datagram, an empty one too, in a buffer of its own; what does not fit is cut off and
+ *     flagged. An error that the network reported ends the op and not the socket. SENDMSG on a GYRE_FDF_DGRAM
+ *     descriptor is one datagram and goes whole or fails; with GYRE_OPF_DONTWAIT it fails with -EAGAIN where it would
+ *     wait. */
 #ifndef GYRE_CORE_BACKEND_H
 #define GYRE_CORE_BACKEND_H
 
@@ -63,6 +68,25 @@ struct gyre_sockopt_ops {
     int (*credentials)(struct gyre_backend *be, int fd, struct gyre_credentials *out);
 };
 
+/* Options of a datagram socket, in our words; each takes an int. */
+enum gyre_sock_option {
+    GYRE_SOCK_RECV_BUF = 1, /* bytes */
+    GYRE_SOCK_SEND_BUF,
+    GYRE_SOCK_SHARE_PORT,    /* SO_REUSEPORT */
+    GYRE_SOCK_REUSE_ADDRESS, /* SO_REUSEADDR */
+    GYRE_SOCK_V6_ONLY,
+    GYRE_SOCK_BROADCAST,
+    GYRE_SOCK_TTL, /* of what is sent to one receiver; hop limit with IPv6 */
+    GYRE_SOCK_TRAFFIC_CLASS,
+    GYRE_SOCK_MULTICAST_TTL,
+    GYRE_SOCK_MULTICAST_LOOP,
+    GYRE_SOCK_MULTICAST_INTERFACE, /* index */
+    GYRE_SOCK_PKTINFO,             /* control data say where each datagram was sent to */
+    GYRE_SOCK_ECN,                 /* and its traffic class */
+    GYRE_SOCK_GRO,                 /* datagrams in a row may come as one, control data tell their size */
+    GYRE_SOCK_GSO,                 /* whether a send may be cut into datagrams by the kernel: 0 asks, nothing is set */
+};
+
 /* Making and tuning sockets: fast, synchronous, the same for every backend but the simulator, whose descriptors are not
  * the kernel's. All return -errno on failure. */
 struct gyre_sock_ops {
@@ -75,6 +99,16 @@ struct gyre_sock_ops {
     int64_t (*unacked)(struct gyre_backend *be, int fd); /* of TCP: bytes sent, not acknowledged; 0 if unknown */
     void (*close)(struct gyre_backend *be, int fd);      /* of a descriptor that was never attached */
     const struct gyre_sockopt_ops *options;
+
+    /* Datagram sockets, UDP and unix. dgram_bind() replaces a unix path that nobody is bound to; an address of unix
+     * without a name asks for any. dgram_connect() is immediate and may be repeated. */
+    int (*dgram_open)(struct gyre_backend *be, int family);
+    int (*dgram_bind)(struct gyre_backend *be, int fd, const struct gyre_addr *addr, uint32_t unix_mode);
+    int (*dgram_connect)(struct gyre_backend *be, int fd, const struct gyre_addr *addr);
+    int (*dgram_set)(struct gyre_backend *be, int fd, int family, enum gyre_sock_option option, int value);
+    int (*dgram_device)(struct gyre_backend *be, int fd, const char *name); /* send and receive through it only */
+    int (*dgram_member)(struct gyre_backend *be, int fd, const struct gyre_addr *group, uint32_t interface, bool join);
+    int64_t (*dgram_drops)(struct gyre_backend *be, int fd); /* received and thrown away for want of room; 0 unknown */
 };
 
 extern const struct gyre_sockopt_ops gyre__sockopt_system; /* of the kernel's sockets; core/sockopt.c */

@@ -59,6 +59,17 @@ int gyre_buf_hold(struct gyre_buf **out, struct gyre_slice *view, struct gyre_co
     return 0;
 }
 
+int gyre__buf_wrap(struct gyre_buf **out, struct gyre_loop *l, struct gyre__seg *seg)
+{
+    struct gyre_buf *buf = gyre__alloc(l->mem, sizeof *buf);
+    if (buf == NULL)
+        return -ENOMEM;
+    buf->loop = l;
+    buf->seg = seg;
+    *out = buf;
+    return 0;
+}
+
 void gyre_buf_release(struct gyre_buf *buf)
 {
     if (buf == NULL)

@@ -9,6 +9,7 @@
 #include "conn.h"
 #include "listener.h"
 #include "thread.h"
+#include "udp.h"
 #include "worker.h"
 
 #include <errno.h>
@@ -221,6 +222,17 @@ static void begin_ticking(struct gyre_loop *l)
     l->tick_timer.fire = on_tick;
     on_tick(&l->tick_timer);
     l->inside = false;
+}
+
+int gyre_engine_listen_udp_sized(struct gyre_udp_id *ids, struct gyre_engine *engine, const char *address,
+                                 const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options,
+                                 size_t size_bytes)
+{
+    if (engine == NULL || engine->magic != ENGINE_MAGIC || address == NULL)
+        return -EINVAL;
+    if (atomic_load(&engine->state) != ENGINE_NEW)
+        return GYRE_ESTATE;
+    return gyre__udp_listen(ids, engine->loops, engine->loop_count, address, handlers, options, size_bytes);
 }
 
 /* One loop from start to end, on its thread. */

@@ -7,6 +7,7 @@
 #include "loop.h"
 #include "conn.h"
 #include "listener.h"
+#include "udp.h"
 
 #include <errno.h>
 #include <string.h>
@@ -106,6 +107,7 @@ static void init(struct gyre_loop *l, const struct gyre_loop_options *o)
     l->tasks.count_max = o->tasks_max;
     l->settle_tail = &l->settle_head;
     l->starved_tail = &l->starved_head;
+    l->udps.settle_tail = &l->udps.settle_head;
     l->famine_timer.fire = on_famine_over;
 }
 
@@ -181,7 +183,7 @@ static void dispatch(const struct gyre_event *ev)
 static bool has_work(const struct gyre_loop *l)
 {
     bool starved = l->starved_head != NULL && !gyre__timer_is_active(&l->famine_timer);
-    return l->settle_head != NULL || starved || l->tasks_left != NULL ||
+    return l->settle_head != NULL || l->udps.settle_head != NULL || starved || l->tasks_left != NULL ||
            atomic_load_explicit(&l->tasks.top, memory_order_relaxed) != NULL;
 }
 
@@ -240,6 +242,7 @@ int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns)
     gyre__count(&be->stats.timers, gyre__wheel_advance(&l->wheel, l->now_ns));
     run_tasks(l);
     gyre__conns_settle(l);
+    gyre__udps_settle(l);
     gyre__segs_settle(&l->segs);
     if (GYRE_UNLIKELY(l->starved_head != NULL && !gyre__timer_is_active(&l->famine_timer)))
         gyre__loop_feed_starved(l);
@@ -275,6 +278,7 @@ static void on_drain_over(struct gyre__timer *t)
 {
     struct gyre_loop *l = GYRE_CONTAINER(t, struct gyre_loop, drain_timer);
     gyre__conns_each(l, end_one);
+    gyre__udps_each(l, gyre__udp_shut);
 }
 
 static void begin_drain(struct gyre_loop *l)
@@ -283,6 +287,7 @@ static void begin_drain(struct gyre_loop *l)
     l->phase = GYRE_PHASE_DRAINING;
     gyre__acceptors_close(l);
     gyre__conns_each(l, shut_one);
+    gyre__udps_each(l, gyre__udp_drain);
     l->drain_timer.fire = on_drain_over;
     gyre__wheel_start(&l->wheel, &l->drain_timer, gyre__loop_clock(l) + (uint64_t)(limit_ns > 0 ? limit_ns : 0));
 }
@@ -300,7 +305,7 @@ static bool serve_request(struct gyre_loop *l)
     case GYRE_REQUEST_DRAIN:
         if (l->phase == GYRE_PHASE_SERVING)
             begin_drain(l);
-        return gyre_loop_conn_count(l) == 0 && l->acceptors_open == 0;
+        return gyre_loop_conn_count(l) == 0 && l->acceptors_open == 0 && l->udps.open == 0;
     case GYRE_REQUEST_END:
         return true;
     }
@@ -328,10 +333,14 @@ void gyre__loop_end(struct gyre_loop *l)
     gyre__wheel_stop(&l->wheel, &l->tick_timer);
     gyre__acceptors_close(l);
     gyre__conns_each(l, end_one);
-    while (err == 0 && (gyre_loop_conn_count(l) > 0 || l->acceptors_open > 0 || l->settle_head != NULL))
+    gyre__udps_each(l, gyre__udp_shut);
+    while (err == 0 &&
+           (gyre_loop_conn_count(l) > 0 || l->acceptors_open > 0 || l->settle_head != NULL || l->udps.open > 0))
         err = gyre__loop_turn(l, -1);
-    if (err != 0)
+    if (err != 0) {
         gyre__conns_abandon(l);
+        gyre__udps_abandon(l);
+    }
     l->inside = false;
     l->ended = true;
 }
@@ -361,6 +370,7 @@ void gyre_loop_destroy(struct gyre_loop *l)
     gyre__segs_fini(&l->segs);
     gyre__acceptors_fini(l);
     gyre__conns_fini(l);
+    gyre__udps_fini(l);
     gyre__bufpool_fini(&l->pool);
     l->magic = 0;
     gyre__free(l->mem, l);

@@ -24,6 +24,7 @@
 
 struct gyre__acceptor;
 struct gyre__sendv;
+struct gyre__udp_send;
 
 enum {
     GYRE_EVENTS_PER_WAIT = 256,
@@ -45,6 +46,18 @@ enum gyre__loop_phase {
     GYRE_PHASE_SERVING = 0,
     GYRE_PHASE_DRAINING, /* no accepting or connecting; connections close as they finish */
     GYRE_PHASE_ENDING,   /* everything is being aborted, and nothing new begins */
+};
+
+/* The datagram sockets of a loop; udp.h. */
+struct gyre__udps {
+    struct gyre_udp **table; /* by slot; their memory stays until the loop goes */
+    uint32_t count, cap;     /* of `table` */
+    uint32_t open;           /* sockets in use */
+    struct gyre_udp *free;
+    struct gyre_udp *settle_head, **settle_tail;
+    struct gyre_udp *starved; /* receives that found no buffer or no memory */
+    struct gyre__udp_send *free_sends;
+    struct gyre__udp_slab *slabs; /* of them */
 };
 
 struct gyre_loop {
@@ -72,6 +85,8 @@ struct gyre_loop {
     struct gyre__acceptor *acceptors;      /* all of this loop's, open or not */
     uint32_t acceptors_open;
     uint32_t acceptors_waiting; /* held back by EMFILE or conns_max: try again when a connection closes */
+
+    struct gyre__udps udps;
 
     struct gyre__tasks tasks;
     struct gyre__task *tasks_left; /* taken and not yet run */
@@ -167,6 +182,9 @@ void gyre__stats_publish(struct gyre_loop *l);
 
 /* Thread: any. */
 void gyre__stats_read(const struct gyre_loop *l, struct gyre_loop_stats *out);
+
+/* buf.c: a buffer for the user around `seg`. Returns 0, or -ENOMEM, and then `seg` stays the caller's. */
+int gyre__buf_wrap(struct gyre_buf **out, struct gyre_loop *l, struct gyre__seg *seg);
 
 /* Copy an options struct of the caller's size over zeroes. Returns 0 or -E2BIG. */
 int gyre__options_copy(void *dst, size_t dst_size, const void *src, size_t src_size);

@@ -25,13 +25,15 @@ enum gyre_op_kind {
     GYRE_OP_CONNECT,    /* res: 0 */
     GYRE_OP_RECV,       /* res: bytes; 0 is the end of the stream */
     GYRE_OP_SEND,       /* res: bytes; may be short */
-    GYRE_OP_SENDMSG,    /* res: bytes; may be short */
+    GYRE_OP_SENDMSG,    /* res: bytes; may be short, but for datagrams, which go whole or not at all */
+    GYRE_OP_RECVMSG,    /* MULTI and POOL always. res: bytes in the buffer, laid out as struct gyre_dgram_head says */
 };
 
 enum {
-    GYRE_OPF_MULTI = 1u << 0,      /* stay armed until an error, the end or a cancel (ACCEPT, RECV) */
-    GYRE_OPF_POOL = 1u << 1,       /* take the buffer from `u.recv.pool` once there is data (RECV) */
+    GYRE_OPF_MULTI = 1u << 0,      /* stay armed until an error, the end or a cancel (ACCEPT, RECV, RECVMSG) */
+    GYRE_OPF_POOL = 1u << 1,       /* take the buffer from the pool once there is data (RECV, RECVMSG) */
     GYRE_OPF_POLL_FIRST = 1u << 2, /* hint: nothing is ready now, wait before the first try (RECV, SEND, SENDMSG) */
+    GYRE_OPF_DONTWAIT = 1u << 3,   /* end with -EAGAIN rather than wait (SENDMSG of datagrams) */
 };
 
 enum gyre_op_state {
@@ -66,6 +68,11 @@ struct gyre_op {
             struct msghdr *hdr; /* it and its iovecs stay valid and are not changed until the last event */
         } msg;
         struct {
+            struct gyre_bufpool *pool;
+            struct msghdr *room; /* msg_namelen and msg_controllen: how much of each buffer is for the sender's address
+                                    and for control data, multiples of 8; the rest is 0 */
+        } recvmsg;
+        struct {
             const struct sockaddr *addr;
             uint16_t len;
             bool started; /* the readiness engine's */
@@ -77,6 +84,17 @@ struct gyre_op {
 enum {
     GYRE_FDF_ACCEPTED = 1u << 0, /* came from an ACCEPT of a backend of the same kind: its mode is right already */
     GYRE_FDF_INET = 1u << 1,     /* TCP: a short receive has emptied it */
+    GYRE_FDF_DGRAM = 1u << 2,    /* datagrams: RECVMSG and SENDMSG only */
+};
+
+/* How RECVMSG fills a buffer: this, the sender's address, control data (each in as much room as the op gave), and the
+ * bytes of the datagram. All of the room counts in `res`, used or not. It is what io_uring writes, so that there it
+ * needs no copying; lengths come from the kernel and are to be checked all the same (dgram.h). */
+struct gyre_dgram_head {
+    uint32_t name_len;    /* of the address; more than there is room for if it was cut */
+    uint32_t control_len; /* bytes of control data */
+    uint32_t payload_len;
+    uint32_t flags; /* MSG_TRUNC: the datagram was longer; MSG_CTRUNC: so was the control data */
 };
 
 /* One open descriptor, embedded in its owner. The owner may be freed once `inflight` is 0 and close() has returned. */
@@ -116,6 +134,7 @@ struct gyre_event {
     uint16_t buf;
 };
 
+_Static_assert(sizeof(struct gyre_dgram_head) == 16, "as io_uring has it");
 _Static_assert(sizeof(struct gyre_event) == 16, "four events to a cache line");
 _Static_assert(sizeof(void *) > 8 || sizeof(struct gyre_op) <= 64, "an operation fits a cache line");
 

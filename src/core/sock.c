@@ -2,10 +2,11 @@
  * The kernel's sockets: making, binding, tuning. Everything here is fast and synchronous; what can block is an
  * operation of the seam.
  *
- * A unix path is replaced only if it is a socket that nobody listens on: connect() to it is refused. Two processes that
- * start on one path at the same moment are not told apart from that: one that has bound and not yet called listen()
- * refuses too. Who needs that serialises start-up with a lock of its own, as for any unix socket. */
-#include "backend.h"
+ * A unix path is replaced only if it is a socket that nobody listens on (or, for datagrams, is bound to): connect() to
+ * it is refused. Two processes that start on one path at the same moment are not told apart from that: one that has
+ * bound and not yet called listen() refuses too. Who needs that serialises start-up with a lock of its own, as for any
+ * unix socket. */
+#include "sock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,16 +19,16 @@
 #include <unistd.h>
 
 #ifdef SOCK_CLOEXEC
-static int new_socket(int family, int mode)
+int gyre__sock_new(int family, int type, int mode)
 {
-    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | mode, 0);
+    int fd = socket(family, type | SOCK_CLOEXEC | mode, 0);
     return fd >= 0 ? fd : -errno;
 }
 #else
-static int new_socket(int family, int mode)
+int gyre__sock_new(int family, int type, int mode)
 {
     (void)mode;
-    int fd = socket(family, SOCK_STREAM, 0);
+    int fd = socket(family, type, 0);
     if (fd < 0)
         return -errno;
     (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
@@ -44,11 +45,11 @@ static int set_option(int fd, int level, int name, int value)
 static int sock_open(struct gyre_backend *be, int family)
 {
     (void)be;
-    return new_socket(family, 0);
+    return gyre__sock_new(family, SOCK_STREAM, 0);
 }
 
 /* Whether a stale socket file may go. Returns 0 if the path is free now, or why it is not. */
-static int clear_unix_path(const struct gyre_addr *addr)
+static int clear_unix_path(const struct gyre_addr *addr, int type)
 {
     const struct sockaddr_un *un = (const struct sockaddr_un *)&addr->ss;
     struct stat st;
@@ -57,7 +58,7 @@ static int clear_unix_path(const struct gyre_addr *addr)
     if (!S_ISSOCK(st.st_mode))
         return -EEXIST;
 
-    int probe = new_socket(AF_UNIX, SOCK_NONBLOCK);
+    int probe = gyre__sock_new(AF_UNIX, type, SOCK_NONBLOCK);
     if (probe < 0)
         return probe;
     int err = connect(probe, (const struct sockaddr *)&addr->ss, addr->len) == 0 ? 0 : errno;
@@ -67,15 +68,15 @@ static int clear_unix_path(const struct gyre_addr *addr)
     return unlink(un->sun_path) == 0 || errno == ENOENT ? 0 : -errno;
 }
 
-static int bind_unix(int fd, const struct gyre_addr *addr, const struct gyre_listen_config *cfg)
+int gyre__sock_bind_unix(int fd, int type, const struct gyre_addr *addr, uint32_t unix_mode)
 {
     const struct sockaddr_un *un = (const struct sockaddr_un *)&addr->ss;
-    int err = clear_unix_path(addr);
+    int err = clear_unix_path(addr, type);
     if (err != 0)
         return err;
     if (bind(fd, (const struct sockaddr *)&addr->ss, addr->len) != 0)
         return -errno;
-    if (cfg->unix_mode != 0 && un->sun_path[0] != '\0' && chmod(un->sun_path, (mode_t)cfg->unix_mode) != 0) {
+    if (unix_mode != 0 && un->sun_path[0] != '\0' && chmod(un->sun_path, (mode_t)unix_mode) != 0) {
         err = -errno;
         (void)unlink(un->sun_path);
         return err;
@@ -104,7 +105,7 @@ static int sock_listen(struct gyre_backend *be, int fd, const struct gyre_addr *
 {
     (void)be;
     bool is_unix = addr->ss.ss_family == AF_UNIX;
-    int err = is_unix ? bind_unix(fd, addr, cfg) : bind_inet(fd, addr, cfg);
+    int err = is_unix ? gyre__sock_bind_unix(fd, SOCK_STREAM, addr, cfg->unix_mode) : bind_inet(fd, addr, cfg);
     if (err != 0)
         return err;
     if (listen(fd, (int)cfg->backlog) == 0)
@@ -177,4 +178,11 @@ const struct gyre_sock_ops gyre__sock_system = {
     .unacked = sock_unacked,
     .close = sock_close,
     .options = &gyre__sockopt_system,
+    .dgram_open = gyre__sock_dgram_open,
+    .dgram_bind = gyre__sock_dgram_bind,
+    .dgram_connect = gyre__sock_dgram_connect,
+    .dgram_set = gyre__sock_dgram_set,
+    .dgram_device = gyre__sock_dgram_device,
+    .dgram_member = gyre__sock_dgram_member,
+    .dgram_drops = gyre__sock_dgram_drops,
 };

@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 enum {
-    BLOCKED = INT32_MIN,   /* in place of a result; no errno is that large */
+    BLOCKED = GYRE_BLOCKED,
     CALL_MAX = 0x7ffff000, /* bytes of one call, so that its result fits an int32_t; Linux stops there by itself */
     BUFS_MAX = 4,          /* receive buffers of one call */
 };
@@ -260,6 +260,7 @@ static int32_t call(struct gyre_op *op, struct gyre_loop_stats *stats)
     case GYRE_OP_SENDMSG:
         return do_sendmsg(op, stats);
     case GYRE_OP_RECV:
+    case GYRE_OP_RECVMSG:
         break;
     }
     return -EINVAL;
@@ -269,6 +270,8 @@ unsigned gyre__perform(struct gyre_op *op, struct gyre_event *out, unsigned room
 {
     bool receives = op->kind == GYRE_OP_RECV;
     unsigned n = 1;
+    if (op->kind == GYRE_OP_RECVMSG)
+        return gyre__perform_recvmsg(op, out, room, stats);
     *out = (struct gyre_event){.op = op};
     if (receives)
         n = do_recv(op, out, room, stats);

@@ -75,6 +75,7 @@ static unsigned op_dir(const struct gyre_op *op)
         return GYRE_DIR_WRITE;
     case GYRE_OP_ACCEPT:
     case GYRE_OP_RECV:
+    case GYRE_OP_RECVMSG:
         break;
     }
     return GYRE_DIR_READ;
@@ -92,7 +93,8 @@ static void push(struct gyre_op **tail, struct gyre_op *op)
     *tail = op;
 }
 
-/* Returns whether `op` was there. The queues are one or two ops long: core keeps one op per direction. */
+/* Returns whether `op` was there. The queues are one or two ops long, for core keeps one op per direction of a stream;
+ * those of datagrams to send are longer, and from them the first is taken, but for a cancel. */
 static bool unlink_op(struct gyre_op **tail, struct gyre_op *op)
 {
     struct gyre_op *prev = *tail;
@@ -185,10 +187,42 @@ static bool turn_over(const struct turn *t)
     return t->n == t->cap || t->bytes >= TURN_BYTES;
 }
 
+/* Send the datagrams that wait on `f`. Returns false if it blocks. */
+static bool serve_datagrams(struct gyre_rd *rd, struct gyre_fd *f, struct turn *t, unsigned end)
+{
+    struct gyre_op *ops[GYRE_DGRAM_BATCH], *last = f->be.rd.tail[GYRE_DIR_WRITE], *op = last->next;
+    struct gyre_event *ev = &t->out[t->n];
+    unsigned count = 0, max = end - t->n < GYRE_DGRAM_BATCH ? end - t->n : GYRE_DGRAM_BATCH;
+    for (bool more = true; more && count < max; op = op->next) {
+        ops[count++] = op;
+        more = op != last;
+    }
+    unsigned n = gyre__perform_sendmsgs(ops, count, ev, &rd->base.stats);
+    if (n == 0 && !blocked(rd, f, GYRE_DIR_WRITE, ev))
+        return false;
+    n = n > 0 ? n : 1;
+    for (unsigned i = 0; i < n; i++)
+        (void)unlink_op(&f->be.rd.tail[GYRE_DIR_WRITE], ops[i]);
+    t->n += n;
+    return true;
+}
+
+/* How many events one descriptor may have of what is left of the turn. */
+static unsigned share(const struct gyre_fd *f, const struct turn *t)
+{
+    unsigned most = f->flags & GYRE_FDF_DGRAM ? GYRE_DGRAM_BATCH : FD_TURN;
+    return t->cap - t->n < most ? t->cap - t->n : most;
+}
+
 static void serve(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir, struct turn *t)
 {
-    unsigned end = t->cap - t->n < FD_TURN ? t->cap : t->n + FD_TURN;
+    unsigned end = t->n + share(f, t);
     while (t->n < end && can_run(f, dir) && !turn_over(t)) {
+        if (dir == GYRE_DIR_WRITE && (f->flags & GYRE_FDF_DGRAM)) {
+            if (!serve_datagrams(rd, f, t, end))
+                return;
+            continue;
+        }
         struct gyre_op *op = f->be.rd.tail[dir]->next;
         struct gyre_event *ev = &t->out[t->n];
         unsigned n = gyre__perform(op, ev, end - t->n, &rd->base.stats);
@@ -197,7 +231,7 @@ static void serve(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir, struct tu
         if (!(ev->flags & GYRE_EV_MORE))
             (void)unlink_op(&f->be.rd.tail[dir], op);
         t->n += n > 0 ? n : 1;
-        for (; op->kind == GYRE_OP_RECV && n > 0; n--, ev++)
+        for (; (op->kind == GYRE_OP_RECV || op->kind == GYRE_OP_RECVMSG) && n > 0; n--, ev++)
             t->bytes += ev->res > 0 ? (uint32_t)ev->res : 0;
     }
 }

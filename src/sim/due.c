@@ -110,6 +110,9 @@ static void happen(struct sim_due *due)
     case SIM_DUE_CONNECT:
         gyre__sim_connect_due(GYRE_CONTAINER(due, struct sim_sock, due));
         break;
+    case SIM_DUE_PACKET:
+        gyre__sim_packet_due(due);
+        break;
     }
 }
 

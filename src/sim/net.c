@@ -71,13 +71,35 @@ static void any_to_loopback(struct gyre_addr *addr)
 }
 
 /* As an IPv6 socket sees an IPv4 address. */
-static void map_to_v6(struct gyre_addr *addr)
+void gyre__sim_map_to_v6(struct gyre_addr *addr)
 {
     struct inet inet = inet_of(addr);
     struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = inet.port};
     memcpy(&in6.sin6_addr, inet.host, sizeof inet.host);
     *addr = (struct gyre_addr){.len = sizeof in6};
     memcpy(&addr->ss, &in6, sizeof in6);
+}
+
+void gyre__sim_see_as(struct gyre_addr *addr, int family)
+{
+    if (family == AF_INET6 && addr->ss.ss_family == AF_INET)
+        gyre__sim_map_to_v6(addr);
+    if (family != AF_INET || addr->ss.ss_family != AF_INET6)
+        return;
+    struct inet inet = inet_of(addr);
+    struct sockaddr_in in4 = {.sin_family = AF_INET, .sin_port = inet.port};
+    memcpy(&in4.sin_addr, inet.host + 12, 4);
+    *addr = (struct gyre_addr){.len = sizeof in4};
+    memcpy(&addr->ss, &in4, sizeof in4);
+}
+
+struct gyre_addr gyre__sim_source(const struct sim_sock *s, const struct gyre_addr *to)
+{
+    if (s->family == AF_UNIX || !inet_of(&s->local).any)
+        return s->local;
+    struct gyre_addr from = *to;
+    set_port(&from, inet_of(&s->local).port);
+    return from;
 }
 
 static size_t unix_name_len(const struct gyre_addr *addr)
@@ -102,7 +124,7 @@ static void unix_unnamed(struct gyre_addr *out)
 }
 
 /* Whether the address is whole and of the socket's family. Returns 0 or -errno. */
-static int check_addr(const struct sim_sock *s, const struct sockaddr *addr, socklen_t len)
+int gyre__sim_check_addr(const struct sim_sock *s, const struct sockaddr *addr, socklen_t len)
 {
     size_t least = s->family == AF_INET    ? sizeof(struct sockaddr_in)
                    : s->family == AF_INET6 ? sizeof(struct sockaddr_in6)
@@ -159,6 +181,7 @@ void gyre__sim_sock_destroy(struct sim_sock *s)
         stop_listening(s);
     if (s->state == SIM_CONNECTED)
         gyre__sim_stream_leave(s, false);
+    gyre__sim_dgram_leave(s);
     gyre__sim_due_clear(sim, &s->due);
     gyre__sim_due_unreserve(sim, 1);
     if (s->fd >= 0) {
@@ -234,6 +257,11 @@ static bool conflicts(const struct sim_sock *l, const struct sim_sock *s, const 
 
 static bool in_use(const struct sim_sock *s, const struct gyre_addr *addr, bool v6_only)
 {
+    for (const struct sim_sock *d = s->dgram ? s->sim->socks : NULL; d != NULL; d = d->next)
+        if (d->dgram && d->bound && d != s && conflicts(d, s, addr, v6_only))
+            return true;
+    if (s->dgram)
+        return false;
     for (const struct sim_sock *l = s->sim->listeners; l != NULL; l = l->listener_next)
         if (conflicts(l, s, addr, v6_only))
             return true;
@@ -263,12 +291,32 @@ static int choose_port(struct sim_sock *s, struct gyre_addr *addr, bool v6_only)
     return -EADDRINUSE;
 }
 
+int gyre__sim_choose(struct sim_sock *s, struct gyre_addr *addr)
+{
+    int err = gyre__sim_check_addr(s, (const struct sockaddr *)&addr->ss, addr->len);
+    if (err != 0)
+        return err;
+    if (s->family != AF_UNIX && inet_of(addr).port == 0)
+        return choose_port(s, addr, s->v6_only);
+    return in_use(s, addr, s->v6_only) ? -EADDRINUSE : 0;
+}
+
+bool gyre__sim_same_address(const struct gyre_addr *a, const struct gyre_addr *b)
+{
+    if ((a->ss.ss_family == AF_UNIX) != (b->ss.ss_family == AF_UNIX))
+        return false;
+    if (a->ss.ss_family == AF_UNIX)
+        return same_unix_name(a, b);
+    struct inet x = inet_of(a), y = inet_of(b);
+    return x.port == y.port && memcmp(x.host, y.host, sizeof x.host) == 0;
+}
+
 int gyre__sim_listen(struct sim_sock *s, const struct gyre_addr *addr, const struct gyre_listen_config *cfg)
 {
     struct gyre_addr local = *addr;
     if (s->state != SIM_FRESH)
         return -EINVAL;
-    int err = check_addr(s, (const struct sockaddr *)&addr->ss, addr->len);
+    int err = gyre__sim_check_addr(s, (const struct sockaddr *)&addr->ss, addr->len);
     if (err != 0)
         return err;
     s->share = cfg->share;
@@ -293,7 +341,7 @@ int gyre__sim_listen(struct sim_sock *s, const struct gyre_addr *addr, const str
 }
 
 /* 0: does not serve that address; 1: as one of many; 2: as its own. */
-static int serves(const struct sim_sock *l, const struct gyre_addr *addr)
+int gyre__sim_serves(const struct sim_sock *l, const struct gyre_addr *addr)
 {
     if ((l->family == AF_UNIX) != (addr->ss.ss_family == AF_UNIX))
         return 0;
@@ -315,7 +363,7 @@ static struct sim_sock *find_listener(struct gyre_sim *sim, const struct gyre_ad
     uint64_t count = 0;
     int best = 1;
     for (struct sim_sock *l = sim->listeners; l != NULL; l = l->listener_next) {
-        int fit = serves(l, addr);
+        int fit = gyre__sim_serves(l, addr);
         if (fit < best)
             continue;
         count = fit > best ? 1 : count + 1;
@@ -375,8 +423,8 @@ static int meet(struct sim_sock *s, struct sim_sock *listener)
     other->local = s->remote;
     other->remote = s->local;
     if (s->family == AF_INET && listener->family == AF_INET6) {
-        map_to_v6(&other->local);
-        map_to_v6(&other->remote);
+        gyre__sim_map_to_v6(&other->local);
+        gyre__sim_map_to_v6(&other->remote);
     }
     enqueue(listener, other);
     return 0;
@@ -430,7 +478,7 @@ int gyre__sim_connect(struct sim_sock *s, const struct sockaddr *addr, socklen_t
         return -EALREADY;
     if (s->state != SIM_FRESH)
         return s->family == AF_UNIX && s->state == SIM_LISTENING ? -EINVAL : -EISCONN;
-    int err = check_addr(s, addr, len);
+    int err = gyre__sim_check_addr(s, addr, len);
     if (err != 0)
         return err;
     s->remote = (struct gyre_addr){.len = len};

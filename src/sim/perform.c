@@ -280,8 +280,11 @@ bool gyre__sim_perform(struct sim_backend *be, struct sim_req *req, struct gyre_
     case GYRE_OP_RECV:
         return perform_recv(be, req, ev);
     case GYRE_OP_SEND:
-    case GYRE_OP_SENDMSG:
         return perform_send(be, req, ev);
+    case GYRE_OP_SENDMSG:
+        return req->sock->dgram ? gyre__sim_perform_sendmsg(be, req, ev) : perform_send(be, req, ev);
+    case GYRE_OP_RECVMSG:
+        return gyre__sim_perform_recvmsg(be, req, ev, goes_on(be, req->op, be->one_recv));
     }
     return finish(ev, -EOPNOTSUPP);
 }

@@ -165,6 +165,7 @@ static const struct {
     {offsetof(struct gyre_sim_options, connect_unreachable_permille), 3},
     {offsetof(struct gyre_sim_options, reset_permille), 1},
     {offsetof(struct gyre_sim_options, loss_permille), 10},
+    {offsetof(struct gyre_sim_options, duplicate_permille), 5},
 };
 
 static int resolve_permilles(struct gyre_sim_options *opt)
@@ -242,6 +243,7 @@ void gyre_sim_destroy(struct gyre_sim *sim)
         close_left_open(sim->listeners);
     while (sim->socks != NULL)
         close_left_open(sim->socks);
+    gyre__sim_packets_free(sim);
     GYRE_CHECK(sim->streams == NULL && sim->dues.reserved == 0);
     gyre__free(sim->mem, sim->dues.heap);
     gyre__free(sim->mem, sim->fds);

@@ -31,12 +31,13 @@ enum {
 };
 
 struct sim_backend;
+struct sim_packet;
 struct sim_sock;
 struct sim_stream;
 
 /* ---- due.c: what happens when ---- */
 
-enum sim_due_kind { SIM_DUE_PIPE = 1, SIM_DUE_CONNECT };
+enum sim_due_kind { SIM_DUE_PIPE = 1, SIM_DUE_CONNECT, SIM_DUE_PACKET };
 
 struct sim_due {
     uint64_t at_ns;
@@ -129,6 +130,14 @@ struct sim_sock {
     uint32_t queue_count;
     uint32_t backlog;
     int64_t options[GYRE_SOCKOPT_END]; /* as set, or inherited from the listener */
+    bool dgram; /* a datagram socket; of these: */
+    bool bound;
+    bool dgram_connected; /* to `remote` */
+    struct sim_packet *packet_first; /* received, not taken */
+    struct sim_packet *packet_last;
+    uint32_t packet_count;
+    uint64_t packet_bytes;
+    uint64_t drops;
     void *handle; /* the scripted peer or listener it belongs to; freed with it */
 };
 
@@ -202,6 +211,7 @@ struct gyre_sim {
     struct sim_sock *socks;
     struct sim_sock *listeners; /* in order of listening */
     struct sim_stream *streams;
+    struct sim_packet *packets; /* on their way */
     struct sim_backend *backends;
     struct sim_sock **fds; /* by descriptor less SIM_FD_FIRST */
     uint32_t fds_cap;
@@ -243,6 +253,28 @@ void gyre__sim_connect_due(struct sim_sock *s);
 /* The oldest connection of a listener's queue, off it. The queue must not be empty. */
 struct sim_sock *gyre__sim_accept(struct sim_sock *listener);
 int gyre__sim_shutdown(struct sim_sock *s);
+
+/* Of addresses. serves(): 0 if `l` is not for it, 1 as one of many, 2 as its own. choose(): a port if it has none, and
+ * whether the address is free; -EADDRINUSE if not. check_addr(): whether it is whole and of the socket's family. */
+int gyre__sim_serves(const struct sim_sock *l, const struct gyre_addr *addr);
+int gyre__sim_choose(struct sim_sock *s, struct gyre_addr *addr);
+int gyre__sim_check_addr(const struct sim_sock *s, const struct sockaddr *addr, socklen_t len);
+bool gyre__sim_same_address(const struct gyre_addr *a, const struct gyre_addr *b);
+void gyre__sim_map_to_v6(struct gyre_addr *addr);
+/* The address as a socket of the family is told it. */
+void gyre__sim_see_as(struct gyre_addr *addr, int family);
+/* Where a datagram to `to` comes from: a socket bound to every address answers from the one that was asked. */
+struct gyre_addr gyre__sim_source(const struct sim_sock *s, const struct gyre_addr *to);
+
+/* ---- dgram.c ---- */
+
+int gyre__sim_dgram_bind(struct sim_sock *s, const struct gyre_addr *addr);
+int gyre__sim_dgram_connect(struct sim_sock *s, const struct gyre_addr *addr);
+void gyre__sim_dgram_leave(struct sim_sock *s);
+void gyre__sim_packet_due(struct sim_due *due);
+void gyre__sim_packets_free(struct gyre_sim *sim);
+bool gyre__sim_perform_sendmsg(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev);
+bool gyre__sim_perform_recvmsg(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev, bool goes_on);
 
 /* A stream between two sockets. Returns 0 or -ENOMEM. */
 int gyre__sim_stream_create(struct sim_sock *a, struct sim_sock *b);

@@ -12,7 +12,7 @@ static struct sim_sock *find(struct gyre_backend *be, int fd)
     return gyre__sim_fd_find(((struct sim_backend *)be)->sim, fd);
 }
 
-static int sock_open(struct gyre_backend *be, int family)
+static int new_sock(struct gyre_backend *be, int family, bool dgram)
 {
     struct gyre_sim *sim = ((struct sim_backend *)be)->sim;
     if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
@@ -20,6 +20,7 @@ static int sock_open(struct gyre_backend *be, int family)
     struct sim_sock *s = gyre__sim_sock_create(sim, family);
     if (s == NULL)
         return -ENOMEM;
+    s->dgram = dgram;
     s->local.len = family == AF_INET    ? sizeof(struct sockaddr_in)
                    : family == AF_INET6 ? sizeof(struct sockaddr_in6)
                                         : offsetof(struct sockaddr_un, sun_path);
@@ -28,6 +29,11 @@ static int sock_open(struct gyre_backend *be, int family)
     if (fd < 0)
         gyre__sim_sock_destroy(s);
     return fd;
+}
+
+static int sock_open(struct gyre_backend *be, int family)
+{
+    return new_sock(be, family, false);
 }
 
 static int sock_listen(struct gyre_backend *be, int fd, const struct gyre_addr *addr,
@@ -72,6 +78,10 @@ static int sock_name(struct gyre_backend *be, int fd, bool peer, struct gyre_add
         *out = s->local;
         return 0;
     }
+    if (s->dgram && s->dgram_connected) {
+        *out = s->remote;
+        return 0;
+    }
     if (s->state != SIM_CONNECTED)
         return -ENOTCONN;
     /* Linux forgets the peer once a TCP connection is over for both sides. */
@@ -96,6 +106,79 @@ static void sock_close(struct gyre_backend *be, int fd)
     gyre__sim_sock_destroy(s);
 }
 
+/* ---- datagrams ---- */
+
+static int dgram_open(struct gyre_backend *be, int family)
+{
+    return new_sock(be, family, true);
+}
+
+static int dgram_bind(struct gyre_backend *be, int fd, const struct gyre_addr *addr, uint32_t unix_mode)
+{
+    struct sim_sock *s = find(be, fd);
+    (void)unix_mode;
+    return s != NULL ? gyre__sim_dgram_bind(s, addr) : -EBADF;
+}
+
+static int dgram_connect(struct gyre_backend *be, int fd, const struct gyre_addr *addr)
+{
+    struct sim_sock *s = find(be, fd);
+    return s != NULL ? gyre__sim_dgram_connect(s, addr) : -EBADF;
+}
+
+/* Those that change nothing here are taken; those that would have to change something are not there. */
+static int dgram_set(struct gyre_backend *be, int fd, int family, enum gyre_sock_option option, int value)
+{
+    struct sim_sock *s = find(be, fd);
+    if (s == NULL)
+        return -EBADF;
+    switch (option) {
+    case GYRE_SOCK_SHARE_PORT:
+        s->share = value != 0;
+        return 0;
+    case GYRE_SOCK_V6_ONLY:
+        s->v6_only = value != 0;
+        return 0;
+    case GYRE_SOCK_RECV_BUF:
+    case GYRE_SOCK_SEND_BUF:
+    case GYRE_SOCK_REUSE_ADDRESS:
+    case GYRE_SOCK_BROADCAST:
+        return 0;
+    case GYRE_SOCK_TTL:
+    case GYRE_SOCK_TRAFFIC_CLASS:
+    case GYRE_SOCK_MULTICAST_TTL:
+    case GYRE_SOCK_MULTICAST_LOOP:
+        return family == AF_UNIX ? -EOPNOTSUPP : 0;
+    case GYRE_SOCK_MULTICAST_INTERFACE:
+    case GYRE_SOCK_PKTINFO:
+    case GYRE_SOCK_ECN:
+    case GYRE_SOCK_GRO:
+    case GYRE_SOCK_GSO:
+        break;
+    }
+    return -EOPNOTSUPP;
+}
+
+static int dgram_device(struct gyre_backend *be, int fd, const char *name)
+{
+    (void)name;
+    return find(be, fd) != NULL ? -EOPNOTSUPP : -EBADF;
+}
+
+static int dgram_member(struct gyre_backend *be, int fd, const struct gyre_addr *group, uint32_t interface, bool join)
+{
+    (void)group;
+    (void)interface;
+    (void)join;
+    return find(be, fd) != NULL ? -EOPNOTSUPP : -EBADF;
+}
+
+static int64_t dgram_drops(struct gyre_backend *be, int fd)
+{
+    struct sim_sock *s = find(be, fd);
+    return s != NULL ? (int64_t)s->drops : 0;
+}
+
 const struct gyre_sock_ops gyre__sock_sim = {
     .open = sock_open,
     .listen = sock_listen,
@@ -106,4 +189,11 @@ const struct gyre_sock_ops gyre__sock_sim = {
     .unacked = sock_unacked,
     .close = sock_close,
     .options = &gyre__sockopt_sim,
+    .dgram_open = dgram_open,
+    .dgram_bind = dgram_bind,
+    .dgram_connect = dgram_connect,
+    .dgram_set = dgram_set,
+    .dgram_device = dgram_device,
+    .dgram_member = dgram_member,
+    .dgram_drops = dgram_drops,
 };

@@ -316,6 +316,8 @@ static bool is_large(const struct gyre_op *op)
     size_t bytes = 0;
     if (op->kind == GYRE_OP_SEND)
         return op->u.send.len >= SEND_BYTES_MIN;
+    if (op->f->flags & GYRE_FDF_DGRAM)
+        return false; /* it would overtake those in the ring */
     for (size_t i = 0; i < op->u.msg.hdr->msg_iovlen && bytes < SEND_BYTES_MIN; i++)
         bytes += op->u.msg.hdr->msg_iov[i].iov_len;
     return bytes >= SEND_BYTES_MIN;

@@ -52,12 +52,15 @@ void gyre__uring_prep(const struct gyre_uring *u, struct io_uring_sqe *sqe, cons
         io_uring_prep_send(sqe, op->f->fd, op->u.send.buf, op->u.send.len, send_flags);
         break;
     case GYRE_OP_SENDMSG:
-        io_uring_prep_sendmsg(sqe, op->f->fd, op->u.msg.hdr, (unsigned)send_flags);
+        gyre__uring_prep_sendmsg(u, sqe, op);
+        break;
+    case GYRE_OP_RECVMSG:
+        gyre__uring_prep_recvmsg(u, sqe, op);
         break;
     }
     /* A multishot receive that polls first, on a socket where data and then its end or a reset are waiting already,
      * reports the data and never the end (seen on Linux 6.18.44: unix sockets always, TCP with a reset). */
-    if ((op->flags & GYRE_OPF_POLL_FIRST) && !(sqe->ioprio & IORING_RECV_MULTISHOT) &&
+    if ((op->flags & GYRE_OPF_POLL_FIRST) && op->kind != GYRE_OP_RECVMSG && !(sqe->ioprio & IORING_RECV_MULTISHOT) &&
         sqe->opcode != IORING_OP_POLL_ADD) {
         GYRE_ASSERT(op->kind == GYRE_OP_RECV || op->kind == GYRE_OP_SEND || op->kind == GYRE_OP_SENDMSG);
         sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;

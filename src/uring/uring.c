@@ -115,6 +115,10 @@ static uint16_t take_buffer(struct gyre_uring *u, const struct io_uring_cqe *cqe
         return 0;
     }
     gyre__bufring_took(&u->bufs);
+    if (GYRE_UNLIKELY(ev->op->kind != GYRE_OP_RECV)) {
+        ev->buf = buf;
+        return GYRE_EV_BUF;
+    }
     gyre__batch_received(&u->batch, (uint32_t)cqe->res);
     if (cqe->flags & IORING_CQE_F_MORE)
         gyre__direct_received(u, ev->op, (uint32_t)cqe->res);
@@ -149,11 +153,13 @@ static bool to_event(struct gyre_uring *u, const struct io_uring_cqe *cqe, struc
         gyre__uring_late_unlink(u, &u->cancels, op);
     if (GYRE_UNLIKELY(op->f->be_flags != 0 && op->kind == GYRE_OP_RECV && gyre__direct_takes_over(u, op, ev)))
         return ev->res > 0;
-    if (GYRE_UNLIKELY(cqe->res == -ENOBUFS && (op->flags & GYRE_OPF_POOL))) {
+    if (GYRE_UNLIKELY(op->kind == GYRE_OP_RECVMSG && !(u->use & GYRE_URING_MULTISHOT_RECV)))
+        gyre__uring_recvmsg_polled(u, op, ev);
+    if (GYRE_UNLIKELY(ev->res == -ENOBUFS && (op->flags & GYRE_OPF_POOL))) {
         gyre__count(&u->base.stats.enobufs, 1);
         u->bufs.starved = true;
     }
-    return GYRE_LIKELY(cqe->res != -EAGAIN) || !try_again(u, op);
+    return GYRE_LIKELY(ev->res != -EAGAIN) || (op->flags & GYRE_OPF_DONTWAIT) || !try_again(u, op);
 }
 
 static unsigned drain(struct gyre_uring *u, struct gyre_event *out, unsigned cap)

@@ -152,6 +152,13 @@ static inline struct gyre_uring *gyre__uring_of(struct gyre_backend *be)
 /* prep.c */
 void gyre__uring_prep(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op);
 
+/* dgram.c */
+void gyre__uring_prep_recvmsg(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op);
+void gyre__uring_prep_sendmsg(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op);
+/* Where there is no multishot receive: the poll for `op` is over with ev->res; receive, and write what came of it to
+ * `ev`. */
+void gyre__uring_recvmsg_polled(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev);
+
 /* What went wrong, for a person: `what` was being done when `err` came. */
 struct gyre_uring_failure {
     const char *what;

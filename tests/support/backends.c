@@ -97,6 +97,7 @@ static struct gyre_sim *make_sim(const struct gyre_mem *mem)
         .delay_max_ns = GYRE_SIM_NO_DELAY,
         .send_buf_bytes = 262144,
         .recv_buf_bytes = 131072,
+        .duplicate_permille = GYRE_SIM_NEVER,
     };
     int err = gyre_sim_create(&sim, &options);
     cr_assert_eq(err, 0, "gyre_sim_create: %d", err);

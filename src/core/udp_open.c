@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: MIT
+ * Opening datagram sockets: bound, connected, one for each loop of an engine; multicast groups; names across threads.
+ *
+ * What can go wrong on the way is returned, and what was opened is closed again. */
+#include "udp.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    QUEUE_BYTES_DEFAULT = 1 << 20,
+    QUEUE_BYTES_MAX = 1 << 30,
+    QUEUE_COUNT_DEFAULT = 1024,
+    QUEUE_COUNT_MAX = 1 << 20,
+    UNIX_MODE_MAX = 0777,
+};
+
+static const int64_t linger_default_ns = INT64_C(1000000000);
+
+/* What opening has been asked to do. */
+struct plan {
+    struct gyre__address address;
+    struct gyre__address local; /* of a connected one */
+    bool has_local;
+    struct gyre_udp_options options;
+    const struct gyre_udp_handlers *handlers;
+};
+
+/* ---- options ---- */
+
+static int complete(struct gyre_udp_options *o)
+{
+    if (o->send_queue_max_bytes == 0)
+        o->send_queue_max_bytes = QUEUE_BYTES_DEFAULT;
+    if (o->send_queue_max_count == 0)
+        o->send_queue_max_count = QUEUE_COUNT_DEFAULT;
+    if (o->linger_timeout_ns == 0)
+        o->linger_timeout_ns = linger_default_ns;
+    bool in_range = o->send_queue_max_bytes <= QUEUE_BYTES_MAX && o->send_queue_max_count <= QUEUE_COUNT_MAX &&
+                    o->linger_timeout_ns > 0 && o->unix_mode <= UNIX_MODE_MAX && o->recv_buf_bytes <= INT32_MAX &&
+                    o->send_buf_bytes <= INT32_MAX && o->multicast_interface <= INT32_MAX &&
+                    (unsigned)o->gro <= GYRE_UDP_GRO_WHOLE;
+    return in_range ? 0 : GYRE_EOPTION;
+}
+
+static int make_plan(struct plan *plan, const struct gyre_loop *l, const char *address,
+                     const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options, size_t size)
+{
+    *plan = (struct plan){.handlers = handlers};
+    struct gyre_udp_options *o = &plan->options;
+    int err = gyre__addr_parse_dgram(&plan->address, address);
+    if (err == 0)
+        err = gyre__options_copy(o, sizeof *o, options, size);
+    if (err == 0)
+        err = complete(o);
+    if (err == 0 && o->local != NULL) {
+        plan->has_local = true;
+        err = gyre__addr_parse_dgram(&plan->local, o->local);
+    }
+    if (err != 0)
+        return err;
+    if (handlers == NULL || handlers->on_datagram == NULL)
+        return GYRE_EHANDLERS;
+    if (o->gro != GYRE_UDP_GRO_OFF && l->pool.size < GYRE_UDP_GRO_BUF_MIN)
+        return GYRE_EOPTION;
+    return 0;
+}
+
+static int set(struct gyre_loop *l, int fd, int family, enum gyre_sock_option option, int value)
+{
+    return l->be->ops->sock->dgram_set(l->be, fd, family, option, value);
+}
+
+/* Those that are to be set, each with the value it then has. */
+static int set_options(struct gyre_loop *l, int fd, int family, const struct gyre_udp_options *o)
+{
+    const struct {
+        bool wanted;
+        enum gyre_sock_option option;
+        int value;
+    } all[] = {
+        {o->recv_buf_bytes != 0, GYRE_SOCK_RECV_BUF, (int)o->recv_buf_bytes},
+        {o->send_buf_bytes != 0, GYRE_SOCK_SEND_BUF, (int)o->send_buf_bytes},
+        {o->share_port, GYRE_SOCK_SHARE_PORT, 1},
+        {o->reuse_address, GYRE_SOCK_REUSE_ADDRESS, 1},
+        {o->broadcast, GYRE_SOCK_BROADCAST, 1},
+        {o->ttl != 0, GYRE_SOCK_TTL, o->ttl},
+        {o->multicast_ttl != 0, GYRE_SOCK_MULTICAST_TTL, o->multicast_ttl},
+        {o->traffic_class != 0, GYRE_SOCK_TRAFFIC_CLASS, o->traffic_class},
+        {o->no_multicast_loop, GYRE_SOCK_MULTICAST_LOOP, 0},
+        {o->multicast_interface != 0, GYRE_SOCK_MULTICAST_INTERFACE, (int)o->multicast_interface},
+        {o->pktinfo, GYRE_SOCK_PKTINFO, 1},
+        {o->ecn, GYRE_SOCK_ECN, 1},
+        {o->gro != GYRE_UDP_GRO_OFF, GYRE_SOCK_GRO, 1},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        int err = all[i].wanted ? set(l, fd, family, all[i].option, all[i].value) : 0;
+        if (err != 0)
+            return err;
+    }
+    return o->device != NULL ? l->be->ops->sock->dgram_device(l->be, fd, o->device) : 0;
+}
+
+/* ---- multicast ---- */
+
+static bool is_group(const struct gyre_addr *addr)
+{
+    if (addr->ss.ss_family == AF_INET6)
+        return IN6_IS_ADDR_MULTICAST(&((const struct sockaddr_in6 *)&addr->ss)->sin6_addr);
+    return addr->ss.ss_family == AF_INET &&
+           IN_MULTICAST(ntohl(((const struct sockaddr_in *)&addr->ss)->sin_addr.s_addr));
+}
+
+static int member(struct gyre_udp *u, const struct sockaddr *group, socklen_t len, uint32_t interface, bool join)
+{
+    struct gyre_addr addr = {.len = len};
+    int err = gyre__udp_usable(u);
+    if (err != 0)
+        return err;
+    if (u->family == AF_UNIX)
+        return -EOPNOTSUPP;
+    if (group == NULL || len < sizeof(struct sockaddr_in) || len > sizeof addr.ss)
+        return GYRE_EADDRESS;
+    memcpy(&addr.ss, group, len);
+    if (addr.ss.ss_family != u->family && !(addr.ss.ss_family == AF_INET && (u->flags & GYRE_UDPF_DUAL)))
+        return -EAFNOSUPPORT;
+    if ((addr.ss.ss_family == AF_INET6 && len < sizeof(struct sockaddr_in6)) || !is_group(&addr))
+        return GYRE_EADDRESS;
+    return u->loop->be->ops->sock->dgram_member(u->loop->be, u->f.fd, &addr, interface, join);
+}
+
+int gyre_udp_join(struct gyre_udp *u, const struct sockaddr *group, socklen_t group_len, uint32_t interface)
+{
+    return member(u, group, group_len, interface, true);
+}
+
+int gyre_udp_leave(struct gyre_udp *u, const struct sockaddr *group, socklen_t group_len, uint32_t interface)
+{
+    return member(u, group, group_len, interface, false);
+}
+
+/* ---- the socket file ---- */
+
+/* Remember which file bind made, so that only that one is ever removed. */
+static void remember_path(struct gyre_udp *u)
+{
+    struct stat st;
+    const char *path = gyre__addr_path(&u->addr);
+    if (path == NULL || u->loop->be->ops->sock != &gyre__sock_system || lstat(path, &st) != 0)
+        return;
+    u->flags |= GYRE_UDPF_UNLINK;
+    u->path_device = st.st_dev;
+    u->path_inode = st.st_ino;
+}
+
+void gyre__udp_remove_path(struct gyre_udp *u)
+{
+    struct stat st;
+    if (!(u->flags & GYRE_UDPF_UNLINK))
+        return;
+    u->flags &= ~(unsigned)GYRE_UDPF_UNLINK;
+    const char *path = gyre__addr_path(&u->addr);
+    if (lstat(path, &st) == 0 && st.st_dev == u->path_device && st.st_ino == u->path_inode)
+        (void)unlink(path);
+}
+
+/* ---- opening ---- */
+
+/* A socket with its options set, not yet bound. */
+static int make_socket(struct gyre_udp **out, struct gyre_loop *l, const struct plan *plan, int family)
+{
+    const struct gyre_sock_ops *sock = l->be->ops->sock;
+    bool dual = family == AF_INET6 && !plan->address.v6_only;
+    int fd = sock->dgram_open(l->be, family);
+    if (fd < 0)
+        return fd;
+    int err = family == AF_INET6 ? set(l, fd, family, GYRE_SOCK_V6_ONLY, !dual) : 0;
+    if (err == 0)
+        err = set_options(l, fd, family, &plan->options);
+    if (err != 0) {
+        sock->close(l->be, fd);
+        return err;
+    }
+    struct gyre_udp *u;
+    err = gyre__udp_new(&u, l, fd, family, plan->handlers, &plan->options);
+    if (err != 0)
+        return err;
+    if (dual)
+        u->flags |= GYRE_UDPF_DUAL;
+    bool control = plan->options.pktinfo || plan->options.ecn || plan->options.gro != GYRE_UDP_GRO_OFF;
+    u->room.msg_namelen = family == AF_UNIX ? GYRE_UDP_UNIX_NAME_ROOM : GYRE_UDP_NAME_ROOM;
+    u->room.msg_controllen = control ? GYRE_UDP_CONTROL_ROOM : 0;
+    if (gyre__dgram_overhead(&u->room) >= l->pool.size) {
+        gyre__udp_discard(u);
+        return GYRE_EOPTION;
+    }
+    *out = u;
+    return 0;
+}
+
+static int bind_to(struct gyre_udp *u, const struct gyre_addr *addr)
+{
+    struct gyre_backend *be = u->loop->be;
+    int err = be->ops->sock->dgram_bind(be, u->f.fd, addr, u->options.unix_mode);
+    if (err == 0)
+        err = be->ops->sock->name(be, u->f.fd, false, &u->addr);
+    if (err != 0)
+        return err;
+    remember_path(u);
+    gyre__addr_format_dgram(&u->addr, u->address, sizeof u->address);
+    if (!is_group(addr))
+        return 0;
+    return be->ops->sock->dgram_member(be, u->f.fd, addr, u->options.multicast_interface, true);
+}
+
+static int open_bound(struct gyre_udp **out, struct gyre_loop *l, const struct plan *plan, const struct gyre_addr *addr)
+{
+    struct gyre_udp *u;
+    int err = make_socket(&u, l, plan, addr->ss.ss_family);
+    if (err != 0)
+        return err;
+    err = bind_to(u, addr);
+    if (err != 0) {
+        gyre__udp_discard(u);
+        return err;
+    }
+    *out = u;
+    return 0;
+}
+
+/* Every address of both families; without IPv6 on this machine, of IPv4. */
+static int open_any(struct gyre_udp **out, struct gyre_loop *l, const struct plan *plan)
+{
+    int err = open_bound(out, l, plan, &plan->address.addr);
+    if (err != -EAFNOSUPPORT || !plan->address.any_host)
+        return err;
+    struct gyre_addr addr = {.len = sizeof(struct sockaddr_in)};
+    struct sockaddr_in *in4 = (struct sockaddr_in *)&addr.ss;
+    in4->sin_family = AF_INET;
+    in4->sin_port = ((const struct sockaddr_in6 *)&plan->address.addr.ss)->sin6_port;
+    return open_bound(out, l, plan, &addr);
+}
+
+/* The other side of a unix socket needs a name to answer to; where the system does not give one, it goes without. */
+static int bind_before_connect(struct gyre_udp *u, const struct plan *plan)
+{
+    struct gyre_addr unnamed = {.len = offsetof(struct sockaddr_un, sun_path)};
+    if (plan->has_local)
+        return plan->local.addr.ss.ss_family == u->family ? bind_to(u, &plan->local.addr) : -EAFNOSUPPORT;
+    if (u->family == AF_UNIX) {
+        unnamed.ss.ss_family = AF_UNIX;
+        (void)bind_to(u, &unnamed);
+    }
+    return 0;
+}
+
+static int open_connected(struct gyre_udp **out, struct gyre_loop *l, const struct plan *plan)
+{
+    struct gyre_udp *u;
+    struct gyre_backend *be = l->be;
+    const struct gyre_addr *addr = &plan->address.addr;
+    int err = make_socket(&u, l, plan, addr->ss.ss_family);
+    if (err != 0)
+        return err;
+    err = bind_before_connect(u, plan);
+    if (err == 0)
+        err = be->ops->sock->dgram_connect(be, u->f.fd, addr);
+    if (err == 0)
+        err = be->ops->sock->name(be, u->f.fd, false, &u->addr);
+    if (err != 0) {
+        gyre__udp_discard(u);
+        return err;
+    }
+    gyre__addr_format_dgram(&u->addr, u->address, sizeof u->address);
+    u->flags |= GYRE_UDPF_CONNECTED;
+    *out = u;
+    return 0;
+}
+
+static int check_loop(const struct gyre_loop *l, const char *address)
+{
+    if (l == NULL || address == NULL)
+        return -EINVAL;
+    if (!gyre__loop_allows(l))
+        return GYRE_ETHREAD;
+    return l->phase == GYRE_PHASE_SERVING ? 0 : GYRE_ESHUTDOWN;
+}
+
+int gyre_udp_open_sized(struct gyre_udp **out, struct gyre_loop *l, const char *address,
+                        const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options,
+                        size_t size_bytes)
+{
+    struct plan plan;
+    struct gyre_udp *u;
+    int err = check_loop(l, address);
+    if (err == 0)
+        err = make_plan(&plan, l, address, handlers, options, size_bytes);
+    if (err == 0)
+        err = plan.has_local ? GYRE_EOPTION : open_any(&u, l, &plan);
+    if (err != 0)
+        return err;
+    gyre__udp_update_recv(u);
+    if (out != NULL)
+        *out = u;
+    return 0;
+}
+
+int gyre_udp_connect_sized(struct gyre_udp **out, struct gyre_loop *l, const char *address,
+                           const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options,
+                           size_t size_bytes)
+{
+    struct plan plan;
+    struct gyre_udp *u;
+    int err = check_loop(l, address);
+    if (err == 0)
+        err = make_plan(&plan, l, address, handlers, options, size_bytes);
+    if (err == 0)
+        err = open_connected(&u, l, &plan);
+    if (err != 0)
+        return err;
+    gyre__udp_update_recv(u);
+    if (out != NULL)
+        *out = u;
+    return 0;
+}
+
+int gyre_udp_parse(struct sockaddr_storage *out, socklen_t *out_len, const char *address)
+{
+    struct gyre__address parsed;
+    int err = out == NULL || out_len == NULL ? -EINVAL : gyre__addr_parse_dgram(&parsed, address);
+    if (err != 0)
+        return err;
+    *out = parsed.addr.ss;
+    *out_len = parsed.addr.len;
+    return 0;
+}
+
+/* ---- one for each loop ---- */
+
+/* The first one is bound before SO_REUSEPORT is set on it, so that a port another process has is refused. */
+static int open_on_each(struct gyre_udp **opened, struct gyre_loop *const *loops, uint32_t count, struct plan *plan)
+{
+    bool shared = plan->options.share_port;
+    for (uint32_t i = 0; i < count; i++) {
+        plan->options.share_port = shared || i > 0;
+        int err = i == 0 ? open_any(&opened[0], loops[0], plan)
+                         : open_bound(&opened[i], loops[i], plan, &opened[0]->addr);
+        if (err == 0 && i == 0 && count > 1 && !shared)
+            err = set(loops[0], opened[0]->f.fd, opened[0]->family, GYRE_SOCK_SHARE_PORT, 1);
+        if (err == 0)
+            continue;
+        for (uint32_t k = 0; k <= i; k++)
+            if (opened[k] != NULL)
+                gyre__udp_discard(opened[k]);
+        return err;
+    }
+    return 0;
+}
+
+int gyre__udp_listen(struct gyre_udp_id *ids, struct gyre_loop *const *loops, uint32_t loop_count, const char *address,
+                     const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options,
+                     size_t size_bytes)
+{
+    struct plan plan;
+    const struct gyre_mem *mem = loops[0]->mem;
+    int err = make_plan(&plan, loops[0], address, handlers, options, size_bytes);
+    if (err == 0 && plan.has_local)
+        err = GYRE_EOPTION;
+    if (err != 0)
+        return err;
+    uint32_t count = gyre__addr_is_unix(&plan.address.addr) ? 1 : loop_count;
+    struct gyre_udp **opened = gyre__alloc(mem, count * sizeof(struct gyre_udp *));
+    if (opened == NULL)
+        return -ENOMEM;
+    err = open_on_each(opened, loops, count, &plan);
+    for (uint32_t i = 0; err == 0 && i < count; i++)
+        gyre__udp_update_recv(opened[i]);
+    for (uint32_t i = 0; err == 0 && ids != NULL && i < loop_count; i++)
+        ids[i] = i < count ? gyre_udp_id(opened[i]) : (struct gyre_udp_id){.loop = NULL};
+    gyre__free(mem, opened);
+    return err;
+}
+
+/* ---- names across threads ---- */
+
+struct gyre_udp_id gyre_udp_id(const struct gyre_udp *u)
+{
+    return (struct gyre_udp_id){.loop = u->loop, .slot = u->slot, .generation = u->generation};
+}
+
+struct gyre_udp *gyre_udp_from_id(struct gyre_udp_id id)
+{
+    if (id.loop == NULL || id.slot >= id.loop->udps.count)
+        return NULL;
+    struct gyre_udp *u = id.loop->udps.table[id.slot];
+    return u->generation == id.generation && u->state != GYRE_UDP_FREE ? u : NULL;
+}
+
+struct remote_send {
+    struct gyre__task task;
+    struct gyre_udp_id id;
+    union gyre__udp_name to;
+    socklen_t to_len; /* 0: where it is connected to */
+    size_t len;
+    uint8_t data[];
+};
+
+static void run_send(struct gyre_loop *l, void *user)
+{
+    struct remote_send *r = user;
+    struct gyre_udp *u = gyre_udp_from_id(r->id);
+    if (u != NULL && r->to_len == 0)
+        (void)gyre_udp_send(u, r->data, r->len); /* the socket counts what it refuses */
+    else if (u != NULL)
+        (void)gyre_udp_send_to(u, &r->to.sa, r->to_len, r->data, r->len);
+    gyre__free(l->mem, r);
+}
+
+int gyre_udp_id_send(struct gyre_udp_id id, const struct sockaddr *to, socklen_t to_len, const void *data, size_t len)
+{
+    if (id.loop == NULL || (data == NULL && len > 0))
+        return -EINVAL;
+    if (to != NULL && (to_len == 0 || to_len > sizeof(union gyre__udp_name)))
+        return GYRE_EADDRESS;
+    struct remote_send *r = gyre__resize(id.loop->mem, NULL, sizeof *r + len);
+    if (r == NULL)
+        return -ENOMEM;
+    *r = (struct remote_send){.id = id, .to_len = to != NULL ? to_len : 0, .len = len};
+    r->task = (struct gyre__task){.run = run_send, .user = r, .embedded = true};
+    if (to != NULL)
+        memcpy(&r->to, to, to_len);
+    if (len > 0)
+        memcpy(r->data, data, len);
+    int err = gyre__loop_post_task(id.loop, &r->task);
+    if (err != 0)
+        gyre__free(id.loop->mem, r);
+    return err;
+}
+
+struct remote_close {
+    struct gyre__task task;
+    struct gyre_udp_id id;
+};
+
+static void run_close(struct gyre_loop *l, void *user)
+{
+    struct remote_close *r = user;
+    struct gyre_udp *u = gyre_udp_from_id(r->id);
+    gyre__free(l->mem, r);
+    if (u != NULL)
+        (void)gyre_udp_close(u);
+}
+
+int gyre_udp_id_close(struct gyre_udp_id id)
+{
+    if (id.loop == NULL)
+        return -EINVAL;
+    struct remote_close *r = gyre__alloc(id.loop->mem, sizeof *r);
+    if (r == NULL)
+        return -ENOMEM;
+    *r = (struct remote_close){.id = id};
+    r->task = (struct gyre__task){.run = run_close, .user = r, .embedded = true};
+    int err = gyre__loop_post_task(id.loop, &r->task);
+    if (err != 0)
+        gyre__free(id.loop->mem, r);
+    return err;
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT
+ * Datagrams on the ring.
+ *
+ * Receiving is one multishot receive that takes a posted buffer for each datagram and writes header, address, control
+ * data and bytes into it. Sending is one entry per datagram; they are tried in order as they are submitted, and that
+ * is where nearly all of them end.
+ *
+ * Kernels without multishot receive would write without that header, into a buffer whose address and control data lie
+ * elsewhere. So there the ring only waits, and each time that it says so one datagram is received with a call. */
+#include "uring.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+_Static_assert(sizeof(struct gyre_dgram_head) == sizeof(struct io_uring_recvmsg_out), "one header for all backends");
+_Static_assert(offsetof(struct gyre_dgram_head, name_len) == offsetof(struct io_uring_recvmsg_out, namelen), "");
+_Static_assert(offsetof(struct gyre_dgram_head, control_len) == offsetof(struct io_uring_recvmsg_out, controllen), "");
+_Static_assert(offsetof(struct gyre_dgram_head, payload_len) == offsetof(struct io_uring_recvmsg_out, payloadlen), "");
+_Static_assert(offsetof(struct gyre_dgram_head, flags) == offsetof(struct io_uring_recvmsg_out, flags), "");
+
+void gyre__uring_prep_recvmsg(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op)
+{
+    GYRE_ASSERT(op->u.recvmsg.pool == u->bufs.pool);
+    if (!(u->use & GYRE_URING_MULTISHOT_RECV)) {
+        io_uring_prep_poll_add(sqe, op->f->fd, POLLIN);
+        return;
+    }
+    io_uring_prep_recvmsg_multishot(sqe, op->f->fd, op->u.recvmsg.room, 0);
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->buf_group = u->bufs.group;
+}
+
+void gyre__uring_prep_sendmsg(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op)
+{
+    unsigned flags = MSG_NOSIGNAL | (op->flags & GYRE_OPF_DONTWAIT ? MSG_DONTWAIT : 0u);
+    if (!(op->f->flags & GYRE_FDF_DGRAM) && (u->use & GYRE_URING_MSG_WAITALL))
+        flags |= MSG_WAITALL;
+    io_uring_prep_sendmsg(sqe, op->f->fd, op->u.msg.hdr, flags);
+}
+
+/* ---- without multishot ---- */
+
+static int32_t receive(const struct gyre_op *op, uint8_t *buf)
+{
+    const struct msghdr *room = op->u.recvmsg.room;
+    uint8_t *name = buf + sizeof(struct gyre_dgram_head), *control = name + room->msg_namelen;
+    uint8_t *data = control + room->msg_controllen;
+    uint32_t size = op->u.recvmsg.pool->size - (uint32_t)(data - buf);
+    struct iovec iov = {.iov_base = data, .iov_len = size};
+    struct msghdr msg = {
+        .msg_name = room->msg_namelen > 0 ? name : NULL,
+        .msg_namelen = room->msg_namelen,
+        .msg_control = room->msg_controllen > 0 ? control : NULL,
+        .msg_controllen = room->msg_controllen,
+        .msg_iov = &iov,
+        .msg_iovlen = 1,
+    };
+    ssize_t n = recvmsg(op->f->fd, &msg, MSG_DONTWAIT);
+    if (n < 0)
+        return -errno;
+    struct gyre_dgram_head head = {
+        .name_len = msg.msg_namelen,
+        .control_len = (uint32_t)msg.msg_controllen,
+        .payload_len = (uint32_t)n,
+        .flags = (uint32_t)msg.msg_flags,
+    };
+    memcpy(buf, &head, sizeof head);
+    return (int32_t)(data - buf) + (int32_t)n;
+}
+
+void gyre__uring_recvmsg_polled(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev)
+{
+    struct gyre_bufpool *pool = op->u.recvmsg.pool;
+    if (ev->res <= 0) /* the poll itself failed, or was cancelled */
+        return;
+    if (op->state == GYRE_OPS_CANCELLING) {
+        ev->res = -ECANCELED;
+        return;
+    }
+    int buf = gyre__bufpool_take(pool);
+    ev->res = -ENOBUFS;
+    if (buf == GYRE_BUF_NONE)
+        return;
+    gyre__count(&u->base.stats.calls, 1);
+    ev->res = receive(op, gyre__bufpool_data(pool, (uint16_t)buf));
+    if (ev->res < 0) {
+        gyre__bufpool_untake(pool, (uint16_t)buf);
+        return;
+    }
+    ev->buf = (uint16_t)buf;
+    ev->flags |= GYRE_EV_BUF;
+}
