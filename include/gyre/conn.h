@@ -39,8 +39,19 @@ enum gyre_close_reason {
     GYRE_CLOSE_ABORT,    /* gyre_conn_abort(); err 0 */
     GYRE_CLOSE_ERROR,    /* the socket failed, or the peer sent no frames; err says why */
     GYRE_CLOSE_CONNECT,  /* the connection could not be made; err says why */
-    GYRE_CLOSE_TIMEOUT,  /* idle or linger time passed; err GYRE_ETIMEOUT */
+    GYRE_CLOSE_TIMEOUT,  /* a time limit passed; err GYRE_ETIMEOUT */
     GYRE_CLOSE_SHUTDOWN  /* the loop drained, everything delivered; err 0. Or it stopped; err GYRE_ESHUTDOWN */
+};
+
+/* Time limits, of which one can pass. */
+enum gyre_timeout_kind {
+    GYRE_TIMEOUT_NONE = 0, /* none has passed */
+    GYRE_TIMEOUT_IDLE,
+    GYRE_TIMEOUT_READ,
+    GYRE_TIMEOUT_WRITE,
+    GYRE_TIMEOUT_LIFETIME,
+    GYRE_TIMEOUT_LINGER, /* in on_close alone */
+    GYRE_TIMEOUT_CONNECT /* likewise */
 };
 
 /* What a connection calls. Only `on_data` is needed, or with a framer `on_frame`. Borrowed, usually static and const;
@@ -53,8 +64,8 @@ struct gyre_conn_handlers {
     /* The peer will send no more (FIN), and on_data had all it sent. Writing still works until gyre_conn_shutdown() or
      * close. Without this handler the connection is closed gracefully here. */
     void (*on_eof)(struct gyre_conn *c);
-    /* The idle time passed. Without this handler the connection is aborted with GYRE_CLOSE_TIMEOUT; with it, it stays
-     * open and the time starts again. */
+    /* A time limit passed; gyre_conn_timeout_kind() says which. Without this handler the connection is aborted with
+     * GYRE_CLOSE_TIMEOUT; with it, it stays open and the time starts again (that of the lifetime does not). */
     void (*on_timeout)(struct gyre_conn *c);
     void (*on_close)(struct gyre_conn *c, int err);
     /* With a framer (frame.h), in place of on_data: called for each whole frame; the view is valid until it returns. */
@@ -92,6 +103,10 @@ struct gyre_conn_options {
     uint8_t tos;                  /* IP_TOS, IPV6_TCLASS */
     bool transparent;             /* IP_TRANSPARENT; privileged */
     bool freebind;                /* IP_FREEBIND */
+    /* As gyre_conn_set_read_timeout() and so on, from when the connection is open; 0: no limit. */
+    int64_t read_timeout_ns;
+    int64_t write_timeout_ns;
+    int64_t lifetime_ns;
 };
 
 /* Connect to `address` ("tcp://127.0.0.1:7000", "tcp://[::1]:7000", "unix:///run/x.sock", "unix://@abstract"; a
@@ -207,6 +222,18 @@ GYRE_API uint64_t gyre_conn_unsent(const struct gyre_conn *c);
 /* Change the idle time (0: never); it starts anew. Returns 0, or GYRE_EOPTION, GYRE_ECLOSED, GYRE_ETHREAD; -ENOMEM, and
  * then it stays as it was. */
 GYRE_API int gyre_conn_set_idle_timeout(struct gyre_conn *c, int64_t timeout_ns);
+
+/* More limits, each 0 for none, and each starting anew when set; on_timeout says that one has passed. Reading: so long
+ * without a byte from the peer, while we receive (not while paused, at `read_max_bytes`, or forwarding to one that is
+ * congested), until its end has come. Writing: so long without a byte taken by the kernel, while some are queued, not
+ * corked. Lifetime: so long from now, whatever happens; once. They cost no system call, and bytes only store the time.
+ * Return 0, or GYRE_EOPTION for a negative time, GYRE_ECLOSED, GYRE_ETHREAD, -ENOMEM, and then the old limit stays. */
+GYRE_API int gyre_conn_set_read_timeout(struct gyre_conn *c, int64_t timeout_ns);
+GYRE_API int gyre_conn_set_write_timeout(struct gyre_conn *c, int64_t timeout_ns);
+GYRE_API int gyre_conn_set_lifetime(struct gyre_conn *c, int64_t lifetime_ns);
+
+/* For on_timeout and on_close: which limit passed last. */
+GYRE_API enum gyre_timeout_kind gyre_conn_timeout_kind(const struct gyre_conn *c);
 
 /* ---- What it is. Thread: the connection's loop. ---- */
 

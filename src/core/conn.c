@@ -55,6 +55,8 @@ static int take_slot(struct gyre_conn **out, struct gyre_loop *l)
 static void give_slot(struct gyre_conn *c)
 {
     struct gyre_loop *l = c->loop;
+    if (c->extra != NULL)
+        gyre__wheel_stop(&l->wheel, &c->extra->limits_timer);
     gyre__free(l->mem, c->extra);
     c->extra = NULL;
     c->magic = GYRE_CONN_DEAD_MAGIC;
@@ -67,8 +69,13 @@ static void give_slot(struct gyre_conn *c)
 
 struct gyre__extra *gyre__conn_extra(struct gyre_conn *c)
 {
-    if (c->extra == NULL)
-        c->extra = gyre__alloc(c->loop->mem, sizeof *c->extra);
+    if (c->extra != NULL)
+        return c->extra;
+    c->extra = gyre__alloc(c->loop->mem, sizeof *c->extra);
+    if (c->extra != NULL) {
+        c->extra->conn = c;
+        c->extra->limits_timer.fire = gyre__conn_on_limit;
+    }
     return c->extra;
 }
 
@@ -149,6 +156,7 @@ static void idle_time_passed(struct gyre_conn *c)
     note_acknowledged(c);
     if (timer_goes_on(c, idle_limit(c)))
         return;
+    gyre__conn_set_timeout_kind(c, GYRE_TIMEOUT_IDLE);
     if (c->profile->handlers->on_timeout == NULL) {
         gyre__conn_end(c, GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT);
         return;
@@ -161,8 +169,10 @@ static void idle_time_passed(struct gyre_conn *c)
 static void linger_time_passed(struct gyre_conn *c)
 {
     note_acknowledged(c);
-    if (!timer_goes_on(c, c->profile->options.linger_timeout_ns))
-        gyre__conn_end(c, GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT);
+    if (timer_goes_on(c, c->profile->options.linger_timeout_ns))
+        return;
+    gyre__conn_set_timeout_kind(c, GYRE_TIMEOUT_LINGER);
+    gyre__conn_end(c, GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT);
 }
 
 static void on_timer(struct gyre__timer *t)
@@ -171,6 +181,7 @@ static void on_timer(struct gyre__timer *t)
     GYRE_CHECK(c->magic == GYRE_CONN_MAGIC);
     switch ((enum gyre__conn_state)c->state) {
     case GYRE_CONN_CONNECTING:
+        gyre__conn_set_timeout_kind(c, GYRE_TIMEOUT_CONNECT);
         gyre__conn_end(c, GYRE_CLOSE_CONNECT, GYRE_ETIMEOUT);
         break;
     case GYRE_CONN_OPEN:
@@ -208,7 +219,9 @@ int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct g
     c->timer.fire = on_timer;
     if (profile->options.start_paused)
         c->flags |= GYRE_CF_PAUSED;
-    err = l->be->ops->attach(l->be, &c->f);
+    err = gyre__limits_new(c);
+    if (err == 0)
+        err = l->be->ops->attach(l->be, &c->f);
     if (err != 0) {
         l->be->ops->sock->close(l->be, fd);
         give_slot(c);
@@ -233,6 +246,8 @@ void gyre__conn_opened(struct gyre_conn *c)
     if (c->state == GYRE_CONN_CONNECTING) {
         c->state = GYRE_CONN_OPEN;
         gyre__conn_start_timer(c);
+        if (c->extra != NULL)
+            gyre__limits_open(c);
         if (c->profile->handlers->on_open != NULL)
             c->profile->handlers->on_open(c);
     }

@@ -50,6 +50,7 @@ enum {
     GYRE_CF_DELIVER = 1u << 15,     /* receiving goes on: on_data is due at settle if there are bytes */
     GYRE_CF_DRAIN_OWED = 1u << 16,  /* a write was refused: on_drain must follow */
     GYRE_CF_FRAMES = 1u << 17,      /* whole frames are left for the next turn, and the end waits for them */
+    GYRE_CF_TIMEOUT_SHIFT = 29, /* the upper bits: which limit passed last, enum gyre_timeout_kind */
 };
 
 /* Options of the connections of one listener, or of one gyre_connect(); checked and with the defaults filled in. */
@@ -74,6 +75,12 @@ struct gyre__extra {
     bool framer_set;
     int64_t idle_ns; /* if `idle_set`: the idle limit in place of the profile's */
     bool idle_set;
+    bool writing; /* limits.c: bytes have been queued since all were sent */
+    struct gyre_conn *conn;
+    struct gyre__timer limits_timer;      /* limits.c: the next of these that can pass */
+    int64_t read_ns, write_ns;            /* 0: no limit */
+    uint64_t read_from_ns, write_from_ns; /* when the time began that may not be longer than that */
+    uint64_t life_end_ns;                 /* 0: no limit */
     struct gyre__closed_waiter *closed_waiters; /* told after on_close; id.c */
 };
 
@@ -177,6 +184,22 @@ static inline void gyre__conn_forget_frame(struct gyre_conn *c)
 /* Check options and fill in the defaults. Returns 0, GYRE_EHANDLERS or GYRE_EOPTION. */
 int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_options *options,
                        const struct gyre_conn_handlers *handlers);
+
+/* ---- limits.c ---- */
+
+/* Take limits from the profile. Returns 0 or -ENOMEM. */
+int gyre__limits_new(struct gyre_conn *c);
+
+/* For a connection with a side record: it is open; bytes were queued; bytes were sent. */
+void gyre__limits_open(struct gyre_conn *c);
+void gyre__limits_queued(struct gyre_conn *c);
+void gyre__limits_sent(struct gyre_conn *c);
+void gyre__conn_on_limit(struct gyre__timer *t);
+
+static inline void gyre__conn_set_timeout_kind(struct gyre_conn *c, enum gyre_timeout_kind kind)
+{
+    c->flags = (c->flags & ((1u << GYRE_CF_TIMEOUT_SHIFT) - 1)) | (uint32_t)kind << GYRE_CF_TIMEOUT_SHIFT;
+}
 
 /* ---- id.c ---- */
 

@@ -62,6 +62,8 @@ int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_opt
     if (o->read_max_bytes > BYTES_MAX || o->write_max_bytes > BYTES_MAX || o->write_high_bytes > o->write_max_bytes ||
         o->write_low_bytes > o->write_high_bytes)
         return GYRE_EOPTION;
+    if (o->read_timeout_ns < 0 || o->write_timeout_ns < 0 || o->lifetime_ns < 0)
+        return GYRE_EOPTION;
     if (o->idle_timeout_ns < 0 || o->linger_timeout_ns < 0 || o->connect_timeout_ns < 0)
         return GYRE_EOPTION;
     return gyre__options_check(o);

@@ -37,6 +37,8 @@ static void submit_recv(struct gyre_conn *c, unsigned hints)
     c->recv.flags = (uint16_t)(GYRE_OPF_POOL | how);
     c->recv.u.recv.pool = &c->loop->pool;
     c->recv.u.recv.len = 0;
+    if (GYRE_UNLIKELY(c->extra != NULL))
+        c->extra->read_from_ns = gyre__loop_now(c->loop);
     gyre__op_submit(c->loop, &c->recv);
 }
 
@@ -232,6 +234,8 @@ void gyre__conn_on_recv(struct gyre_op *op, const struct gyre_event *ev)
         gyre__observe(&l->be->stats.recv_bytes, seg->len);
         if (GYRE_LIKELY(c->state == GYRE_CONN_OPEN)) {
             c->active_ns = l->now_ns;
+            if (GYRE_UNLIKELY(c->extra != NULL))
+                c->extra->read_from_ns = l->now_ns;
             gyre__segq_push(&c->in, seg);
             gyre__conn_deliver(c, true);
         } else {

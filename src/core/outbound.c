@@ -154,6 +154,8 @@ void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev)
         gyre__count(&l->be->stats.bytes_out, (uint64_t)ev->res);
         c->active_ns = l->now_ns;
         gyre__segq_consume(&c->out, &l->segs, (size_t)ev->res, false);
+        if (GYRE_UNLIKELY(c->extra != NULL))
+            gyre__limits_sent(c);
         if (GYRE_UNLIKELY(c->flags & (GYRE_CF_CONGESTED | GYRE_CF_DRAIN_OWED)) &&
             c->out.bytes <= c->profile->options.write_low_bytes)
             drained(c);
@@ -175,6 +177,8 @@ void gyre__conn_queued(struct gyre_conn *c, size_t len)
         c->flags |= GYRE_CF_CONGESTED;
         gyre__count(&stats->congestions, 1);
     }
+    if (GYRE_UNLIKELY(c->extra != NULL))
+        gyre__limits_queued(c);
     gyre__conn_settle_later(c);
 }
 

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT
+ * Time limits that only some connections have: on receiving, on sending, on living.
+ *
+ * They share one timer, in the side record. What moves a limit on (bytes) only stores the time; the timer, when it
+ * fires, looks which limits have really passed, and goes on to the next. So traffic costs one store, and a connection
+ * without limits one test of a pointer.
+ *
+ * A limit counts only while the peer could do something about it: on receiving while a receive is in flight, on sending
+ * while bytes wait that are not held back by corking. */
+#include "conn.h"
+
+#include <errno.h>
+
+/* When `limit_ns` after `since_ns` comes before what `at_ns` has so far (0: nothing), it is that. */
+static void sooner(uint64_t *at_ns, uint64_t since_ns, int64_t limit_ns)
+{
+    uint64_t due_ns = since_ns + (uint64_t)limit_ns;
+    if (limit_ns > 0 && (*at_ns == 0 || due_ns < *at_ns))
+        *at_ns = due_ns;
+}
+
+static bool waits_for_peer(const struct gyre_conn *c)
+{
+    return c->recv.state == GYRE_OPS_INFLIGHT;
+}
+
+static bool waits_to_send(const struct gyre_conn *c)
+{
+    return c->out.tail != NULL && !(c->flags & GYRE_CF_CORKED);
+}
+
+/* Set the timer to the first limit that can pass. */
+static void arm(struct gyre_conn *c)
+{
+    struct gyre__extra *x = c->extra;
+    struct gyre__wheel *wheel = &c->loop->wheel;
+    uint64_t at_ns = x->life_end_ns;
+    sooner(&at_ns, x->read_from_ns, (c->flags & GYRE_CF_EOF) ? 0 : x->read_ns);
+    sooner(&at_ns, x->write_from_ns, c->out.tail != NULL ? x->write_ns : 0);
+    if (c->state == GYRE_CONN_OPEN && at_ns != 0)
+        gyre__wheel_start(wheel, &x->limits_timer, at_ns);
+    else
+        gyre__wheel_stop(wheel, &x->limits_timer);
+}
+
+/* Returns whether the connection is still open. */
+static bool passed(struct gyre_conn *c, enum gyre_timeout_kind kind)
+{
+    gyre__conn_set_timeout_kind(c, kind);
+    if (c->profile->handlers->on_timeout == NULL)
+        gyre__conn_end(c, GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT);
+    else
+        c->profile->handlers->on_timeout(c);
+    return c->state == GYRE_CONN_OPEN;
+}
+
+static bool is_due(const struct gyre_conn *c, uint64_t since_ns, int64_t limit_ns)
+{
+    return limit_ns > 0 && c->loop->now_ns >= since_ns + (uint64_t)limit_ns;
+}
+
+void gyre__conn_on_limit(struct gyre__timer *t)
+{
+    struct gyre__extra *x = GYRE_CONTAINER(t, struct gyre__extra, limits_timer);
+    struct gyre_conn *c = x->conn;
+    uint64_t now_ns = c->loop->now_ns;
+    if (c->state != GYRE_CONN_OPEN)
+        return;
+    if (x->life_end_ns != 0 && now_ns >= x->life_end_ns) {
+        x->life_end_ns = 0;
+        if (!passed(c, GYRE_TIMEOUT_LIFETIME))
+            return;
+    }
+    if (!waits_for_peer(c))
+        x->read_from_ns = now_ns;
+    if (!(c->flags & GYRE_CF_EOF) && is_due(c, x->read_from_ns, x->read_ns)) {
+        x->read_from_ns = now_ns;
+        if (!passed(c, GYRE_TIMEOUT_READ))
+            return;
+    }
+    if (!waits_to_send(c))
+        x->write_from_ns = now_ns;
+    if (is_due(c, x->write_from_ns, x->write_ns)) {
+        x->write_from_ns = now_ns;
+        if (!passed(c, GYRE_TIMEOUT_WRITE))
+            return;
+    }
+    arm(c);
+}
+
+int gyre__limits_new(struct gyre_conn *c)
+{
+    const struct gyre_conn_options *o = &c->profile->options;
+    if (o->read_timeout_ns == 0 && o->write_timeout_ns == 0 && o->lifetime_ns == 0)
+        return 0;
+    struct gyre__extra *x = gyre__conn_extra(c);
+    if (x == NULL)
+        return -ENOMEM;
+    x->read_ns = o->read_timeout_ns;
+    x->write_ns = o->write_timeout_ns;
+    return 0;
+}
+
+void gyre__limits_open(struct gyre_conn *c)
+{
+    struct gyre__extra *x = c->extra;
+    uint64_t now_ns = gyre__loop_now(c->loop);
+    x->read_from_ns = x->write_from_ns = now_ns;
+    if (x->life_end_ns == 0 && c->profile->options.lifetime_ns > 0)
+        x->life_end_ns = now_ns + (uint64_t)c->profile->options.lifetime_ns;
+    arm(c);
+}
+
+void gyre__limits_queued(struct gyre_conn *c)
+{
+    if (c->extra->write_ns == 0 || c->extra->writing)
+        return;
+    c->extra->writing = true;
+    c->extra->write_from_ns = gyre__loop_now(c->loop);
+    arm(c);
+}
+
+void gyre__limits_sent(struct gyre_conn *c)
+{
+    c->extra->write_from_ns = c->loop->now_ns;
+    c->extra->writing = c->out.tail != NULL;
+}
+
+/* ---- the user's side ---- */
+
+static int prepare(struct gyre_conn *c, int64_t ns)
+{
+    int err = gyre__conn_usable(c);
+    if (err != 0)
+        return err;
+    if (ns < 0)
+        return GYRE_EOPTION;
+    return gyre__conn_extra(c) != NULL ? 0 : -ENOMEM;
+}
+
+int gyre_conn_set_read_timeout(struct gyre_conn *c, int64_t timeout_ns)
+{
+    int err = prepare(c, timeout_ns);
+    if (err != 0)
+        return err;
+    c->extra->read_ns = timeout_ns;
+    c->extra->read_from_ns = gyre__loop_now(c->loop);
+    arm(c);
+    return 0;
+}
+
+int gyre_conn_set_write_timeout(struct gyre_conn *c, int64_t timeout_ns)
+{
+    int err = prepare(c, timeout_ns);
+    if (err != 0)
+        return err;
+    c->extra->write_ns = timeout_ns;
+    c->extra->writing = c->out.tail != NULL;
+    c->extra->write_from_ns = gyre__loop_now(c->loop);
+    arm(c);
+    return 0;
+}
+
+int gyre_conn_set_lifetime(struct gyre_conn *c, int64_t lifetime_ns)
+{
+    int err = prepare(c, lifetime_ns);
+    if (err != 0)
+        return err;
+    c->extra->life_end_ns = lifetime_ns > 0 ? gyre__loop_now(c->loop) + (uint64_t)lifetime_ns : 0;
+    arm(c);
+    return 0;
+}
+
+enum gyre_timeout_kind gyre_conn_timeout_kind(const struct gyre_conn *c)
+{
+    return (enum gyre_timeout_kind)(c->flags >> GYRE_CF_TIMEOUT_SHIFT);
+}
