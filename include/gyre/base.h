@@ -64,7 +64,8 @@ GYRE_API const char *gyre_version(void);
     X(GYRE_ECONNS, -100012, "the limit on connections is reached (conns_max)")                                         \
     X(GYRE_ESTATE, -100013, "not in this state: already running, already started, or not yet connected")               \
     X(GYRE_ESOCKTYPE, -100014, "the descriptor is not a socket of the type and state that this call needs")   \
-    X(GYRE_EFRAME, -100015, "what the peer sent is no frame: too long, or its length makes no sense")
+    X(GYRE_EFRAME, -100015, "what the peer sent is no frame: too long, or its length makes no sense")               \
+    X(GYRE_EFILE, -100016, "the file is shorter than what was to be sent of it")
 
 enum {
 #define GYRE_ERROR_ENUM(name, number, text) name = number,

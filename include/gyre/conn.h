@@ -88,6 +88,8 @@ struct gyre_conn_options {
     bool delay;                  /* leave Nagle's algorithm on; else TCP_NODELAY is set */
     bool start_paused;           /* as if gyre_conn_pause() were called in on_open */
     void *user;                  /* gyre_conn_user() from the start */
+    uint32_t turn_max_bytes;     /* receive about so much per turn of the loop, then let others go first; 0: a turn takes
+                                    in what is there, of all connections together as much as stays in cache */
     const struct gyre_framer *framer; /* cut into frames and call on_frame for each; borrowed like the handlers; NULL:
                                          bytes for on_data */
     /* Of the socket, set before it is bound or connected; a listener's are inherited by what it accepts. What the
@@ -174,6 +176,24 @@ typedef void gyre_sent_fn(void *user, int err);
  * borrowed and `done` is not called. `done` may be NULL for data that is never freed. */
 GYRE_API int gyre_conn_write_ref(struct gyre_conn *c, const void *data, size_t len, gyre_sent_fn *done, void *user);
 
+/* Send at once what the kernel takes of these bytes, without queueing or copying any. Only when nothing is queued, so
+ * the order of all writes holds; what was not taken is best given to gyre_conn_write(), which tells when it left.
+ * Returns how many bytes were taken (as a rule at least 1), or: -EAGAIN if none: the socket is full, not yet connected
+ * or corked, or bytes are queued; -errno if the socket failed, and then on_close follows; else as gyre_conn_write(). */
+GYRE_API int64_t gyre_conn_try_write(struct gyre_conn *c, const void *data, size_t len);
+
+/* Send `len` bytes of a regular file from `offset` on, in order with the other writes. They are read in pieces of at
+ * most 64 KiB as the socket takes them, so neither `write_max_bytes` nor the marks apply, and gyre_conn_outbound()
+ * counts only what was read. (io_uring reads without blocking the loop; with epoll and kqueue a slow disk makes the
+ * loop wait for a piece.) Borrows `fd` until `done(user, err)`, as gyre_conn_write_ref() borrows its bytes; the file's
+ * position is not used or moved.
+ * If the file turns out shorter or unreadable on the way, the peer cannot get what it was promised: the connection is
+ * reset, and `done` and on_close get GYRE_EFILE or -errno.
+ * Returns as gyre_conn_write(), and: -EINVAL if `fd` is no regular file open for reading; GYRE_EFILE if the file is
+ * shorter than `offset + len`; -EBADF. */
+GYRE_API int gyre_conn_sendfile(struct gyre_conn *c, int fd, uint64_t offset, uint64_t len, gyre_sent_fn *done,
+                                void *user);
+
 /* Move up to `max_bytes` of what `src` has received to the send queue of `dst`, on the same loop, without copying where
  * that is cheap (`src` and `dst` may be the same). Back-pressure is built in: once `dst` is congested the rest stays
  * with `src`, which stops receiving; when `dst` has drained, `src` receives again and its on_data is called.
@@ -187,7 +207,9 @@ GYRE_API int64_t gyre_conn_forward(struct gyre_conn *src, struct gyre_conn *dst,
 GYRE_API size_t gyre_conn_outbound(const struct gyre_conn *c);
 GYRE_API bool gyre_conn_congested(const struct gyre_conn *c);
 
-/* Hold back sending until gyre_conn_uncork(), to gather more. Closing uncorks. */
+/* Hold back sending until gyre_conn_uncork(), to gather more. Closing uncorks. The bytes wait here, not in the kernel,
+ * so TCP_CORK and MSG_MORE have nothing to add. There is no flush: what a turn queued is handed to the kernel when the
+ * turn ends, without being asked. */
 GYRE_API void gyre_conn_cork(struct gyre_conn *c);
 GYRE_API void gyre_conn_uncork(struct gyre_conn *c);
 
@@ -270,6 +292,15 @@ GYRE_API struct gyre_conn *gyre_conn_from_id(struct gyre_conn_id id);
  * Thread: any. */
 GYRE_API int gyre_conn_id_write(struct gyre_conn_id id, const void *data, size_t len, gyre_sent_fn *done, void *user);
 
+/* The same for several pieces, which are copied as one write. `iov_count` 0 to 1024, else -EINVAL. Thread: any. */
+GYRE_API int gyre_conn_id_writev(struct gyre_conn_id id, const struct iovec *iov, int iov_count, gyre_sent_fn *done,
+                                 void *user);
+
+/* The same without a copy: borrows `data` until `done`, which comes exactly once on the loop if 0 is returned, whatever
+ * becomes of the connection. Thread: any. */
+GYRE_API int gyre_conn_id_write_ref(struct gyre_conn_id id, const void *data, size_t len, gyre_sent_fn *done,
+                                    void *user);
+
 /* gyre_conn_wake() and gyre_conn_close() on the connection's loop; nothing happens if it is gone.
  * Return 0, or -ENOMEM, -EINVAL, -EAGAIN, GYRE_ESHUTDOWN. Thread: any. */
 GYRE_API int gyre_conn_id_wake(struct gyre_conn_id id);
@@ -295,6 +326,26 @@ typedef bool gyre_each_fn(struct gyre_conn *c, void *user);
  * included. `fn` may do anything, close and connect too; whether it is called for those that it connects is left open.
  * Returns how many times it was called, or: -EINVAL, GYRE_ETHREAD. Thread: the loop's. */
 GYRE_API int64_t gyre_loop_each_conn(struct gyre_loop *loop, gyre_each_fn *fn, void *user);
+
+/* Let other threads see something of the connection by its id: a pointer of yours, and how much is queued. Until this
+ * was called, and from just before on_close on, they get GYRE_ESTALE. Called again, it changes the pointer. What the
+ * pointer points to is yours: count references, if one thread may still use it when on_close comes on another.
+ * Returns 0, or -ENOMEM, GYRE_ECLOSED, GYRE_ETHREAD. Thread: the connection's loop. */
+GYRE_API int gyre_conn_share(struct gyre_conn *c, void *shared);
+
+/* The pointer last set, also in on_close, which is where to release it; NULL if there is none. Thread: the connection's
+ * loop. */
+GYRE_API void *gyre_conn_shared(const struct gyre_conn *c);
+
+/* Get, or change, the shared pointer. What was there before goes to `*old` (may be NULL). What one thread wrote before
+ * it set the pointer, another that gets it sees. Return 0, or GYRE_ESTALE, -EINVAL. Thread: any. */
+GYRE_API int gyre_conn_id_shared(struct gyre_conn_id id, void **out);
+GYRE_API int gyre_conn_id_set_shared(struct gyre_conn_id id, void *shared, void **old);
+
+/* As gyre_conn_outbound(), of a shared connection, together with the bytes that gyre_conn_id_write() and its like have
+ * posted since it was shared and the loop has not yet queued. A moment's value. Returns that, or GYRE_ESTALE, -EINVAL.
+ * Thread: any. */
+GYRE_API int64_t gyre_conn_id_outbound(struct gyre_conn_id id);
 
 #ifdef __cplusplus
 }

@@ -87,8 +87,8 @@ enum gyre_sock_option {
     GYRE_SOCK_GSO,                 /* whether a send may be cut into datagrams by the kernel: 0 asks, nothing is set */
 };
 
-/* Making and tuning sockets: fast, synchronous, the same for every backend but the simulator, whose descriptors are not
- * the kernel's. All return -errno on failure. */
+/* Making, tuning and trying sockets: fast, synchronous, the same for every backend but the simulator, whose descriptors
+ * are not the kernel's. All return -errno on failure. */
 struct gyre_sock_ops {
     int (*open)(struct gyre_backend *be, int family); /* a stream socket, close-on-exec; returns the descriptor */
     int (*listen)(struct gyre_backend *be, int fd, const struct gyre_addr *addr, const struct gyre_listen_config *cfg);
@@ -96,6 +96,9 @@ struct gyre_sock_ops {
     int (*set_nodelay)(struct gyre_backend *be, int fd);
     int (*set_reset)(struct gyre_backend *be, int fd); /* close() will send RST and drop what is unsent */
     int (*name)(struct gyre_backend *be, int fd, bool peer, struct gyre_addr *out);
+    /* Send what the socket takes at once. Returns how many bytes (at least 1), -EAGAIN if none, or why it cannot send.
+     * No SEND or SENDMSG may be in flight on it. */
+    int64_t (*try_send)(struct gyre_backend *be, int fd, const void *data, size_t len);
     int64_t (*unacked)(struct gyre_backend *be, int fd); /* of TCP: bytes sent, not acknowledged; 0 if unknown */
     void (*close)(struct gyre_backend *be, int fd);      /* of a descriptor that was never attached */
     const struct gyre_sockopt_ops *options;

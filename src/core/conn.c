@@ -293,6 +293,8 @@ static void finish(struct gyre_conn *c)
     gyre__count(&be->stats.bytes_dropped, c->out.bytes);
     gyre__segq_clear(&c->out, &l->segs, c->err != 0 ? c->err : GYRE_ECLOSED);
     gyre__segq_clear(&c->in, &l->segs, 0);
+    if (c->flags & GYRE_CF_SHARED)
+        gyre__shared_close(c);
     if (c->profile->handlers->on_close != NULL)
         c->profile->handlers->on_close(c, c->err);
 
@@ -403,7 +405,8 @@ static void send_fin(struct gyre_conn *c)
 
 static void settle_open(struct gyre_conn *c)
 {
-    if (GYRE_UNLIKELY(c->flags & (GYRE_CF_WAKE | GYRE_CF_DELIVER | GYRE_CF_FRAMES)))
+    bool waits = (c->flags & GYRE_CF_TURN_OVER) && !gyre__conn_next_turn(c);
+    if (GYRE_UNLIKELY(c->flags & (GYRE_CF_WAKE | GYRE_CF_DELIVER | GYRE_CF_FRAMES)) && !waits)
         gyre__conn_deliver(c, false);
     if (c->state != GYRE_CONN_OPEN)
         return;
@@ -518,7 +521,9 @@ enum gyre_close_reason gyre_conn_close_reason(const struct gyre_conn *c)
 
 uint64_t gyre_conn_unsent(const struct gyre_conn *c)
 {
-    return c->state == GYRE_CONN_ENDING ? c->unsent : 0;
+    if (c->state != GYRE_CONN_ENDING)
+        return 0;
+    return c->unsent + (c->extra != NULL ? c->extra->file_bytes : 0);
 }
 
 struct gyre_loop *gyre_conn_loop(const struct gyre_conn *c)

@@ -50,6 +50,8 @@ enum {
     GYRE_CF_DELIVER = 1u << 15,     /* receiving goes on: on_data is due at settle if there are bytes */
     GYRE_CF_DRAIN_OWED = 1u << 16,  /* a write was refused: on_drain must follow */
     GYRE_CF_FRAMES = 1u << 17,      /* whole frames are left for the next turn, and the end waits for them */
+    GYRE_CF_SHARED = 1u << 18,      /* gyre_conn_share() */
+    GYRE_CF_TURN_OVER = 1u << 19,   /* has received its share of this turn */
     GYRE_CF_TIMEOUT_SHIFT = 29, /* the upper bits: which limit passed last, enum gyre_timeout_kind */
 };
 
@@ -82,6 +84,9 @@ struct gyre__extra {
     uint64_t read_from_ns, write_from_ns; /* when the time began that may not be longer than that */
     uint64_t life_end_ns;                 /* 0: no limit */
     struct gyre__closed_waiter *closed_waiters; /* told after on_close; id.c */
+    uint64_t turn;       /* the turn that `turn_bytes` were received in */
+    uint64_t turn_bytes;
+    uint64_t file_bytes; /* of files that are queued, not yet read; sendfile.c */
 };
 
 struct gyre_conn {
@@ -168,6 +173,12 @@ static inline int gyre__conn_usable(const struct gyre_conn *c)
     return GYRE_LIKELY(c->state == GYRE_CONN_OPEN || c->state == GYRE_CONN_CONNECTING) ? 0 : GYRE_ECLOSED;
 }
 
+/* Bytes moved. */
+static inline void gyre__conn_note_active(struct gyre_conn *c)
+{
+    c->active_ns = c->loop->now_ns;
+}
+
 /* Whether on_data may be called. */
 static inline bool gyre__conn_may_deliver(const struct gyre_conn *c)
 {
@@ -217,6 +228,8 @@ void gyre__conn_deliver(struct gyre_conn *c, bool fresh);
 /* Take `skip`, `len` and `drop` bytes (all here, not all 0), of which `*out` is the middle part, as one piece that is
  * valid until the handler returns. Returns 0, or -ENOMEM with nothing taken. */
 int gyre__conn_take(struct gyre_conn *c, size_t skip, size_t len, size_t drop, struct gyre_slice *out);
+/* For settling, of one that has received its share of a turn: whether that turn is over. If not it is settled again. */
+bool gyre__conn_next_turn(struct gyre_conn *c);
 /* Let receives that found no buffer try again. */
 void gyre__loop_feed_starved(struct gyre_loop *l);
 void gyre__conn_unstarve(struct gyre_conn *c);
@@ -229,6 +242,17 @@ void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev);
 /* Account for `len` bytes just queued: marks, flush. */
 void gyre__conn_queued(struct gyre_conn *c, size_t len);
 void gyre__loop_free_sendvs(struct gyre_loop *l);
+
+/* Whether `len` more bytes may be queued. Returns 0 or what gyre_conn_write() is to return. */
+int gyre__conn_may_queue(struct gyre_conn *c, size_t len);
+
+/* ---- sendfile.c ---- */
+
+/* Whether `seg` is a file of which not all was read. */
+bool gyre__file_has_more(const struct gyre__seg *seg);
+/* Submit the read of the next piece of `seg`, a file that is first in the queue. */
+void gyre__file_read(struct gyre_conn *c, const struct gyre__seg *seg);
+void gyre__file_on_read(struct gyre_conn *c, int32_t res);
 
 /* ---- frame.c ---- */
 

@@ -6,7 +6,10 @@
 #include "conn.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
+
+enum { WRITEV_MAX = 1024 };
 
 struct gyre_conn_id gyre_conn_id(const struct gyre_conn *c)
 {
@@ -29,7 +32,9 @@ struct remote_write {
     gyre_sent_fn *done;
     void *user;
     size_t len;
-    uint8_t data[];
+    const void *data; /* `copy`, or the user's */
+    bool counted;     /* as posted, in what gyre_conn_id_outbound() says */
+    uint8_t copy[];
 };
 
 static void write_done(void *user, int err)
@@ -44,27 +49,79 @@ static void run_write(struct gyre_loop *l, void *user)
 {
     struct remote_write *w = user;
     struct gyre_conn *c = gyre_conn_from_id(w->id);
-    (void)l;
+    if (w->counted)
+        (void)gyre__shared_posted(l, w->id, -(int64_t)w->len);
     int err = c == NULL ? GYRE_ESTALE : gyre_conn_write_ref(c, w->data, w->len, write_done, w);
     if (err != 0)
         write_done(w, err);
 }
 
+/* With room for `room` bytes; NULL when out of memory. */
+static struct remote_write *new_write(struct gyre_conn_id id, size_t room, gyre_sent_fn *done, void *user)
+{
+    struct remote_write *w = gyre__resize(id.loop->mem, NULL, sizeof *w + room);
+    if (w == NULL)
+        return NULL;
+    *w = (struct remote_write){.id = id, .done = done, .user = user, .len = room};
+    w->task = (struct gyre__task){.run = run_write, .user = w, .embedded = true};
+    w->data = w->copy;
+    return w;
+}
+
+static int post_write(struct remote_write *w)
+{
+    struct gyre_loop *l = w->id.loop;
+    struct gyre_conn_id id = w->id;
+    size_t len = w->len;
+    bool counted = w->counted = gyre__shared_posted(l, id, (int64_t)len);
+    int err = gyre__loop_post_task(l, &w->task); /* from here on `w` is the loop's, and may be gone */
+    if (err == 0)
+        return 0;
+    if (counted)
+        (void)gyre__shared_posted(l, id, -(int64_t)len);
+    gyre__free(l->mem, w);
+    return err;
+}
+
 int gyre_conn_id_write(struct gyre_conn_id id, const void *data, size_t len, gyre_sent_fn *done, void *user)
+{
+    /* iovecs are not const, but nobody writes through this one. */
+    const struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = len};
+    return gyre_conn_id_writev(id, &iov, 1, done, user);
+}
+
+int gyre_conn_id_writev(struct gyre_conn_id id, const struct iovec *iov, int iov_count, gyre_sent_fn *done, void *user)
+{
+    size_t len = 0;
+    if (id.loop == NULL || iov_count < 0 || iov_count > WRITEV_MAX || (iov == NULL && iov_count > 0))
+        return -EINVAL;
+    for (int i = 0; i < iov_count; i++) {
+        if (iov[i].iov_len > INT_MAX || (iov[i].iov_base == NULL && iov[i].iov_len > 0))
+            return -EINVAL;
+        len += iov[i].iov_len;
+    }
+    struct remote_write *w = new_write(id, len, done, user);
+    if (w == NULL)
+        return -ENOMEM;
+    uint8_t *to = w->copy;
+    for (int i = 0; i < iov_count; i++) {
+        if (iov[i].iov_len > 0)
+            memcpy(to, iov[i].iov_base, iov[i].iov_len);
+        to += iov[i].iov_len;
+    }
+    return post_write(w);
+}
+
+int gyre_conn_id_write_ref(struct gyre_conn_id id, const void *data, size_t len, gyre_sent_fn *done, void *user)
 {
     if (id.loop == NULL || (data == NULL && len > 0))
         return -EINVAL;
-    struct remote_write *w = gyre__resize(id.loop->mem, NULL, sizeof *w + len);
+    struct remote_write *w = new_write(id, 0, done, user);
     if (w == NULL)
         return -ENOMEM;
-    *w = (struct remote_write){.id = id, .done = done, .user = user, .len = len};
-    w->task = (struct gyre__task){.run = run_write, .user = w, .embedded = true};
-    if (len > 0)
-        memcpy(w->data, data, len);
-    int err = gyre__loop_post_task(id.loop, &w->task);
-    if (err != 0)
-        gyre__free(id.loop->mem, w);
-    return err;
+    w->data = data;
+    w->len = len;
+    return post_write(w);
 }
 
 /* ---- wake and close ---- */

@@ -22,7 +22,7 @@ static bool wants_bytes(const struct gyre_conn *c)
     if ((c->flags & (GYRE_CF_CONNECTED | GYRE_CF_EOF)) != GYRE_CF_CONNECTED)
         return false;
     if (c->state == GYRE_CONN_OPEN)
-        return !(c->flags & (GYRE_CF_PAUSED | GYRE_CF_BLOCKED)) &&
+        return !(c->flags & (GYRE_CF_PAUSED | GYRE_CF_BLOCKED | GYRE_CF_TURN_OVER)) &&
                (c->in.bytes < c->profile->options.read_max_bytes ||
                 (c->extra != NULL && c->in.bytes < c->extra->frame.need));
     return c->state == GYRE_CONN_CLOSING || c->state == GYRE_CONN_LINGERING;
@@ -169,6 +169,37 @@ void gyre__conn_deliver(struct gyre_conn *c, bool fresh)
         compact(c);
 }
 
+/* The next turn has begun for `c`. Returns false if it has not. */
+bool gyre__conn_next_turn(struct gyre_conn *c)
+{
+    if (c->extra->turn == c->loop->be->stats.turns) {
+        gyre__conn_settle_later(c);
+        return false;
+    }
+    c->flags &= ~(unsigned)GYRE_CF_TURN_OVER;
+    return true;
+}
+
+/* Count what came this turn. Once it is enough receiving stops, and what was on its way by then waits for the next. */
+static void deliver_in_turns(struct gyre_conn *c, uint32_t len)
+{
+    struct gyre__extra *extra = gyre__conn_extra(c);
+    uint64_t turn = c->loop->be->stats.turns;
+    if (c->flags & GYRE_CF_TURN_OVER) {
+        c->flags |= GYRE_CF_DELIVER;
+        return;
+    }
+    if (extra != NULL) { /* else there is no memory, and nothing to count with */
+        extra->turn_bytes = extra->turn == turn ? extra->turn_bytes + len : len;
+        extra->turn = turn;
+        if (extra->turn_bytes >= c->profile->options.turn_max_bytes) {
+            c->flags |= GYRE_CF_TURN_OVER;
+            gyre__conn_settle_later(c);
+        }
+    }
+    gyre__conn_deliver(c, true);
+}
+
 /* The segment of what an event brought, or NULL: nothing, or (err set) no memory for it. */
 static struct gyre__seg *received(struct gyre_conn *c, const struct gyre_event *ev, int *err)
 {
@@ -237,7 +268,10 @@ void gyre__conn_on_recv(struct gyre_op *op, const struct gyre_event *ev)
             if (GYRE_UNLIKELY(c->extra != NULL))
                 c->extra->read_from_ns = l->now_ns;
             gyre__segq_push(&c->in, seg);
-            gyre__conn_deliver(c, true);
+            if (GYRE_UNLIKELY(c->profile->options.turn_max_bytes != 0))
+                deliver_in_turns(c, seg->len);
+            else
+                gyre__conn_deliver(c, true);
         } else {
             gyre__seg_free(&l->segs, seg, 0); /* closing: the peer's last words are thrown away */
         }

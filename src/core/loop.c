@@ -109,6 +109,7 @@ static void init(struct gyre_loop *l, const struct gyre_loop_options *o)
     l->starved_tail = &l->starved_head;
     l->udps.settle_tail = &l->udps.settle_head;
     l->famine_timer.fire = on_famine_over;
+    gyre__shared_init(l);
 }
 
 static int open_backend(struct gyre_loop *l, const struct gyre_loop_options *o, const struct gyre_backend_config *tune)
@@ -148,6 +149,7 @@ int gyre__loop_create(struct gyre_loop **out, const struct gyre_loop_options *op
     init(l, &o);
     err = open_backend(l, &o, tune);
     if (err != 0) {
+        gyre__shared_fini(l);
         gyre__free(o.mem, l);
         return err;
     }
@@ -368,6 +370,7 @@ void gyre_loop_destroy(struct gyre_loop *l)
     l->be->ops->destroy(l->be);
     gyre__loop_free_sendvs(l);
     gyre__segs_fini(&l->segs);
+    gyre__shared_fini(l);
     gyre__acceptors_fini(l);
     gyre__conns_fini(l);
     gyre__udps_fini(l);

@@ -13,6 +13,7 @@
 #include "log.h"
 #include "mem.h"
 #include "seg.h"
+#include "shared.h"
 #include "task.h"
 #include "wheel.h"
 
@@ -88,6 +89,7 @@ struct gyre_loop {
 
     struct gyre__udps udps;
 
+    struct gyre__shared shared;
     struct gyre__tasks tasks;
     struct gyre__task *tasks_left; /* taken and not yet run */
     struct gyre__later *laters;    /* delayed tasks whose timers run */

@@ -27,6 +27,8 @@ enum gyre_op_kind {
     GYRE_OP_SEND,       /* res: bytes; may be short */
     GYRE_OP_SENDMSG,    /* res: bytes; may be short, but for datagrams, which go whole or not at all */
     GYRE_OP_RECVMSG,    /* MULTI and POOL always. res: bytes in the buffer, laid out as struct gyre_dgram_head says */
+    GYRE_OP_READ,       /* of the file in `u.read`, not of `f`, which is a connected socket; res: bytes; may be short; 0
+                           is the end of the file */
 };
 
 enum {
@@ -43,6 +45,14 @@ enum gyre_op_state {
 };
 
 typedef void gyre_done_fn(struct gyre_op *op, const struct gyre_event *ev);
+
+/* A piece of a regular file. */
+struct gyre_op_read {
+    int fd;
+    uint32_t len; /* room at `buf` */
+    void *buf;
+    uint64_t offset;
+};
 
 struct gyre_op {
     struct gyre_op *next; /* the backend's while in flight, the owner's while idle */
@@ -67,6 +77,7 @@ struct gyre_op {
         struct {
             struct msghdr *hdr; /* it and its iovecs stay valid and are not changed until the last event */
         } msg;
+        const struct gyre_op_read *read; /* stays valid and unchanged until the last event */
         struct {
             struct gyre_bufpool *pool;
             struct msghdr *room; /* msg_namelen and msg_controllen: how much of each buffer is for the sender's address

@@ -66,7 +66,7 @@ static void gather(struct gyre__sendv *v, const struct gyre__segq *q)
         size_t part = seg->len < SEND_BYTES_MAX - bytes ? seg->len : SEND_BYTES_MAX - bytes;
         v->iov[n++] = (struct iovec){.iov_base = seg->data, .iov_len = part};
         bytes += part;
-        if (seg == q->tail)
+        if (seg == q->tail || seg->next->kind == GYRE_SEG_FILE)
             break;
         seg = seg->next;
     }
@@ -76,11 +76,11 @@ static void gather(struct gyre__sendv *v, const struct gyre__segq *q)
     v->bytes = bytes;
 }
 
-/* The first segment with bytes; empty ones before it (a borrowed piece of length 0) are done. */
+/* The first segment with bytes; empty ones before it (a borrowed piece of length 0, a file that was read) are done. */
 static const struct gyre__seg *head_to_send(struct gyre_conn *c)
 {
     struct gyre__seg *head = gyre__segq_head(&c->out);
-    while (GYRE_UNLIKELY(head != NULL && head->len == 0)) {
+    while (GYRE_UNLIKELY(head != NULL && head->len == 0 && !gyre__file_has_more(head))) {
         gyre__seg_free(&c->loop->segs, gyre__segq_pop(&c->out), 0);
         head = gyre__segq_head(&c->out);
     }
@@ -96,7 +96,12 @@ void gyre__conn_flush(struct gyre_conn *c)
     const struct gyre__seg *head = head_to_send(c);
     if (head == NULL || c->state == GYRE_CONN_ENDING) /* a `done` of an empty piece may have aborted it */
         return;
-    struct gyre__sendv *v = head != c->out.tail ? take_sendv(l) : NULL;
+    if (GYRE_UNLIKELY(head->kind == GYRE_SEG_FILE)) {
+        gyre__file_read(c, head);
+        return;
+    }
+    bool several = head != c->out.tail && head->next->kind != GYRE_SEG_FILE;
+    struct gyre__sendv *v = several ? take_sendv(l) : NULL;
     c->send.flags = 0;
     if (v != NULL) {
         gather(v, &c->out);
@@ -143,6 +148,10 @@ void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev)
 {
     struct gyre_conn *c = GYRE_CONTAINER(op, struct gyre_conn, send);
     struct gyre_loop *l = c->loop;
+    if (GYRE_UNLIKELY(op->kind == GYRE_OP_READ)) {
+        gyre__file_on_read(c, ev->res);
+        return;
+    }
     size_t asked = op->kind == GYRE_OP_SEND ? op->u.send.len : 0;
     if (op->kind == GYRE_OP_SENDMSG) {
         struct gyre__sendv *v = GYRE_CONTAINER(op->u.msg.hdr, struct gyre__sendv, hdr);
@@ -162,6 +171,8 @@ void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev)
     } else if (c->state != GYRE_CONN_ENDING && ev->res != -EAGAIN && ev->res != -EINTR) {
         send_failed(c, ev->res);
     }
+    if (GYRE_UNLIKELY(c->flags & GYRE_CF_SHARED))
+        gyre__shared_publish(c);
     /* The usual case, everything sent and nothing else to do, needs no settling. */
     if (c->out.tail != NULL || c->state != GYRE_CONN_OPEN || (c->flags & GYRE_CF_SHUT))
         gyre__conn_settle_later(c);
@@ -179,11 +190,13 @@ void gyre__conn_queued(struct gyre_conn *c, size_t len)
     }
     if (GYRE_UNLIKELY(c->extra != NULL))
         gyre__limits_queued(c);
+    if (GYRE_UNLIKELY(c->flags & GYRE_CF_SHARED))
+        gyre__shared_publish(c);
     gyre__conn_settle_later(c);
 }
 
 /* Whether `len` more bytes may be queued. */
-static int may_queue(struct gyre_conn *c, size_t len)
+int gyre__conn_may_queue(struct gyre_conn *c, size_t len)
 {
     int err = gyre__conn_usable(c);
     if (err != 0)
@@ -204,7 +217,7 @@ static int may_queue(struct gyre_conn *c, size_t len)
 
 int gyre_conn_write(struct gyre_conn *c, const void *data, size_t len)
 {
-    int err = may_queue(c, len);
+    int err = gyre__conn_may_queue(c, len);
     if (err != 0)
         return err;
     if (len == 0)
@@ -229,7 +242,7 @@ int gyre_conn_writev(struct gyre_conn *c, const struct iovec *iov, int iov_count
             return -EINVAL;
         len += iov[i].iov_len;
     }
-    int err = may_queue(c, len);
+    int err = gyre__conn_may_queue(c, len);
     if (err != 0 || len == 0)
         return err;
 
@@ -250,7 +263,7 @@ int gyre_conn_writev(struct gyre_conn *c, const struct iovec *iov, int iov_count
 
 int gyre_conn_write_ref(struct gyre_conn *c, const void *data, size_t len, gyre_sent_fn *done, void *user)
 {
-    int err = may_queue(c, len);
+    int err = gyre__conn_may_queue(c, len);
     if (err != 0)
         return err;
     if (data == NULL && len > 0)
@@ -264,6 +277,31 @@ int gyre_conn_write_ref(struct gyre_conn *c, const void *data, size_t len, gyre_
     gyre__segq_push(&c->out, seg);
     gyre__conn_queued(c, len);
     return 0;
+}
+
+int64_t gyre_conn_try_write(struct gyre_conn *c, const void *data, size_t len)
+{
+    int err = gyre__conn_may_queue(c, 0);
+    if (err != 0)
+        return err;
+    if (len == 0)
+        return 0;
+    if (data == NULL)
+        return -EINVAL;
+    if (c->out.tail != NULL || c->send.state != GYRE_OPS_IDLE ||
+        (c->flags & (GYRE_CF_CONNECTED | GYRE_CF_CORKED)) != GYRE_CF_CONNECTED)
+        return -EAGAIN;
+    struct gyre_backend *be = c->loop->be;
+    int64_t n = be->ops->sock->try_send(be, c->f.fd, data, len);
+    if (n > 0) {
+        gyre__count(&be->stats.sends, 1);
+        gyre__count(&be->stats.bytes_queued, (uint64_t)n);
+        gyre__count(&be->stats.bytes_out, (uint64_t)n);
+        gyre__conn_note_active(c);
+    } else if (n != -EAGAIN) {
+        send_failed(c, (int)n);
+    }
+    return n;
 }
 
 size_t gyre_conn_outbound(const struct gyre_conn *c)

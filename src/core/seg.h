@@ -17,6 +17,7 @@ enum gyre__seg_kind {
     GYRE_SEG_BUF = 1, /* `data` lies in receive buffer `buf`, of which it holds one reference */
     GYRE_SEG_CHUNK,   /* `data` lies behind the segment; `room` more bytes may follow the last */
     GYRE_SEG_REF,     /* `data` is the user's until `done` */
+    GYRE_SEG_FILE,    /* no bytes of its own: what is left of `u.ref.user`, a struct gyre__file; sendfile.c */
 };
 
 enum {
@@ -66,6 +67,9 @@ void gyre__segs_fini(struct gyre__segs *segs);
 /* Each returns NULL when out of memory. */
 struct gyre__seg *gyre__seg_refill(struct gyre__segs *segs);
 struct gyre__seg *gyre__seg_chunk(struct gyre__segs *segs, uint32_t size_bytes); /* an empty chunk of at least that */
+
+/* sendfile.c: tell a FILE segment's `done`, and free its struct. */
+void gyre__file_free(struct gyre__segs *segs, struct gyre__seg *seg, int err);
 
 /* Free a segment and what it refers to; a REF segment's `done` is called with `err`. */
 void gyre__seg_free(struct gyre__segs *segs, struct gyre__seg *seg, int err);

@@ -146,6 +146,24 @@ static int sock_name(struct gyre_backend *be, int fd, bool peer, struct gyre_add
     return 0;
 }
 
+#ifdef MSG_NOSIGNAL
+enum { TRY_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL };
+#else
+enum { TRY_FLAGS = MSG_DONTWAIT }; /* SO_NOSIGPIPE is set by the backend */
+#endif
+
+static int64_t sock_try_send(struct gyre_backend *be, int fd, const void *data, size_t len)
+{
+    ssize_t n;
+    (void)be;
+    do
+        n = send(fd, data, len < INT32_MAX ? len : INT32_MAX, TRY_FLAGS);
+    while (n < 0 && errno == EINTR);
+    if (n >= 0)
+        return n;
+    return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+}
+
 #ifdef TIOCOUTQ
 static int64_t sock_unacked(struct gyre_backend *be, int fd)
 {
@@ -175,6 +193,7 @@ const struct gyre_sock_ops gyre__sock_system = {
     .set_nodelay = sock_set_nodelay,
     .set_reset = sock_set_reset,
     .name = sock_name,
+    .try_send = sock_try_send,
     .unacked = sock_unacked,
     .close = sock_close,
     .options = &gyre__sockopt_system,

@@ -248,6 +248,18 @@ static int32_t do_sendmsg(const struct gyre_op *op, struct gyre_loop_stats *stat
     return result(n);
 }
 
+/* A file is always ready: the disk may make this wait, which no poller can tell. */
+static int32_t do_read(const struct gyre_op *op, struct gyre_loop_stats *stats)
+{
+    const struct gyre_op_read *r = op->u.read;
+    ssize_t n;
+    do {
+        gyre__count(&stats->calls, 1);
+        n = pread(r->fd, r->buf, r->len < CALL_MAX ? r->len : CALL_MAX, (off_t)r->offset);
+    } while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
+    return n >= 0 ? (int32_t)n : -errno;
+}
+
 static int32_t call(struct gyre_op *op, struct gyre_loop_stats *stats)
 {
     switch ((enum gyre_op_kind)op->kind) {
@@ -259,6 +271,8 @@ static int32_t call(struct gyre_op *op, struct gyre_loop_stats *stats)
         return do_send(op, stats);
     case GYRE_OP_SENDMSG:
         return do_sendmsg(op, stats);
+    case GYRE_OP_READ:
+        return do_read(op, stats);
     case GYRE_OP_RECV:
     case GYRE_OP_RECVMSG:
         break;

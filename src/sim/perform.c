@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 /* How many of the bytes to send are watched. A huge send moves in many small parts, each with an event. */
 enum { CONTENT_MAX = 65536 };
@@ -270,6 +271,22 @@ static bool perform_send(struct sim_backend *be, struct sim_req *req, struct gyr
     return finish(ev, (int32_t)req->moved);
 }
 
+/* ---- Read ---- */
+
+/* Files are the system's, and do not change while they are read. */
+static bool perform_read(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
+{
+    struct gyre_sim *sim = be->sim;
+    const struct gyre_op_read *r = req->op->u.read;
+    uint32_t len = r->len;
+    if (cancel_wins(be, req))
+        return finish(ev, -ECANCELED);
+    if (len > 1 && gyre__sim_chance(sim, sim->opt.recv_short_permille))
+        len = 1 + (uint32_t)gyre__sim_below(sim, len - 1);
+    ssize_t n = pread(r->fd, r->buf, len, (off_t)r->offset);
+    return finish(ev, n >= 0 ? (int32_t)n : -errno);
+}
+
 bool gyre__sim_perform(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
 {
     switch ((enum gyre_op_kind)req->op->kind) {
@@ -285,6 +302,8 @@ bool gyre__sim_perform(struct sim_backend *be, struct sim_req *req, struct gyre_
         return req->sock->dgram ? gyre__sim_perform_sendmsg(be, req, ev) : perform_send(be, req, ev);
     case GYRE_OP_RECVMSG:
         return gyre__sim_perform_recvmsg(be, req, ev, goes_on(be, req->op, be->one_recv));
+    case GYRE_OP_READ:
+        return perform_read(be, req, ev);
     }
     return finish(ev, -EOPNOTSUPP);
 }

@@ -97,6 +97,27 @@ static int64_t sock_unacked(struct gyre_backend *be, int fd)
     return s != NULL && s->state == SIM_CONNECTED ? (int64_t)gyre__sim_stream_unacked(s) : 0;
 }
 
+static int64_t sock_try_send(struct gyre_backend *be, int fd, const void *data, size_t len)
+{
+    struct sim_sock *s = find(be, fd);
+    if (s == NULL)
+        return -EBADF;
+    struct gyre_sim *sim = s->sim;
+    int err = gyre__sim_send_err(s);
+    if (err != 0)
+        return err;
+    uint32_t room = gyre__sim_stream_room(s), n = len < room ? (uint32_t)len : room;
+    if (n > 1 && gyre__sim_chance(sim, sim->opt.send_short_permille)) {
+        sim->counts.sends_short++;
+        n = 1 + (uint32_t)gyre__sim_below(sim, n - 1);
+    }
+    if (n == 0)
+        return -EAGAIN;
+    gyre__sim_stream_put(s, data, n);
+    gyre__sim_stream_flush(s);
+    return n;
+}
+
 static void sock_close(struct gyre_backend *be, int fd)
 {
     struct sim_sock *s = find(be, fd);
@@ -186,6 +207,7 @@ const struct gyre_sock_ops gyre__sock_sim = {
     .set_nodelay = sock_set_nodelay,
     .set_reset = sock_set_reset,
     .name = sock_name,
+    .try_send = sock_try_send,
     .unacked = sock_unacked,
     .close = sock_close,
     .options = &gyre__sockopt_sim,

@@ -57,6 +57,9 @@ void gyre__uring_prep(const struct gyre_uring *u, struct io_uring_sqe *sqe, cons
     case GYRE_OP_RECVMSG:
         gyre__uring_prep_recvmsg(u, sqe, op);
         break;
+    case GYRE_OP_READ:
+        io_uring_prep_read(sqe, op->u.read->fd, op->u.read->buf, op->u.read->len, op->u.read->offset);
+        break;
     }
     /* A multishot receive that polls first, on a socket where data and then its end or a reset are waiting already,
      * reports the data and never the end (seen on Linux 6.18.44: unix sockets always, TCP with a reset). */
