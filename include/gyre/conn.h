@@ -88,8 +88,8 @@ struct gyre_conn_options {
     bool delay;                  /* leave Nagle's algorithm on; else TCP_NODELAY is set */
     bool start_paused;           /* as if gyre_conn_pause() were called in on_open */
     void *user;                  /* gyre_conn_user() from the start */
-    uint32_t turn_max_bytes;     /* receive about so much per turn of the loop, then let others go first; 0: a turn takes
-                                    in what is there, of all connections together as much as stays in cache */
+    uint32_t turn_max_bytes;     /* receive about so much per turn of the loop, then let others go first; 0: a turn
+                                    takes in what is there, of all connections together what fits the cache */
     const struct gyre_framer *framer; /* cut into frames and call on_frame for each; borrowed like the handlers; NULL:
                                          bytes for on_data */
     /* Of the socket, set before it is bound or connected; a listener's are inherited by what it accepts. What the

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * What other threads may see of connections: a table beside them, by slot, behind a lock of its own.
  *
- * Connections themselves are the loop's alone. Only the loop's thread makes the table grow, opens cells and closes them;
- * others look, by slot and generation, or change the pointer. A loop where nothing is shared has no table. */
+ * Connections themselves are the loop's alone. Only the loop's thread makes the table grow, opens cells and closes
+ * them; others look, by slot and generation, or change the pointer. A loop where nothing is shared has no table. */
 #ifndef GYRE_CORE_SHARED_H
 #define GYRE_CORE_SHARED_H
 
