@@ -104,6 +104,8 @@ struct gyre_histogram {
     G(starved, "starved_receives", "connections that wait for a receive buffer")                                       \
     G(tasks_waiting, "tasks_waiting", "posted tasks that have yet to run")                                             \
     G(accepts_paused, "accepts_paused", "listening sockets on which accepting pauses")                                 \
+    C(datagrams_in, "received_datagrams", "datagrams received; each socket counts more (udp.h)")                       \
+    C(datagrams_out, "sent_datagrams", "datagrams that the kernel took")                                               \
     H(turn_events, "turn_events", 0, 9, GYRE_UNIT_ONE, "events of one turn")                                           \
     H(enter_completions, "enter_completions", 0, 10, GYRE_UNIT_ONE,                                                    \
       "completions (io_uring) or ready descriptors (epoll, kqueue) that one entering system call brought")             \

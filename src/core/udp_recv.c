@@ -87,7 +87,9 @@ static void deliver(struct gyre_udp *u, const struct gyre__dgram *in, const stru
         .traffic_class = info->traffic_class,
         .truncated = truncated,
     };
-    gyre__count(&u->stats.received, segment_bytes > 0 ? (data.len + segment_bytes - 1) / segment_bytes : 1);
+    uint64_t count = segment_bytes > 0 ? (data.len + segment_bytes - 1) / segment_bytes : 1;
+    gyre__count(&u->loop->be->stats.datagrams_in, count);
+    gyre__count(&u->stats.received, count);
     gyre__count(&u->stats.received_bytes, data.len);
     gyre__count(&u->stats.truncated, truncated);
     u->now = &d;
@@ -181,7 +183,6 @@ static void received(struct gyre_udp *u, const struct gyre_event *ev)
     uint32_t len = (uint32_t)ev->res;
     size_t skip = 0;
     gyre__bufpool_receive(pool, ev->buf);
-    gyre__count(&u->loop->be->stats.bytes_in, len - gyre__dgram_overhead(&u->room));
     if (u->state != GYRE_UDP_OPEN)
         gyre__count(&u->stats.dropped, 1);
     else if ((u->flags & GYRE_UDPF_PAUSED) || u->in.tail != NULL || !deliver_buffer(u, ev->buf, len, &skip))
@@ -270,7 +271,6 @@ static struct gyre__seg *detach(struct gyre_udp *u, struct gyre_slice data)
     if (data.len > 0)
         memcpy(seg->data, data.data, data.len);
     seg->len = (uint32_t)data.len;
-    gyre__count(&u->loop->be->stats.bytes_copied_in, data.len);
     return seg;
 }
 

@@ -90,7 +90,6 @@ static void submit(struct gyre_udp *u, struct gyre__udp_send *s)
     s->op.f = &u->f;
     s->op.done = on_sent;
     s->op.u.msg.hdr = &s->hdr;
-    gyre__count(&u->loop->be->stats.sends, 1);
     gyre__op_submit(u->loop, &s->op);
 }
 
@@ -200,7 +199,7 @@ static void note_sent(struct gyre_udp *u, const struct gyre__udp_send *s, int re
     if (res >= 0) {
         gyre__count(&u->stats.sent, s->pieces);
         gyre__count(&u->stats.sent_bytes, (uint64_t)res);
-        gyre__count(&u->loop->be->stats.bytes_out, (uint64_t)res);
+        gyre__count(&u->loop->be->stats.datagrams_out, s->pieces);
     } else if (res == -ECANCELED) {
         gyre__count(&u->stats.send_dropped, s->pieces);
     } else {
