@@ -213,6 +213,7 @@ BACKEND_TEST(api_prometheus, says_what_was_counted)
     peer.key_in = peer.key_out;
     peer_send(&peer, 50000);
     peer_expect(&peer, 50000);
+    api_until(&api, api_stats(&api).bytes_out == 50000); /* the peer may have it before we are told */
     struct gyre_loop_stats s = api_stats(&api);
     scrape_loop(api.loop, NULL, 0);
     cr_assert_eq(value_of("gyre_received_bytes_total", "0", ""), 50000);
