@@ -294,7 +294,6 @@ int64_t gyre_conn_try_write(struct gyre_conn *c, const void *data, size_t len)
     struct gyre_backend *be = c->loop->be;
     int64_t n = be->ops->sock->try_send(be, c->f.fd, data, len);
     if (n > 0) {
-        gyre__count(&be->stats.sends, 1);
         gyre__count(&be->stats.bytes_queued, (uint64_t)n);
         gyre__count(&be->stats.bytes_out, (uint64_t)n);
         gyre__conn_note_active(c);
