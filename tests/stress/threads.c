@@ -30,6 +30,9 @@ struct stage {
 
 static atomic_ulong total_writes, total_tasks, total_conns;
 
+/* What shared pointers point to. */
+static atomic_ulong shared_things[16];
+
 static struct stage *stage_of(struct gyre_loop *loop)
 {
     return gyre_loop_user(loop);
@@ -58,6 +61,8 @@ static void on_open(struct gyre_conn *c)
 {
     struct stage *st = stage_of(gyre_conn_loop(c));
     (void)atomic_fetch_add(&st->opened, 1);
+    if (atomic_load(&st->opened) % 4 != 0)
+        MUST(gyre_conn_share(c, &shared_things[0]) == 0);
     remember(st, c);
 }
 
@@ -144,11 +149,16 @@ static void on_task(struct gyre_loop *loop, void *user)
 
 static void write_some(struct stage *st, struct gyre_conn_id id, uint64_t *seed)
 {
+    static const uint8_t lasting[2048];
     uint8_t bytes[2048];
     size_t len = stress_random(seed) % sizeof bytes;
+    const struct iovec iov[2] = {{bytes, len / 2}, {bytes + len / 2, len - len / 2}};
+    unsigned how = (unsigned)(stress_random(seed) % 3);
     memset(bytes, (int)len, sizeof bytes);
     (void)atomic_fetch_add(&st->accepted, 1);
-    int err = gyre_conn_id_write(id, bytes, len, on_written, st);
+    int err = how == 0   ? gyre_conn_id_write(id, bytes, len, on_written, st)
+              : how == 1 ? gyre_conn_id_writev(id, iov, 2, on_written, st)
+                         : gyre_conn_id_write_ref(id, lasting, len, on_written, st);
     MUST(err == 0 || err == -EAGAIN);
     if (err != 0)
         (void)atomic_fetch_sub(&st->accepted, 1);
@@ -161,6 +171,20 @@ static void post_one(struct stage *st, uint64_t *seed)
     MUST(err == 0 || err == -EAGAIN);
     if (err != 0)
         (void)atomic_fetch_sub(&st->posted, 1);
+}
+
+/* The pointer is always one that somebody set; what is queued is never negative. */
+static void share_some(struct gyre_conn_id id, uint64_t *seed)
+{
+    void *ptr = NULL;
+    int err = gyre_conn_id_shared(id, &ptr);
+    MUST(err == GYRE_ESTALE || (err == 0 && (atomic_ulong *)ptr >= shared_things));
+    if (err == 0)
+        (void)atomic_fetch_add((atomic_ulong *)ptr, 1);
+    err = gyre_conn_id_set_shared(id, &shared_things[stress_random(seed) % 16], &ptr);
+    MUST(err == GYRE_ESTALE || (err == 0 && (atomic_ulong *)ptr < shared_things + 16));
+    int64_t queued = gyre_conn_id_outbound(id);
+    MUST(queued == GYRE_ESTALE || queued >= 0);
 }
 
 static void *meddle(void *arg)
@@ -185,6 +209,10 @@ static void *meddle(void *arg)
             case 5:
                 (void)gyre_engine_conn_count(st->engine);
                 MUST(!gyre_loop_is_current(id.loop));
+                break;
+            case 6:
+            case 7:
+                share_some(id, &seed);
                 break;
             default:
                 write_some(st, id, &seed);
