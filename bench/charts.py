@@ -3,7 +3,7 @@
 """Bar charts of a result: charts.py RESULT.json writes RESULT-KIND.svg beside it, one for each kind of work.
 
 A bar is the median over the rounds of requests per second of server CPU, relative to one server of the same round,
-which is the line at 1.00; the thin line on it spans the quartiles.
+which is the line at 1.00; the whisker on it spans the quartiles.
 """
 import argparse
 import json
@@ -17,7 +17,9 @@ REFERENCES = ("raw-epoll", "gyre-epoll")  # the first of these that was measured
 TITLES = {"echo": "Echo", "peers": "Echo, other libraries", "relay": "Relay", "churn": "Connect, one request, close",
           "two": "Two reactors", "flat": "Many connections and few", "udp": "UDP echo"}
 COLOURS = (("gyre-io_uring", "#0b6e4f"), ("gyre-epoll", "#6bb392"), ("raw-", "#9a9a9a"), ("", "#c9b27c"))
-LEFT, WIDTH, RIGHT, ROW, GAP, TOP, BOTTOM = 150, 520, 60, 16, 30, 64, 30
+LEFT, WIDTH, RIGHT, ROW, GAP, TOP, BOTTOM = 150, 520, 60, 16, 30, 84, 44
+TICKS = (0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 5.0)
+HALO = 'stroke="#fff" stroke-width="3" paint-order="stroke"'  # so that a number stays legible on a line
 
 
 def colour(name):
@@ -42,19 +44,36 @@ def text(x, y, content, extra=""):
     return f'<text x="{x:.0f}" y="{y:.0f}" {extra}>{escape(content)}</text>'
 
 
+def whisker(low, high, y):
+    return (f'<path d="M{low:.1f} {y - 3}v6M{low:.1f} {y}H{high:.1f}M{high:.1f} {y - 3}v6" stroke="#222" '
+            'fill="none"/>')
+
+
+def draw_axis(y, scale):
+    """A line with ticks, about six of them."""
+    step = next(step for step in TICKS if WIDTH / scale / step <= 8 or step == TICKS[-1])
+    lines = [f'<path d="M{LEFT} {y}H{LEFT + WIDTH}" stroke="#555"/>']
+    for number in range(int(WIDTH / scale / step) + 1):
+        x = LEFT + number * step * scale
+        lines.append(f'<path d="M{x:.1f} {y}v5" stroke="#555"/>')
+        lines.append(text(x, y + 18, f"{number * step:.2f}", 'text-anchor="middle" fill="#555"'))
+    return lines
+
+
 def draw_cell(lines, y, label, reference, rows, scale):
     lines.append(text(LEFT, y - 5, f"{label}, {reference} = 1.00", 'font-weight="bold"'))
+    x, labels = LEFT + scale, []
+    bottom = y + ROW * len(rows)
     for name, median, low, high in rows:
         middle = y + ROW / 2
         lines.append(text(LEFT - 6, middle + 4, name, 'text-anchor="end"'))
         lines.append(f'<rect x="{LEFT}" y="{y + 2:.0f}" width="{median * scale:.1f}" height="{ROW - 4}" '
                      f'fill="{colour(name)}"/>')
-        lines.append(f'<line x1="{LEFT + low * scale:.1f}" x2="{LEFT + high * scale:.1f}" y1="{middle}" y2="{middle}" '
-                     'stroke="#222"/>')
-        lines.append(text(LEFT + max(median, high) * scale + 5, middle + 4, f"{median:.2f}"))
+        lines.append(whisker(LEFT + low * scale, LEFT + high * scale, middle))
+        labels.append(text(LEFT + max(median, high) * scale + 6, middle + 4, f"{median:.2f}", HALO))
         y += ROW
-    x = LEFT + scale
-    lines.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y - ROW * len(rows):.0f}" y2="{y:.0f}" stroke="#b00020"/>')
+    lines.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{bottom - ROW * len(rows)}" y2="{bottom}" stroke="#b00020"/>')
+    lines += labels
     return y
 
 
@@ -66,10 +85,13 @@ def draw(title, cells, environment):
     scale = WIDTH / max(1.0, max(high for _, _, rows in drawn for _, _, _, high in rows))
     where = f"Linux {environment['kernel']}, {environment['processor']}, revision {environment['revision']}"
     lines = [text(LEFT, 22, f"{title}: requests per second of server CPU", 'font-size="15" font-weight="bold"'),
-             text(LEFT, 40, where, 'fill="#555"')]
+             text(LEFT, 40, where, 'fill="#555"'),
+             text(LEFT, 56, "bar: median of the rounds; whisker: their quartiles; red line: the reference of the cell",
+                  'fill="#555"')]
     y = TOP
     for label, reference, rows in drawn:
         y = draw_cell(lines, y, label, reference, rows, scale) + GAP
+    lines += draw_axis(y - GAP + 8, scale)
     width, height = LEFT + WIDTH + RIGHT, y - GAP + BOTTOM
     return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
                       f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
