@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * An echo server: everything that comes in goes out again, without a copy.
+ * An echo server: everything that comes in goes out again, without a copy. Addresses of UDP are served too.
  *
  * usage: echo [--backend auto|io_uring|epoll|kqueue] [--loops N] [--stats] ADDRESS...
  *
@@ -8,6 +8,7 @@
 #include <gyre.h>
 
 #include <signal.h>
+#include <string.h>
 
 #include "example.h"
 
@@ -19,6 +20,29 @@ static void echo(struct gyre_conn *c)
 }
 
 static const struct gyre_conn_handlers handlers = {.on_data = echo};
+
+static void echo_datagram(struct gyre_udp *u, const struct gyre_datagram *d)
+{
+    (void)gyre_udp_reply(u, d, d->data.data, d->data.len); /* a datagram that finds the queue full is lost */
+}
+
+static const struct gyre_udp_handlers udp_handlers = {.on_datagram = echo_datagram};
+
+static int serve(const char *address)
+{
+    if (strncmp(address, "udp", 3) != 0) {
+        struct gyre_listener *listener;
+        int err = gyre_engine_listen_sized(&listener, engine, address, &handlers, NULL, 0);
+        if (err == 0)
+            example_ready(engine, listener);
+        return err;
+    }
+    struct gyre_udp_id ids[EXAMPLE_LOOPS_MAX];
+    int err = gyre_engine_listen_udp_sized(ids, engine, address, &udp_handlers, NULL, 0);
+    if (err == 0)
+        example_ready_udp(engine, gyre_udp_from_id(ids[0]));
+    return err;
+}
 
 static void on_signal(int number)
 {
@@ -40,11 +64,8 @@ int main(int argc, char **argv)
 
     int err = gyre_engine_create(&engine, &options);
     for (int i = first; err == 0 && i < argc; i++) {
-        struct gyre_listener *listener;
-        err = gyre_engine_listen_sized(&listener, engine, argv[i], &handlers, NULL, 0);
-        if (err == 0)
-            example_ready(engine, listener);
-        else
+        err = serve(argv[i]);
+        if (err != 0)
             name = argv[i];
     }
     if (err == 0) {

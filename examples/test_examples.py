@@ -33,7 +33,7 @@ class Program:
     def __init__(self, path, *arguments):
         self.child = subprocess.Popen([path, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.line = self.child.stdout.readline()
-        self.address = re.search(r"(tcp|unix)://[^ ,]+", self.line)
+        self.address = re.search(r"(tcp|udp|unix)://[^ ,]+", self.line)
         self.address = self.address.group(0) if self.address else ""
 
     def end(self, what):
@@ -79,11 +79,27 @@ def exchange(address):
         return bytes(got)
 
 
+def exchange_datagrams(address):
+    """Do datagrams of several sizes come back as they were sent?"""
+    host, port = address[len("udp://"):].rsplit(":", 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.settimeout(60)
+        s.connect((host, int(port)))
+        for size in (0, 1, 64, 1400, 9000):
+            s.send(PATTERN[:size])
+            if s.recv(65536) != PATTERN[:size]:
+                return False
+    return True
+
+
 def run_backend(programs, backend, directory):
     echo, relay = os.path.join(programs, "echo"), os.path.join(programs, "relay")
     flags = ["--backend", backend, "--loops", "2", "--stats"]
     server = Program(echo, *flags, "tcp://127.0.0.1:0", f"unix://{directory}/{backend}.sock")
     check(f"echo on {backend} says so: {server.line!r}", f"backend {backend} (" in server.line)
+    datagrams = Program(echo, *flags, "udp://127.0.0.1:0")
+    check(f"echo on {backend}, UDP, too", exchange_datagrams(datagrams.address))
+    datagrams.end(f"UDP echo on {backend}")
     front = Program(relay, *flags, "tcp://127.0.0.1:0", server.address)
     check(f"echo on {backend} returns every byte", exchange(server.address) == PATTERN)
     check(f"echo on {backend}, unix, too", exchange(f"unix://{directory}/{backend}.sock") == PATTERN)

@@ -37,7 +37,7 @@ int example_flags(int argc, char **argv, const char *name, struct gyre_loop_opti
             break;
         case 'l':
             loops = strtoul(optarg, &end, 10);
-            if (*end != '\0' || loops == 0 || loops > 1024) {
+            if (*end != '\0' || loops == 0 || loops > EXAMPLE_LOOPS_MAX) {
                 (void)example_usage(name, "--loops takes a number from 1 to 1024");
                 return -1;
             }
@@ -54,12 +54,22 @@ int example_flags(int argc, char **argv, const char *name, struct gyre_loop_opti
     return optind;
 }
 
-void example_ready(struct gyre_engine *engine, const struct gyre_listener *listener)
+static void print_ready(struct gyre_engine *engine, const char *address)
 {
     struct gyre_backend_report report;
     gyre_backend_report(gyre_engine_loop(engine, 0), &report);
-    printf("listening on %s, backend %s (%s)\n", gyre_listener_address(listener), report.backend, report.reason);
+    printf("listening on %s, backend %s (%s)\n", address, report.backend, report.reason);
     fflush(stdout);
+}
+
+void example_ready(struct gyre_engine *engine, const struct gyre_listener *listener)
+{
+    print_ready(engine, gyre_listener_address(listener));
+}
+
+void example_ready_udp(struct gyre_engine *engine, const struct gyre_udp *socket)
+{
+    print_ready(engine, gyre_udp_address(socket));
 }
 
 static void print_number(const char *name, uint64_t value, const char *text)

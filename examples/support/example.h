@@ -5,6 +5,8 @@
 
 #include <gyre.h>
 
+enum { EXAMPLE_LOOPS_MAX = 1024 };
+
 /* Read --backend, --loops and --stats. Returns the index of the first argument after them, or -1 after printing what is
  * wrong. `name` is the usage line. */
 int example_flags(int argc, char **argv, const char *name, struct gyre_loop_options *loop,
@@ -18,6 +20,8 @@ int example_failed(const char *name, int err);
 
 /* "listening on ADDRESS, backend NAME (REASON)" */
 void example_ready(struct gyre_engine *engine, const struct gyre_listener *listener);
+
+void example_ready_udp(struct gyre_engine *engine, const struct gyre_udp *socket);
 
 /* The counters of all loops, one a line. */
 void example_print_stats(struct gyre_engine *engine);
