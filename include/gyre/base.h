@@ -16,6 +16,12 @@
  * gyre_loop_run_nowait, or, before the loop first ran, the thread that is setting it up). A call from a wrong thread
  * that could do harm is refused with GYRE_ETHREAD.
  *
+ * fork(2). Loops, and all that belongs to them, stay with the parent, which does not notice. In the child
+ * gyre_loop_run(), gyre_loop_post() and their like are refused with GYRE_EFORK, other calls with GYRE_ETHREAD, and
+ * destroying does nothing.
+ * The child may make loops of its own. What it inherited goes with exec(2), for every descriptor is close-on-exec, or
+ * with _exit(2). A child that is made in a callback does one of the two before it returns.
+ *
  * Options. Zero means the default, NULL means all defaults. Fields are only ever appended; the macros pass the size the
  * caller was compiled with (their last argument is the options; it may be a compound literal). A larger struct than the
  * library knows, with something set in the part it does not know, is refused with -E2BIG. */
@@ -65,7 +71,8 @@ GYRE_API const char *gyre_version(void);
     X(GYRE_ESTATE, -100013, "not in this state: already running, already started, or not yet connected")               \
     X(GYRE_ESOCKTYPE, -100014, "the descriptor is not a socket of the type and state that this call needs")   \
     X(GYRE_EFRAME, -100015, "what the peer sent is no frame: too long, or its length makes no sense")               \
-    X(GYRE_EFILE, -100016, "the file is shorter than what was to be sent of it")
+    X(GYRE_EFILE, -100016, "the file is shorter than what was to be sent of it")                                       \
+    X(GYRE_EFORK, -100017, "the loop belongs to the process that forked this one; a child makes its own")
 
 enum {
 #define GYRE_ERROR_ENUM(name, number, text) name = number,

@@ -160,6 +160,8 @@ int gyre_connect_sized(struct gyre_conn **out, struct gyre_loop *l, const char *
     struct gyre_conn *c;
     if (l == NULL || address == NULL)
         return -EINVAL;
+    if (gyre__loop_is_forked(l))
+        return GYRE_EFORK;
     if (!gyre__loop_allows(l))
         return GYRE_ETHREAD;
     if (l->phase != GYRE_PHASE_SERVING)

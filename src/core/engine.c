@@ -169,7 +169,7 @@ static void end_pool(struct gyre_engine *engine)
 
 void gyre_engine_destroy(struct gyre_engine *engine)
 {
-    if (engine == NULL)
+    if (engine == NULL || gyre__loop_is_forked(engine->loops[0]))
         return;
     GYRE_CHECK(engine->magic == ENGINE_MAGIC && atomic_load(&engine->state) != ENGINE_RUNNING);
     end_pool(engine);
@@ -195,6 +195,8 @@ int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_engine *eng
     struct gyre_listener *listener;
     if (engine == NULL || address == NULL)
         return -EINVAL;
+    if (gyre__loop_is_forked(engine->loops[0]))
+        return GYRE_EFORK;
     if (atomic_load(&engine->state) != ENGINE_NEW)
         return GYRE_ESTATE;
     int err = gyre__listener_open(&listener, engine->loops, engine->loop_count, &engine->listeners, address, handlers,
@@ -322,6 +324,8 @@ int gyre_engine_run(struct gyre_engine *engine)
     uint32_t started;
     if (engine == NULL || engine->magic != ENGINE_MAGIC)
         return -EINVAL;
+    if (gyre__loop_is_forked(engine->loops[0]))
+        return GYRE_EFORK;
     if (!atomic_compare_exchange_strong(&engine->state, &new, ENGINE_RUNNING))
         return GYRE_ESTATE;
     arm_listeners(engine);
@@ -399,6 +403,8 @@ int gyre_engine_pool(struct gyre_pool **out, struct gyre_engine *engine)
 {
     if (out == NULL || engine == NULL)
         return -EINVAL;
+    if (gyre__loop_is_forked(engine->loops[0]))
+        return GYRE_EFORK;
     (void)pthread_mutex_lock(&engine->gate);
     int err = engine->pool_over ? GYRE_ESHUTDOWN : 0;
     if (err == 0 && engine->pool == NULL)

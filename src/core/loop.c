@@ -100,6 +100,8 @@ static void on_famine_over(struct gyre__timer *t)
 static void init(struct gyre_loop *l, const struct gyre_loop_options *o)
 {
     l->magic = GYRE_LOOP_MAGIC;
+    gyre__forks_watch();
+    l->forks = gyre__forks_now();
     l->mem = o->mem;
     l->log = o->log;
     l->user = o->user;
@@ -257,6 +259,8 @@ int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns)
 
 void gyre__loop_ask(struct gyre_loop *l, enum gyre__loop_request request)
 {
+    if (gyre__loop_is_forked(l))
+        return; /* the wake would reach the parent's */
     int now = atomic_load(&l->request);
     while (now < (int)request && !atomic_compare_exchange_weak(&l->request, &now, (int)request))
         ;
@@ -359,7 +363,7 @@ void gyre__loop_run_late_tasks(struct gyre_loop *l)
 
 void gyre_loop_destroy(struct gyre_loop *l)
 {
-    if (l == NULL)
+    if (l == NULL || gyre__loop_is_forked(l))
         return;
     GYRE_CHECK(l->magic == GYRE_LOOP_MAGIC && !l->inside);
     if (!l->ended)
@@ -394,6 +398,8 @@ static int enter(struct gyre_loop *l)
 {
     if (l == NULL || l->magic != GYRE_LOOP_MAGIC)
         return -EINVAL;
+    if (gyre__loop_is_forked(l))
+        return GYRE_EFORK;
     if (!gyre__loop_allows(l))
         return GYRE_ETHREAD;
     if (l->inside || l->ended)
@@ -439,6 +445,8 @@ void gyre_loop_stop(struct gyre_loop *l)
 
 int gyre__loop_post_task(struct gyre_loop *l, struct gyre__task *task)
 {
+    if (gyre__loop_is_forked(l))
+        return GYRE_EFORK;
     if (atomic_load_explicit(&l->closed, memory_order_relaxed))
         return GYRE_ESHUTDOWN;
     int err = gyre__tasks_push(&l->tasks, task);
@@ -479,8 +487,7 @@ void *gyre_loop_user(const struct gyre_loop *l)
 
 bool gyre_loop_is_current(const struct gyre_loop *l)
 {
-    return atomic_load_explicit(&l->owned, memory_order_acquire) && pthread_equal(l->owner, pthread_self()) &&
-           l->inside;
+    return atomic_load_explicit(&l->owned, memory_order_acquire) && gyre__loop_allows(l) && l->inside;
 }
 
 void gyre_backend_report(const struct gyre_loop *l, struct gyre_backend_report *out)

@@ -15,6 +15,7 @@
 #include "seg.h"
 #include "shared.h"
 #include "task.h"
+#include "thread.h"
 #include "wheel.h"
 
 #include <gyre/engine.h>
@@ -64,6 +65,7 @@ struct gyre__udps {
 struct gyre_loop {
     uint32_t magic;
     uint32_t index; /* in its engine */
+    uint32_t forks; /* what gyre__forks was when it was made */
     struct gyre_backend *be;
     uint64_t now_ns;
 
@@ -153,9 +155,17 @@ uint64_t gyre__loop_now(struct gyre_loop *l);
 /* The calling thread becomes the loop's owner, for good. */
 void gyre__loop_own(struct gyre_loop *l, pthread_t owner);
 
+/* Whether this process is a child of the one that made it: then nothing of it may be touched. */
+static inline bool gyre__loop_is_forked(const struct gyre_loop *l)
+{
+    return GYRE_UNLIKELY(l->forks != gyre__forks_now());
+}
+
 /* Whether this thread may touch the loop's objects. */
 static inline bool gyre__loop_allows(const struct gyre_loop *l)
 {
+    if (gyre__loop_is_forked(l))
+        return false;
     return !atomic_load_explicit(&l->owned, memory_order_acquire) || pthread_equal(l->owner, pthread_self());
 }
 

@@ -4,6 +4,7 @@
 #define GYRE_CORE_THREAD_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -20,6 +21,18 @@ uint32_t gyre__processor(uint32_t index);
 /* Let `thread` run on processor `cpu` alone. Returns 0, -EINVAL if there is none of that number (or none that it may
  * use), or -EOPNOTSUPP. */
 int gyre__thread_pin(pthread_t thread, uint32_t cpu);
+
+/* How many forks this process is away from the one that first called gyre__forks_watch(): what was made when it was
+ * less is the parent's. The library's only variable that is no constant, for nobody else learns of a fork. */
+extern _Atomic(uint32_t) gyre__forks;
+
+/* Begin to count. Any thread, any number of times. */
+void gyre__forks_watch(void);
+
+static inline uint32_t gyre__forks_now(void)
+{
+    return atomic_load_explicit(&gyre__forks, memory_order_relaxed);
+}
 
 /* Where the calling thread may run, kept to be put back. */
 struct gyre__affinity {

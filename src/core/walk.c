@@ -98,17 +98,15 @@ static struct everywhere *make(struct gyre_engine *engine, gyre_task_fn *run, fi
 /* Keep a place on every loop, then fill them all. */
 static int post(struct everywhere *all)
 {
-    int err = 0;
+    int err = gyre__loop_is_forked(gyre_engine_loop(all->engine, 0)) ? GYRE_EFORK : 0;
     uint32_t kept = 0;
-    for (; kept < all->count; kept++) {
+    for (; err == 0 && kept < all->count; kept++) {
         struct gyre_loop *l = gyre_engine_loop(all->engine, kept);
         bool closed = atomic_load_explicit(&l->closed, memory_order_relaxed);
         err = closed ? GYRE_ESHUTDOWN : gyre__tasks_reserve(&l->tasks);
-        if (err != 0)
-            break;
     }
     if (err != 0) {
-        while (kept-- > 0)
+        for (kept -= kept > 0; kept-- > 0;) /* the last one was refused */
             gyre__tasks_done(&gyre_engine_loop(all->engine, kept)->tasks);
         gyre__free(all->mem, all);
         return err;

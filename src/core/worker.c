@@ -49,6 +49,7 @@ struct gyre_pool {
     uint32_t queued;
     uint32_t slot_count;
     uint32_t refs; /* slots in use, and one until it is destroyed */
+    uint32_t forks; /* what gyre__forks was when it was made */
     bool stopping;
     const struct gyre_mem *mem;
     pthread_mutex_t lock;
@@ -186,6 +187,8 @@ static struct gyre_pool *make(const struct gyre_pool_options *o)
     pool->queue_max = o->queue_max;
     pool->slot_count = o->queue_max + o->threads;
     pool->refs = 1;
+    gyre__forks_watch();
+    pool->forks = gyre__forks_now();
     (void)pthread_mutex_init(&pool->lock, NULL);
     (void)pthread_cond_init(&pool->more, NULL);
     pool->slots = gyre__alloc(o->mem, pool->slot_count * sizeof *pool->slots);
@@ -230,8 +233,8 @@ int gyre_pool_create_sized(struct gyre_pool **out, const struct gyre_pool_option
 
 void gyre_pool_destroy(struct gyre_pool *pool)
 {
-    if (pool == NULL)
-        return;
+    if (pool == NULL || pool->forks != gyre__forks_now())
+        return; /* or it is the parent's, as its threads are */
     GYRE_CHECK(pool->magic == POOL_MAGIC);
     lock(pool);
     pool->stopping = true;
@@ -272,6 +275,8 @@ int gyre_pool_submit(struct gyre_work_id *out, struct gyre_pool *pool, struct gy
     if (pool == NULL || l == NULL || work_fn == NULL || done == NULL)
         return -EINVAL;
     GYRE_CHECK(pool->magic == POOL_MAGIC);
+    if (pool->forks != gyre__forks_now())
+        return GYRE_EFORK;
     if (atomic_load_explicit(&l->closed, memory_order_relaxed))
         return GYRE_ESHUTDOWN;
     lock(pool);
@@ -298,6 +303,8 @@ int gyre_pool_cancel(struct gyre_pool *pool, struct gyre_work_id id)
     if (pool == NULL || id.slot >= pool->slot_count)
         return -EINVAL;
     GYRE_CHECK(pool->magic == POOL_MAGIC);
+    if (pool->forks != gyre__forks_now())
+        return GYRE_EFORK;
     lock(pool);
     struct gyre_work *work = &pool->slots[id.slot];
     int result = GYRE_ESTALE;

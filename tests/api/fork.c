@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT
+ * A child of fork(): refused its parent's loops, free to make its own, and of no harm to the parent, whose connections
+ * go on. The child tells by its status which step was not as it should be. */
+#include "fixture.h"
+
+#include <errno.h>
+#include <gyre/work.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+struct child {
+    struct api *api;
+    struct end *e;
+    struct gyre_pool *pool;
+    struct gyre_engine *engine;
+};
+
+static void nothing(struct gyre_loop *loop, void *user)
+{
+    (void)loop;
+    (void)user;
+}
+
+static int no_work(struct gyre_work *work, void *user)
+{
+    (void)work;
+    (void)user;
+    return 0;
+}
+
+static void not_told(struct gyre_loop *loop, void *user, int result)
+{
+    (void)loop;
+    (void)user;
+    (void)result;
+    _exit(99);
+}
+
+static void drop(struct gyre_conn *c)
+{
+    (void)gyre_conn_discard(c, SIZE_MAX);
+}
+
+static const struct gyre_conn_handlers handlers = {.on_data = drop};
+
+#define STEP(number, cond)                                                                                             \
+    do {                                                                                                               \
+        if (!(cond))                                                                                                   \
+            _exit(number);                                                                                             \
+    } while (0)
+
+static void refused(const struct child *ch)
+{
+    struct gyre_loop *l = ch->api->loop;
+    STEP(1, gyre_loop_run(l) == GYRE_EFORK);
+    STEP(2, gyre_loop_run_nowait(l) == GYRE_EFORK);
+    STEP(3, gyre_loop_post(l, nothing, NULL) == GYRE_EFORK);
+    STEP(4, gyre_loop_post_after(l, 0, nothing, NULL) == GYRE_EFORK);
+    STEP(5, gyre_connect(NULL, l, ch->api->address, &handlers, NULL) == GYRE_EFORK);
+    STEP(6, gyre_loop_listen(NULL, l, "tcp://127.0.0.1:0", &handlers, NULL) == GYRE_ETHREAD);
+    STEP(7, gyre_conn_write(ch->e->c, "x", 1) == GYRE_ETHREAD);
+    STEP(8, gyre_conn_abort(ch->e->c) == GYRE_ETHREAD);
+    STEP(9, gyre_conn_close(ch->e->c) == GYRE_ETHREAD);
+    STEP(10, gyre_conn_pause(ch->e->c) == GYRE_ETHREAD);
+    STEP(11, gyre_conn_id_write(ch->e->id, "x", 1, NULL, NULL) == GYRE_EFORK);
+    STEP(12, gyre_conn_id_abort(ch->e->id) == GYRE_EFORK);
+    STEP(13, gyre_pool_submit(NULL, ch->pool, l, no_work, not_told, NULL) == GYRE_EFORK);
+    STEP(14, gyre_engine_run(ch->engine) == GYRE_EFORK);
+    STEP(15, gyre_engine_post_all(ch->engine, nothing, NULL, NULL) == GYRE_EFORK);
+    STEP(16, gyre_engine_broadcast(ch->engine, "x", 1, NULL) == GYRE_EFORK);
+    STEP(17, !gyre_loop_is_current(l));
+    gyre_engine_stop(ch->engine);
+    gyre_loop_stop(l);
+    gyre_pool_destroy(ch->pool);
+    gyre_engine_destroy(ch->engine);
+    gyre_loop_destroy(l);
+}
+
+static void stop(struct gyre_loop *loop, void *user)
+{
+    (void)user;
+    gyre_loop_stop(loop);
+}
+
+static void own(const char *backend)
+{
+    struct gyre_loop *l;
+    STEP(20, gyre_loop_create(&l, &(struct gyre_loop_options){.backend = backend}) == 0);
+    STEP(21, gyre_loop_post(l, stop, NULL) == 0);
+    STEP(22, gyre_loop_run(l) == 0);
+    gyre_loop_destroy(l);
+}
+
+REAL_TEST(api_fork, child_is_refused)
+{
+    struct api api;
+    struct peer peer;
+    struct child ch = {.api = &api};
+    const struct script echo = {.data = end_forward_back};
+    api_start(&api, p, &echo);
+    ch.e = peer_open(&api, &peer);
+    peer.key_in = peer.key_out;
+    cr_assert_eq(gyre_pool_create(&ch.pool, &(struct gyre_pool_options){.mem = &api.mem.mem}), 0);
+    struct gyre_loop_options options = {.backend = p->backend};
+    cr_assert_eq(gyre_engine_create(&ch.engine, &(struct gyre_engine_options){.loop = &options}), 0);
+    peer_send(&peer, 1000);
+    peer_expect(&peer, 1000);
+
+    pid_t pid = fork();
+    cr_assert_geq(pid, 0);
+    if (pid == 0) {
+        refused(&ch);
+        own(p->backend);
+        _exit(0);
+    }
+    int status = -1;
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_assert(WIFEXITED(status), "the child died of signal %d", WTERMSIG(status));
+    cr_assert_eq(WEXITSTATUS(status), 0, "step %d", WEXITSTATUS(status));
+
+    peer_send(&peer, 200000);
+    peer_expect(&peer, 201000);
+    cr_assert_eq(gyre_loop_run_nowait(api.loop) < 0, 0);
+    gyre_engine_destroy(ch.engine);
+    gyre_pool_destroy(ch.pool);
+    peer_close(&peer);
+    api_close(&api);
+}
