@@ -36,6 +36,7 @@ look() {
     need pkg-config command -v pkg-config
     need python3 command -v python3
     need libcriterion-dev pkg-config --exists criterion
+    need libuv1-dev pkg-config --exists libuv
     if [ "$(uname -s)" = Linux ]; then
         need liburing-dev pkg-config --exists "liburing >= $liburing_min"
     fi
@@ -49,7 +50,6 @@ has_header() {
 }
 
 look_for_peers() {
-    need libuv1-dev pkg-config --exists libuv
     need libevent-dev pkg-config --exists libevent_core
     need libev-dev has_header ev.h
     need libasio-dev has_header asio.hpp
@@ -66,12 +66,15 @@ os_ids() {
 # The command for the systems whose package names we know.
 other_command() {
     case "$(uname -s) $(os_ids)" in
-    Darwin*) echo "brew install cmake pkgconf criterion python3" ;;
+    Darwin*) echo "brew install cmake pkgconf criterion libuv python3" ;;
     *fedora* | *rhel*)
-        echo "sudo dnf install gcc gcc-c++ make cmake pkgconf-pkg-config liburing-devel criterion-devel python3"
+        echo "sudo dnf install gcc gcc-c++ make cmake pkgconf-pkg-config liburing-devel criterion-devel libuv-devel" \
+            "python3"
         ;;
-    *arch*) echo "sudo pacman -S --needed gcc make cmake pkgconf liburing criterion python" ;;
-    *suse*) echo "sudo zypper install gcc gcc-c++ make cmake pkgconf liburing-devel criterion-devel python3" ;;
+    *arch*) echo "sudo pacman -S --needed gcc make cmake pkgconf liburing criterion libuv python" ;;
+    *suse*)
+        echo "sudo zypper install gcc gcc-c++ make cmake pkgconf liburing-devel criterion-devel libuv-devel python3"
+        ;;
     *) return 1 ;;
     esac
 }
