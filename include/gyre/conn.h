@@ -82,8 +82,8 @@ struct gyre_conn_options {
     uint32_t write_high_bytes;   /* congested above this; 0: 256 KiB */
     uint32_t write_low_bytes;    /* on_drain at or below this; 0: a quarter of high */
     uint32_t write_max_bytes;    /* refuse writes above this; 0: 16 MiB; at most 1 GiB */
-    int64_t idle_timeout_ns;     /* on_timeout after this long without a byte either way; 0: never */
-    int64_t linger_timeout_ns;   /* graceful close: abort after this long without progress; 0: 30 s */
+    int64_t idle_timeout_ns;     /* on_timeout after so long without a byte either way; 0, or 25 days and more: never */
+    int64_t linger_timeout_ns;   /* graceful close: abort after this long without progress; 0: 30 s; 25 days: never */
     int64_t connect_timeout_ns;  /* gyre_connect() only; 0: 30 s */
     bool delay;                  /* leave Nagle's algorithm on; else TCP_NODELAY is set */
     bool start_paused;           /* as if gyre_conn_pause() were called in on_open */
@@ -241,8 +241,8 @@ GYRE_API int gyre_conn_abort(struct gyre_conn *c);
 GYRE_API enum gyre_close_reason gyre_conn_close_reason(const struct gyre_conn *c);
 GYRE_API uint64_t gyre_conn_unsent(const struct gyre_conn *c);
 
-/* Change the idle time (0: never); it starts anew. Returns 0, or GYRE_EOPTION, GYRE_ECLOSED, GYRE_ETHREAD; -ENOMEM, and
- * then it stays as it was. */
+/* Change the idle time (0, or 25 days and more: never); it starts anew. Returns 0, or GYRE_EOPTION, GYRE_ECLOSED,
+ * GYRE_ETHREAD; -ENOMEM, and then it stays as it was. */
 GYRE_API int gyre_conn_set_idle_timeout(struct gyre_conn *c, int64_t timeout_ns);
 
 /* More limits, each 0 for none, and each starting anew when set; on_timeout says that one has passed. Reading: so long

@@ -76,7 +76,7 @@ static void go_on(struct gyre__acceptor *a)
     gyre__acceptor_arm(a);
 }
 
-static void on_backoff_over(struct gyre__timer *t)
+void gyre__acceptor_on_timer(struct gyre__timer *t)
 {
     go_on(GYRE_CONTAINER(t, struct gyre__acceptor, timer));
 }
@@ -188,7 +188,7 @@ static void hand_over(struct gyre__acceptor *a, int fd)
     a->loop->be->ops->sock->close(a->loop->be, fd);
 }
 
-static void on_accept(struct gyre_op *op, const struct gyre_event *ev)
+void gyre__acceptor_on_accept(struct gyre_op *op, const struct gyre_event *ev)
 {
     struct gyre__acceptor *a = GYRE_CONTAINER(op, struct gyre__acceptor, op);
     GYRE_CHECK(a->magic == GYRE_ACCEPTOR_MAGIC);
@@ -234,9 +234,9 @@ int gyre__acceptor_new(struct gyre__acceptor **out, struct gyre_loop *l, struct 
     }
     uint16_t gen = a->op.gen;
     *a = (struct gyre__acceptor){.magic = GYRE_ACCEPTOR_MAGIC, .next = a->next, .loop = l, .listener = listener};
-    a->op = (struct gyre_op){.gen = gen, .f = &a->f, .done = on_accept};
+    a->op = (struct gyre_op){.gen = gen, .f = &a->f, .done = GYRE_DONE_ACCEPT};
     a->f.fd = -1;
-    a->timer.fire = on_backoff_over;
+    a->timer.kind = GYRE_TIMER_ACCEPTOR;
     a->used = true;
     a->profile.listener = listener;
     a->profile.refs = 1;

@@ -7,6 +7,9 @@
 #include <errno.h>
 #include <string.h>
 
+/* Of times that are counted in `active`: longer ones are as good as none. 24 days. */
+#define LIMIT_MAX_NS ((INT64_C(1) << 31) * GYRE_TICK_NS)
+
 /* ---- slots ---- */
 
 static int add_slab(struct gyre_loop *l)
@@ -74,7 +77,7 @@ struct gyre__extra *gyre__conn_extra(struct gyre_conn *c)
     c->extra = gyre__alloc(c->loop->mem, sizeof *c->extra);
     if (c->extra != NULL) {
         c->extra->conn = c;
-        c->extra->limits_timer.fire = gyre__conn_on_limit;
+        c->extra->limits_timer.kind = GYRE_TIMER_LIMITS;
     }
     return c->extra;
 }
@@ -105,6 +108,14 @@ static int64_t idle_limit(const struct gyre_conn *c)
     return c->extra != NULL && c->extra->idle_set ? c->extra->idle_ns : c->profile->options.idle_timeout_ns;
 }
 
+/* When `limit_ns` will have passed since bytes last moved; that was less than 2^32 ticks ago. */
+static uint64_t due_ns(const struct gyre_conn *c, int64_t limit_ns)
+{
+    const struct gyre_loop *l = c->loop;
+    uint64_t active = l->now_tick - (uint32_t)((uint32_t)l->now_tick - c->active);
+    return l->wheel.origin_ns + active * (uint64_t)GYRE_TICK_NS + (uint64_t)limit_ns;
+}
+
 void gyre__conn_start_timer(struct gyre_conn *c)
 {
     struct gyre_loop *l = c->loop;
@@ -114,9 +125,10 @@ void gyre__conn_start_timer(struct gyre_conn *c)
         delay_ns = options->connect_timeout_ns;
     else if (c->state == GYRE_CONN_CLOSING || c->state == GYRE_CONN_LINGERING)
         delay_ns = options->linger_timeout_ns;
-    c->active_ns = gyre__loop_now(l);
-    if (delay_ns > 0)
-        gyre__wheel_start(&l->wheel, &c->timer, c->active_ns + (uint64_t)delay_ns);
+    (void)gyre__loop_now(l);
+    c->active = (uint32_t)l->now_tick;
+    if (delay_ns > 0 && delay_ns <= LIMIT_MAX_NS)
+        gyre__wheel_start(&l->wheel, &c->timer, due_ns(c, delay_ns));
     else
         gyre__wheel_stop(&l->wheel, &c->timer);
 }
@@ -134,10 +146,10 @@ uint64_t gyre__conn_unacked(const struct gyre_conn *c)
 /* Bytes moved since the timer was started: it goes on from then. Returns whether it was so. */
 static bool timer_goes_on(struct gyre_conn *c, int64_t limit_ns)
 {
-    uint64_t due_ns = c->active_ns + (uint64_t)limit_ns;
-    if (c->loop->now_ns >= due_ns)
+    uint64_t at_ns = due_ns(c, limit_ns);
+    if (c->loop->now_ns >= at_ns)
         return false;
-    gyre__wheel_start(&c->loop->wheel, &c->timer, due_ns);
+    gyre__wheel_start(&c->loop->wheel, &c->timer, at_ns);
     return true;
 }
 
@@ -145,9 +157,11 @@ static bool timer_goes_on(struct gyre_conn *c, int64_t limit_ns)
  * what was on its way when last looked at. */
 static void note_acknowledged(struct gyre_conn *c)
 {
-    uint64_t unacked = gyre__conn_unacked(c);
+    if (c->flags & GYRE_CF_SEND_FAILED)
+        return; /* nothing moves any more, and `unsent` says what was dropped */
+    uint32_t unacked = (uint32_t)gyre__conn_unacked(c);
     if (unacked != c->unsent)
-        c->active_ns = c->loop->now_ns;
+        c->active = (uint32_t)c->loop->now_tick;
     c->unsent = unacked;
 }
 
@@ -175,7 +189,7 @@ static void linger_time_passed(struct gyre_conn *c)
     gyre__conn_end(c, GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT);
 }
 
-static void on_timer(struct gyre__timer *t)
+void gyre__conn_on_timer(struct gyre__timer *t)
 {
     struct gyre_conn *c = GYRE_CONTAINER(t, struct gyre_conn, timer);
     GYRE_CHECK(c->magic == GYRE_CONN_MAGIC);
@@ -211,12 +225,12 @@ int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct g
     c->f.fd = fd;
     c->f.flags = (uint8_t)((accepted ? GYRE_FDF_ACCEPTED : 0) | (inet ? GYRE_FDF_INET : 0));
     c->recv.f = &c->f;
-    c->recv.done = gyre__conn_on_recv;
+    c->recv.done = GYRE_DONE_RECV;
     c->send.f = &c->f;
-    c->send.done = gyre__conn_on_sent;
+    c->send.done = GYRE_DONE_SENT;
     c->profile = profile;
     c->user = profile->options.user;
-    c->timer.fire = on_timer;
+    c->timer.kind = GYRE_TIMER_CONN;
     if (profile->options.start_paused)
         c->flags |= GYRE_CF_PAUSED;
     err = gyre__limits_new(c);
@@ -289,7 +303,7 @@ static void finish(struct gyre_conn *c)
     struct gyre_backend *be = l->be;
     GYRE_CHECK(c->f.inflight == 0);
     if (c->err != 0 || (c->flags & GYRE_CF_RESET))
-        c->unsent += c->out.bytes + gyre__conn_unacked(c);
+        c->unsent += c->out.bytes + (uint32_t)gyre__conn_unacked(c);
     gyre__count(&be->stats.bytes_dropped, c->out.bytes);
     gyre__segq_clear(&c->out, &l->segs, c->err != 0 ? c->err : GYRE_ECLOSED);
     gyre__segq_clear(&c->in, &l->segs, 0);
@@ -366,6 +380,8 @@ void gyre__conn_fail(struct gyre_conn *c, int err)
 static void abandon(struct gyre_conn *c)
 {
     c->f.inflight = 0;
+    gyre__forward_forget(c);
+    gyre__forward_release_waiters(c);
     finish(c);
 }
 

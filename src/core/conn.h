@@ -34,7 +34,7 @@ enum gyre__conn_state {
 enum {
     GYRE_CF_SETTLE = 1u << 0,       /* on the loop's settle list */
     GYRE_CF_PAUSED = 1u << 1,       /* gyre_conn_pause() */
-    GYRE_CF_BLOCKED = 1u << 2,      /* forwarding to a congested connection; see forward_to */
+    GYRE_CF_BLOCKED = 1u << 2,      /* forwarding to a congested connection; see forward.c */
     GYRE_CF_STARVED = 1u << 3,      /* on the loop's starved list */
     GYRE_CF_WAKE = 1u << 4,         /* on_data is due at settle */
     GYRE_CF_EOF = 1u << 5,          /* the peer's end came */
@@ -87,33 +87,36 @@ struct gyre__extra {
     uint64_t turn;       /* the turn that `turn_bytes` were received in */
     uint64_t turn_bytes;
     uint64_t file_bytes; /* of files that are queued, not yet read; sendfile.c */
+    struct gyre_conn *forward_to;   /* as a source: waits for this one to drain */
+    struct gyre_conn *forward_next; /* as a source: the next that waits for the same */
+    struct gyre_conn *waiters;      /* as a destination: the sources that wait */
 };
 
+/* What a small request touches comes first; what opening, closing and timers need is at the end. */
 struct gyre_conn {
     uint32_t magic;
     uint32_t flags; /* GYRE_CF_* */
     struct gyre_fd f;
     struct gyre_op recv;
-    struct gyre_op send; /* also CONNECT */
-    struct gyre_loop *loop;
-    struct gyre__profile *profile;
-    void *user;
-    struct gyre__extra *extra; /* NULL: none needed so far */
+    struct gyre_op send;   /* also CONNECT */
     struct gyre__segq in;  /* received, not taken */
     struct gyre__segq out; /* queued; the first of it may be in flight */
-    struct gyre_conn *settle_next;
-    struct gyre_conn *forward_to;   /* as a source: waits for this one to drain */
-    struct gyre_conn *forward_next; /* as a source: the next that waits for the same */
-    struct gyre_conn *waiters;      /* as a destination: the sources that wait */
-    struct gyre__timer timer;      /* CONNECTING: the connect limit; OPEN: idle; CLOSING, LINGERING: linger */
-    uint64_t active_ns;            /* when bytes last moved */
-    uint64_t unsent;               /* what gyre_conn_unsent() says once closed */
+    struct gyre_loop *loop;
+    struct gyre__profile *profile;
+    struct gyre_conn *settle_next; /* also links the free ones */
+    uint32_t active;               /* when bytes last moved: the lower half of the loop's now_tick */
+    uint8_t state;                 /* enum gyre__conn_state */
+    uint8_t reason;                /* enum gyre_close_reason; set when closing begins */
+    void *user;
+    struct gyre__extra *extra; /* NULL: none needed so far */
+    struct gyre__timer timer;  /* CONNECTING: the connect limit; OPEN: idle; CLOSING, LINGERING: linger */
+    uint32_t unsent;           /* what gyre_conn_unsent() says once closed */
     uint32_t slot;
     uint32_t generation;
-    int err;        /* for on_close */
-    uint8_t state;  /* enum gyre__conn_state */
-    uint8_t reason; /* enum gyre_close_reason; set when closing begins */
+    int err; /* for on_close */
 };
+
+_Static_assert(sizeof(void *) > 8 || sizeof(struct gyre_conn) <= 224, "what an idle connection costs");
 
 /* ---- conn.c: life ---- */
 
@@ -162,6 +165,7 @@ void gyre__conns_fini(struct gyre_loop *l);
 
 /* The connection's timer, set to what its state needs. */
 void gyre__conn_start_timer(struct gyre_conn *c);
+void gyre__conn_on_timer(struct gyre__timer *t);
 
 /* Whether the user may read, write or steer it: OPEN or CONNECTING. Returns 0, GYRE_ECLOSED or GYRE_ETHREAD. */
 static inline int gyre__conn_usable(const struct gyre_conn *c)
@@ -176,7 +180,7 @@ static inline int gyre__conn_usable(const struct gyre_conn *c)
 /* Bytes moved. */
 static inline void gyre__conn_note_active(struct gyre_conn *c)
 {
-    c->active_ns = c->loop->now_ns;
+    c->active = (uint32_t)c->loop->now_tick;
 }
 
 /* Whether on_data may be called. */

@@ -82,7 +82,7 @@ void gyre__conn_on_connect(struct gyre_op *op, const struct gyre_event *ev)
     struct gyre_conn *c = GYRE_CONTAINER(op, struct gyre_conn, send);
     struct gyre_loop *l = c->loop;
     gyre__free(l->mem, (void *)(uintptr_t)op->u.connect.addr);
-    op->done = gyre__conn_on_sent;
+    op->done = GYRE_DONE_SENT;
     if (c->state == GYRE_CONN_ENDING) {
         gyre__conn_settle_later(c);
         return;
@@ -105,7 +105,7 @@ static int start_connect(struct gyre_conn *c, const struct gyre_addr *addr)
     *copy = *addr;
     c->send.kind = GYRE_OP_CONNECT;
     c->send.flags = 0;
-    c->send.done = gyre__conn_on_connect;
+    c->send.done = GYRE_DONE_CONNECT;
     c->send.u.connect.addr = (const struct sockaddr *)&copy->ss;
     c->send.u.connect.len = (uint16_t)copy->len;
     c->send.u.connect.started = false;

@@ -206,7 +206,7 @@ int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_engine *eng
     return err;
 }
 
-static void on_tick(struct gyre__timer *t)
+void gyre__loop_tick(struct gyre__timer *t)
 {
     struct gyre_loop *l = GYRE_CONTAINER(t, struct gyre_loop, tick_timer);
     int64_t delay_ns = l->engine->handlers->on_tick(l->engine, l);
@@ -221,8 +221,7 @@ static void begin_ticking(struct gyre_loop *l)
         return;
     (void)gyre__loop_now(l);
     l->inside = true;
-    l->tick_timer.fire = on_tick;
-    on_tick(&l->tick_timer);
+    gyre__loop_tick(&l->tick_timer);
     l->inside = false;
 }
 

@@ -12,36 +12,43 @@
 
 void gyre__forward_forget(struct gyre_conn *src)
 {
-    if (src->forward_to == NULL)
+    if (!(src->flags & GYRE_CF_BLOCKED))
         return;
-    struct gyre_conn **at = &src->forward_to->waiters;
+    struct gyre_conn **at = &src->extra->forward_to->extra->waiters;
     while (*at != src)
-        at = &(*at)->forward_next;
-    *at = src->forward_next;
-    src->forward_to = NULL;
-    src->forward_next = NULL;
+        at = &(*at)->extra->forward_next;
+    *at = src->extra->forward_next;
+    src->extra->forward_to = NULL;
+    src->extra->forward_next = NULL;
     src->flags &= ~(unsigned)GYRE_CF_BLOCKED;
 }
 
 void gyre__forward_release_waiters(struct gyre_conn *dst)
 {
-    while (dst->waiters != NULL) {
-        struct gyre_conn *src = dst->waiters;
+    while (dst->extra != NULL && dst->extra->waiters != NULL) {
+        struct gyre_conn *src = dst->extra->waiters;
         gyre__forward_forget(src);
         src->flags |= GYRE_CF_DELIVER;
         gyre__conn_settle_later(src);
     }
 }
 
-/* `src` stops receiving until `dst` has drained. */
+/* Whether `dst` may be congested when `max` bytes at most have moved. */
+static bool may_congest(const struct gyre_conn *src, const struct gyre_conn *dst, size_t max)
+{
+    uint64_t bytes = src->in.bytes < max ? src->in.bytes : max;
+    return (dst->flags & GYRE_CF_CONGESTED) || dst->out.bytes + bytes > dst->profile->options.write_high_bytes;
+}
+
+/* `src` stops receiving until `dst` has drained. Both have their side records. */
 static void wait_for(struct gyre_conn *src, struct gyre_conn *dst)
 {
-    if (src->forward_to == dst)
+    if (src->extra->forward_to == dst)
         return;
     gyre__forward_forget(src);
-    src->forward_to = dst;
-    src->forward_next = dst->waiters;
-    dst->waiters = src;
+    src->extra->forward_to = dst;
+    src->extra->forward_next = dst->extra->waiters;
+    dst->extra->waiters = src;
     src->flags |= GYRE_CF_BLOCKED;
     gyre__count(&src->loop->be->stats.forward_waits, 1);
     gyre__conn_update_recv(src);
@@ -84,6 +91,11 @@ int64_t gyre_conn_forward(struct gyre_conn *src, struct gyre_conn *dst, size_t m
         return dst->err;
     if (dst->flags & GYRE_CF_SHUT)
         return -EPIPE;
+
+    /* First of all, so that running out of memory leaves nothing half done. */
+    if (GYRE_UNLIKELY(may_congest(src, dst, max_bytes)) &&
+        (gyre__conn_extra(src) == NULL || gyre__conn_extra(dst) == NULL))
+        return -ENOMEM;
 
     int64_t moved = 0;
     while (src->in.tail != NULL && (size_t)moved < max_bytes && !(dst->flags & GYRE_CF_CONGESTED)) {

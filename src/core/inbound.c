@@ -264,7 +264,7 @@ void gyre__conn_on_recv(struct gyre_op *op, const struct gyre_event *ev)
         gyre__count(&l->be->stats.bytes_in, seg->len);
         gyre__observe(&l->be->stats.recv_bytes, seg->len);
         if (GYRE_LIKELY(c->state == GYRE_CONN_OPEN)) {
-            c->active_ns = l->now_ns;
+            c->active = (uint32_t)l->now_tick;
             if (GYRE_UNLIKELY(c->extra != NULL))
                 c->extra->read_from_ns = l->now_ns;
             gyre__segq_push(&c->in, seg);

@@ -83,6 +83,10 @@ void gyre__acceptor_release(struct gyre__acceptor *a);
 void gyre__acceptors_close(struct gyre_loop *l);
 void gyre__acceptors_fini(struct gyre_loop *l);
 
+/* Its operation and its timer tell. */
+void gyre__acceptor_on_accept(struct gyre_op *op, const struct gyre_event *ev);
+void gyre__acceptor_on_timer(struct gyre__timer *t);
+
 void gyre__acceptors_retry_now(struct gyre_loop *l);
 
 /* A connection closed: acceptors that were held back may go on. */

@@ -40,12 +40,59 @@ uint64_t gyre__loop_clock(const struct gyre_loop *l)
     return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
 }
 
+static void look_at_clock(struct gyre_loop *l)
+{
+    l->now_ns = gyre__loop_clock(l);
+    l->now_tick = (l->now_ns - l->wheel.origin_ns + (uint64_t)GYRE_TICK_NS - 1) / (uint64_t)GYRE_TICK_NS;
+}
+
 uint64_t gyre__loop_now(struct gyre_loop *l)
 {
     if (!l->inside)
-        l->now_ns = gyre__loop_clock(l);
+        look_at_clock(l);
     return l->now_ns;
 }
+
+/* ---- whose operations, whose timers ---- */
+
+static void end_one(struct gyre_conn *c)
+{
+    gyre__conn_end(c, GYRE_CLOSE_SHUTDOWN, GYRE_ESHUTDOWN);
+}
+
+static void on_drain_over(struct gyre__timer *t)
+{
+    struct gyre_loop *l = GYRE_CONTAINER(t, struct gyre_loop, drain_timer);
+    gyre__conns_each(l, end_one);
+    gyre__udps_each(l, gyre__udp_shut);
+}
+
+/* The turn it wakes does the rest. */
+static void on_famine_over(struct gyre__timer *t)
+{
+    (void)t;
+}
+
+static gyre__done_fn *const done_fns[GYRE_DONES] = {
+    [GYRE_DONE_RECV] = gyre__conn_on_recv,
+    [GYRE_DONE_SENT] = gyre__conn_on_sent,
+    [GYRE_DONE_CONNECT] = gyre__conn_on_connect,
+    [GYRE_DONE_ACCEPT] = gyre__acceptor_on_accept,
+    [GYRE_DONE_UDP_RECV] = gyre__udp_on_recv,
+    [GYRE_DONE_UDP_SENT] = gyre__udp_on_sent,
+};
+
+static gyre__timer_fire_fn *const fire_fns[GYRE_TIMERS] = {
+    [GYRE_TIMER_CONN] = gyre__conn_on_timer,
+    [GYRE_TIMER_USER] = gyre__timer_expired,
+    [GYRE_TIMER_LATER] = gyre__timer_later_over,
+    [GYRE_TIMER_ACCEPTOR] = gyre__acceptor_on_timer,
+    [GYRE_TIMER_DRAIN] = on_drain_over,
+    [GYRE_TIMER_FAMINE] = on_famine_over,
+    [GYRE_TIMER_TICK] = gyre__loop_tick,
+    [GYRE_TIMER_UDP] = gyre__udp_on_timer,
+    [GYRE_TIMER_LIMITS] = gyre__conn_on_limit,
+};
 
 /* ---- making ---- */
 
@@ -91,12 +138,6 @@ static int complete(struct gyre_loop_options *o)
     return 0;
 }
 
-/* The turn it wakes does the rest. */
-static void on_famine_over(struct gyre__timer *t)
-{
-    (void)t;
-}
-
 static void init(struct gyre_loop *l, const struct gyre_loop_options *o)
 {
     l->magic = GYRE_LOOP_MAGIC;
@@ -110,7 +151,9 @@ static void init(struct gyre_loop *l, const struct gyre_loop_options *o)
     l->settle_tail = &l->settle_head;
     l->starved_tail = &l->starved_head;
     l->udps.settle_tail = &l->udps.settle_head;
-    l->famine_timer.fire = on_famine_over;
+    l->famine_timer.kind = GYRE_TIMER_FAMINE;
+    l->drain_timer.kind = GYRE_TIMER_DRAIN;
+    l->tick_timer.kind = GYRE_TIMER_TICK;
     gyre__shared_init(l);
 }
 
@@ -156,8 +199,8 @@ int gyre__loop_create(struct gyre_loop **out, const struct gyre_loop_options *op
         return err;
     }
     gyre__segs_init(&l->segs, l->mem, &l->pool);
-    l->now_ns = gyre__loop_clock(l);
-    gyre__wheel_init(&l->wheel, l->now_ns);
+    gyre__wheel_init(&l->wheel, gyre__loop_clock(l), fire_fns);
+    look_at_clock(l);
     gyre__log(l->log, GYRE_LOG_DEBUG, "backend %s (%s)", l->report.backend, l->report.reason);
     *out = l;
     return 0;
@@ -181,7 +224,7 @@ static void dispatch(const struct gyre_event *ev)
         op->gen++;
         op->f->inflight--;
     }
-    op->done(op, ev); /* may submit, cancel, close; may free what is idle */
+    done_fns[op->done](op, ev); /* may submit, cancel, close; may free what is idle */
 }
 
 static bool has_work(const struct gyre_loop *l)
@@ -236,7 +279,7 @@ int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns)
         gyre__log(l->log, GYRE_LOG_ERROR, "%s: %s", lost_text, gyre_err_text(n));
         return n;
     }
-    l->now_ns = gyre__loop_clock(l);
+    look_at_clock(l);
     uint64_t asked = be->stats.ops + be->stats.cancels;
     gyre__count(&be->stats.turns, 1);
     gyre__count(&be->stats.events, (uint64_t)n);
@@ -275,18 +318,6 @@ static void shut_one(struct gyre_conn *c)
         gyre__conn_begin_close(c, GYRE_CLOSE_SHUTDOWN);
 }
 
-static void end_one(struct gyre_conn *c)
-{
-    gyre__conn_end(c, GYRE_CLOSE_SHUTDOWN, GYRE_ESHUTDOWN);
-}
-
-static void on_drain_over(struct gyre__timer *t)
-{
-    struct gyre_loop *l = GYRE_CONTAINER(t, struct gyre_loop, drain_timer);
-    gyre__conns_each(l, end_one);
-    gyre__udps_each(l, gyre__udp_shut);
-}
-
 static void begin_drain(struct gyre_loop *l)
 {
     int64_t limit_ns = atomic_load(&l->drain_ns);
@@ -294,7 +325,6 @@ static void begin_drain(struct gyre_loop *l)
     gyre__acceptors_close(l);
     gyre__conns_each(l, shut_one);
     gyre__udps_each(l, gyre__udp_drain);
-    l->drain_timer.fire = on_drain_over;
     gyre__wheel_start(&l->wheel, &l->drain_timer, gyre__loop_clock(l) + (uint64_t)(limit_ns > 0 ? limit_ns : 0));
 }
 

@@ -28,6 +28,35 @@ struct gyre__acceptor;
 struct gyre__sendv;
 struct gyre__udp_send;
 
+/* Who is told of an operation's events. A number in place of a pointer, because every connection has two operations. */
+enum gyre__done {
+    GYRE_DONE_NONE = 0, /* never submitted */
+    GYRE_DONE_RECV,     /* conn.h */
+    GYRE_DONE_SENT,
+    GYRE_DONE_CONNECT,
+    GYRE_DONE_ACCEPT, /* listener.h */
+    GYRE_DONE_UDP_RECV, /* udp.h */
+    GYRE_DONE_UDP_SENT,
+    GYRE_DONES,
+};
+
+typedef void gyre__done_fn(struct gyre_op *op, const struct gyre_event *ev);
+
+/* Whose timer it is; likewise. */
+enum gyre__timer_kind {
+    GYRE_TIMER_NONE = 0, /* never started */
+    GYRE_TIMER_CONN,     /* conn.h */
+    GYRE_TIMER_USER,     /* timer.c */
+    GYRE_TIMER_LATER,
+    GYRE_TIMER_ACCEPTOR, /* listener.h */
+    GYRE_TIMER_DRAIN,    /* loop.c */
+    GYRE_TIMER_FAMINE,
+    GYRE_TIMER_TICK, /* engine.c */
+    GYRE_TIMER_UDP,  /* udp.h */
+    GYRE_TIMER_LIMITS, /* conn.h */
+    GYRE_TIMERS,
+};
+
 enum {
     GYRE_EVENTS_PER_WAIT = 256,
     GYRE_CONNS_PER_SLAB = 64,
@@ -68,6 +97,7 @@ struct gyre_loop {
     uint32_t forks; /* what gyre__forks was when it was made */
     struct gyre_backend *be;
     uint64_t now_ns;
+    uint64_t now_tick; /* the same in ticks of the wheel, rounded up */
 
     /* Connections that the end of the turn looks at, linked by settle_next. */
     struct gyre_conn *settle_head, **settle_tail;
@@ -151,6 +181,13 @@ uint64_t gyre__loop_clock(const struct gyre_loop *l);
 
 /* The turn's time; between turns, when that is old, the clock's. */
 uint64_t gyre__loop_now(struct gyre_loop *l);
+
+/* timer.c: a timer of the user's has expired; the time of something posted for later has come. */
+void gyre__timer_expired(struct gyre__timer *t);
+void gyre__timer_later_over(struct gyre__timer *t);
+
+/* engine.c: its on_tick is due. */
+void gyre__loop_tick(struct gyre__timer *t);
 
 /* The calling thread becomes the loop's owner, for good. */
 void gyre__loop_own(struct gyre_loop *l, pthread_t owner);

@@ -44,8 +44,6 @@ enum gyre_op_state {
     GYRE_OPS_CANCELLING, /* the backend's; the last event is on its way */
 };
 
-typedef void gyre_done_fn(struct gyre_op *op, const struct gyre_event *ev);
-
 /* A piece of a regular file. */
 struct gyre_op_read {
     int fd;
@@ -57,11 +55,11 @@ struct gyre_op_read {
 struct gyre_op {
     struct gyre_op *next; /* the backend's while in flight, the owner's while idle */
     struct gyre_fd *f;
-    gyre_done_fn *done;
     uint8_t kind;
     uint8_t state; /* moved only by core/loop.c */
     uint16_t flags;
     uint16_t gen;  /* goes up with each last event, in core/loop.c; survives reuse of the memory */
+    uint8_t done;  /* enum gyre__done (core/loop.h): who is told of its events; nothing to a backend */
     union {
         struct {
             union {
@@ -117,13 +115,11 @@ struct gyre_fd {
     union {            /* the backend's own bookkeeping; nobody else reads it; set up by attach() */
         struct {
             struct gyre_op *tail[2]; /* circular lists of waiting ops by direction (read, write): tail->next is first */
-            struct gyre_fd *run_next[2]; /* in the queues of descriptors to serve, by direction */
         } rd;
         struct {
-            struct gyre_fd *next; /* in the queue of those believed readable */
-            struct gyre_op *op;   /* the receive */
-            int32_t res;          /* of its last event, until that may leave */
-            uint8_t score;        /* how much of a bulk stream it is */
+            struct gyre_op *op; /* the receive */
+            int32_t res;        /* of its last event, until that may leave */
+            uint8_t score;      /* how much of a bulk stream it is */
         } ur;
         struct {
             void *sock;
@@ -147,6 +143,7 @@ struct gyre_event {
 
 _Static_assert(sizeof(struct gyre_dgram_head) == 16, "as io_uring has it");
 _Static_assert(sizeof(struct gyre_event) == 16, "four events to a cache line");
-_Static_assert(sizeof(void *) > 8 || sizeof(struct gyre_op) <= 64, "an operation fits a cache line");
+_Static_assert(sizeof(void *) > 8 || sizeof(struct gyre_op) <= 40, "each connection has two of them");
+_Static_assert(sizeof(void *) > 8 || sizeof(struct gyre_fd) <= 24, "each connection has one of them");
 
 #endif

@@ -123,8 +123,7 @@ void gyre__conn_flush(struct gyre_conn *c)
 static void drained(struct gyre_conn *c)
 {
     c->flags &= ~(unsigned)(GYRE_CF_CONGESTED | GYRE_CF_DRAIN_OWED);
-    if (c->waiters != NULL)
-        gyre__forward_release_waiters(c);
+    gyre__forward_release_waiters(c);
     if (c->state == GYRE_CONN_OPEN && c->profile->handlers->on_drain != NULL)
         c->profile->handlers->on_drain(c);
 }
@@ -161,7 +160,7 @@ void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev)
     if (ev->res >= 0) {
         gyre__count(&l->be->stats.sends_short, (size_t)ev->res < asked);
         gyre__count(&l->be->stats.bytes_out, (uint64_t)ev->res);
-        c->active_ns = l->now_ns;
+        c->active = (uint32_t)l->now_tick;
         gyre__segq_consume(&c->out, &l->segs, (size_t)ev->res, false);
         if (GYRE_UNLIKELY(c->extra != NULL))
             gyre__limits_sent(c);

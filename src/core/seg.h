@@ -55,8 +55,8 @@ struct gyre__segs {
     uint32_t free_chunk_count;
 };
 
-/* A queue of segments, oldest first. */
-struct gyre__segq {
+/* A queue of segments, oldest first. Packed, for a connection has two. */
+struct __attribute__((packed, aligned(4))) gyre__segq {
     struct gyre__seg *tail; /* circular: tail->next is the head; NULL: empty */
     uint32_t bytes;
 };

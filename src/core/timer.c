@@ -21,7 +21,7 @@ struct gyre_timer {
     int64_t period_ns;
 };
 
-static void on_expiry(struct gyre__timer *t)
+void gyre__timer_expired(struct gyre__timer *t)
 {
     struct gyre_timer *timer = GYRE_CONTAINER(t, struct gyre_timer, timer);
     struct gyre_loop *l = timer->loop;
@@ -46,7 +46,7 @@ int gyre_timer_create(struct gyre_timer **out, struct gyre_loop *loop, gyre_time
     if (timer == NULL)
         return -ENOMEM;
     *timer = (struct gyre_timer){.magic = TIMER_MAGIC, .loop = loop, .fn = fn, .user = user};
-    timer->timer.fire = on_expiry;
+    timer->timer.kind = GYRE_TIMER_USER;
     *out = timer;
     return 0;
 }
@@ -115,7 +115,7 @@ static void unlink_later(struct gyre__later *later)
         later->next->prev = later->prev;
 }
 
-static void on_later(struct gyre__timer *t)
+void gyre__timer_later_over(struct gyre__timer *t)
 {
     struct gyre__later *later = GYRE_CONTAINER(t, struct gyre__later, timer);
     unlink_later(later);
@@ -175,7 +175,7 @@ int gyre_loop_post_after(struct gyre_loop *l, int64_t delay_ns, gyre_task_fn *ru
     }
     *later = (struct gyre__later){.loop = l, .run = run, .user = user};
     later->task = (struct gyre__task){.run = start_later, .user = later, .embedded = true};
-    later->timer.fire = on_later;
+    later->timer.kind = GYRE_TIMER_LATER;
     later->due_ns = gyre__loop_clock(l) + (uint64_t)delay_ns;
     if (gyre_loop_is_current(l)) {
         start_later(l, later);

@@ -82,7 +82,7 @@ void gyre__udps_fini(struct gyre_loop *l)
 
 /* ---- beginning and ending ---- */
 
-static void on_linger_over(struct gyre__timer *t)
+void gyre__udp_on_timer(struct gyre__timer *t)
 {
     struct gyre_udp *u = GYRE_CONTAINER(t, struct gyre_udp, timer);
     GYRE_CHECK(u->magic == GYRE_UDP_MAGIC);
@@ -104,10 +104,10 @@ int gyre__udp_new(struct gyre_udp **out, struct gyre_loop *l, int fd, int family
     u->options.local = NULL;
     u->family = family;
     u->recv.f = &u->f;
-    u->recv.done = gyre__udp_on_recv;
+    u->recv.done = GYRE_DONE_UDP_RECV;
     u->tail = &u->head;
     u->flying_tail = &u->flying;
-    u->timer.fire = on_linger_over;
+    u->timer.kind = GYRE_TIMER_UDP;
     if (options->start_paused)
         u->flags |= GYRE_UDPF_PAUSED;
     int err = l->be->ops->attach(l->be, &u->f);

@@ -132,6 +132,8 @@ static inline int gyre__udp_usable(const struct gyre_udp *u)
 /* ---- udp_recv.c ---- */
 
 void gyre__udp_on_recv(struct gyre_op *op, const struct gyre_event *ev);
+void gyre__udp_on_sent(struct gyre_op *op, const struct gyre_event *ev);
+void gyre__udp_on_timer(struct gyre__timer *t);
 /* Arm or cancel the receive as the state of `u` asks; deliver what waits. */
 void gyre__udp_update_recv(struct gyre_udp *u);
 void gyre__udp_deliver_kept(struct gyre_udp *u);

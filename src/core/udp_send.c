@@ -26,7 +26,6 @@ enum { V4_MAX = 65507, V6_MAX = 65527 };
 
 /* ---- items ---- */
 
-static void on_sent(struct gyre_op *op, const struct gyre_event *ev);
 
 static struct gyre__udp_send *new_send(struct gyre_loop *l)
 {
@@ -88,7 +87,7 @@ static void submit(struct gyre_udp *u, struct gyre__udp_send *s)
     s->op.kind = GYRE_OP_SENDMSG;
     s->op.flags = waits ? 0 : GYRE_OPF_DONTWAIT;
     s->op.f = &u->f;
-    s->op.done = on_sent;
+    s->op.done = GYRE_DONE_UDP_SENT;
     s->op.u.msg.hdr = &s->hdr;
     gyre__op_submit(u->loop, &s->op);
 }
@@ -207,7 +206,7 @@ static void note_sent(struct gyre_udp *u, const struct gyre__udp_send *s, int re
     }
 }
 
-static void on_sent(struct gyre_op *op, const struct gyre_event *ev)
+void gyre__udp_on_sent(struct gyre_op *op, const struct gyre_event *ev)
 {
     struct gyre__udp_send *s = GYRE_CONTAINER(op, struct gyre__udp_send, op);
     struct gyre_udp *u = GYRE_CONTAINER(op->f, struct gyre_udp, f);

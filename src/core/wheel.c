@@ -9,10 +9,22 @@ enum { SLOT_MASK = GYRE_WHEEL_SLOTS - 1 };
 
 #define TICK_MAX ((UINT64_C(1) << (GYRE_WHEEL_BITS * GYRE_WHEEL_LEVELS)) - 1)
 
-void gyre__wheel_init(struct gyre__wheel *w, uint64_t now_ns)
+void gyre__wheel_init(struct gyre__wheel *w, uint64_t now_ns, gyre__timer_fire_fn *const *fire)
 {
     memset(w, 0, sizeof *w);
     w->origin_ns = now_ns;
+    w->fire = fire;
+}
+
+static uint64_t tick_of(const struct gyre__timer *t)
+{
+    return (uint64_t)t->tick_high << 32 | t->tick_low;
+}
+
+static void set_tick(struct gyre__timer *t, uint64_t tick)
+{
+    t->tick_low = (uint32_t)tick;
+    t->tick_high = (uint16_t)(tick >> 32);
 }
 
 static unsigned level_of(uint64_t now, uint64_t tick)
@@ -41,9 +53,10 @@ static void unlink_timer(struct gyre__timer *t)
 
 static void place(struct gyre__wheel *w, struct gyre__timer *t)
 {
-    unsigned level = level_of(w->tick, t->tick);
-    GYRE_ASSERT(t->tick >= w->tick && level < GYRE_WHEEL_LEVELS);
-    unsigned slot = (t->tick >> (level * GYRE_WHEEL_BITS)) & SLOT_MASK;
+    uint64_t tick = tick_of(t);
+    unsigned level = level_of(w->tick, tick);
+    GYRE_ASSERT(tick >= w->tick && level < GYRE_WHEEL_LEVELS);
+    unsigned slot = (tick >> (level * GYRE_WHEEL_BITS)) & SLOT_MASK;
     link_timer(&w->slots[level][slot], t);
     w->occupied[level] |= UINT64_C(1) << slot;
 }
@@ -57,7 +70,7 @@ void gyre__wheel_start(struct gyre__wheel *w, struct gyre__timer *t, uint64_t at
     /* The current tick has been served; the next one is the first that will be. */
     if (tick <= w->tick)
         tick = w->tick + 1;
-    t->tick = tick < TICK_MAX ? tick : TICK_MAX;
+    set_tick(t, tick < TICK_MAX ? tick : TICK_MAX);
     place(w, t);
 }
 
@@ -103,12 +116,12 @@ static unsigned fire_slot(struct gyre__wheel *w, unsigned level, unsigned slot)
     while (due != NULL) {
         struct gyre__timer *t = due;
         unlink_timer(t);
-        if (t->tick > w->tick) {
+        if (tick_of(t) > w->tick) {
             place(w, t);
             continue;
         }
         fired++;
-        t->fire(t);
+        w->fire[t->kind](t);
     }
     return fired;
 }

@@ -21,8 +21,9 @@ typedef void gyre__timer_fire_fn(struct gyre__timer *t);
 struct gyre__timer {
     struct gyre__timer *next;
     struct gyre__timer **prev; /* what points to this one; NULL: not on the wheel */
-    uint64_t tick;             /* expires at the start of it */
-    gyre__timer_fire_fn *fire; /* called when it was taken off the wheel; may start it again or free it */
+    uint32_t tick_low;         /* expires at the start of this tick; two parts, or `kind` would make it larger */
+    uint16_t tick_high;
+    uint8_t kind; /* whose: which function of the wheel's `fire` is called */
 };
 
 struct gyre__wheel {
@@ -31,9 +32,11 @@ struct gyre__wheel {
     struct gyre__timer *slots[GYRE_WHEEL_LEVELS][GYRE_WHEEL_SLOTS];
     uint64_t origin_ns; /* tick 0 */
     uint64_t started;   /* how often a timer was, restarts included */
+    /* By kind of timer: called when it was taken off the wheel; may start it again or free it. */
+    gyre__timer_fire_fn *const *fire;
 };
 
-void gyre__wheel_init(struct gyre__wheel *w, uint64_t now_ns);
+void gyre__wheel_init(struct gyre__wheel *w, uint64_t now_ns, gyre__timer_fire_fn *const *fire);
 
 /* Start, or start again, to expire no earlier than `at_ns`. */
 void gyre__wheel_start(struct gyre__wheel *w, struct gyre__timer *t, uint64_t at_ns);

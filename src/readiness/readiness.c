@@ -20,6 +20,7 @@
 #include "poller.h"
 
 #include "core/check.h"
+#include "core/list.h"
 #include "core/log.h"
 #include "core/mem.h"
 
@@ -36,16 +37,13 @@ enum {
     TURN_BYTES = 32 * 1024, /* received bytes after which a turn ends: what the first-level cache holds */
 };
 
-struct run_queue {
-    struct gyre_fd *head, *tail;
-};
-
 struct gyre_rd {
     struct gyre_backend base;
     const struct gyre_mem *mem;
     const struct gyre_poller_ops *poller;
     struct gyre_poller p;
-    struct run_queue run[2];   /* descriptors with a waiting op in a direction believed ready */
+    struct gyre__fdq run[2];   /* descriptors with a waiting op in a direction believed ready */
+    uint32_t attached;
     struct gyre_op *cancelled; /* circular list of ops whose -ECANCELED is due; the last one */
     unsigned unpolled;         /* turns since the poller was asked */
     bool reads_due;            /* sends took up all of the turn before */
@@ -126,40 +124,25 @@ static bool can_run(const struct gyre_fd *f, unsigned dir)
 
 static void run_later(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir)
 {
-    struct run_queue *q = &rd->run[dir];
     if (!can_run(f, dir) || (f->be_flags & queued_bit(dir)))
         return;
     f->be_flags |= (uint8_t)queued_bit(dir);
-    f->be.rd.run_next[dir] = NULL;
-    if (q->head == NULL)
-        q->head = f;
-    else
-        q->tail->be.rd.run_next[dir] = f;
-    q->tail = f;
+    gyre__fdq_push(&rd->run[dir], f);
 }
 
-static struct gyre_fd *run_pop(struct run_queue *q, unsigned dir)
+static struct gyre_fd *run_pop(struct gyre_rd *rd, unsigned dir)
 {
-    struct gyre_fd *f = q->head;
-    q->head = f->be.rd.run_next[dir];
+    struct gyre_fd *f = gyre__fdq_pop(&rd->run[dir]);
     f->be_flags &= (uint8_t)~queued_bit(dir);
     return f;
 }
 
 /* Only for a descriptor that is closed while in the queue, which takes a cancel just before. */
-static void run_remove(struct run_queue *q, struct gyre_fd *f, unsigned dir)
+static void run_remove(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir)
 {
-    struct gyre_fd **at = &q->head, *prev = NULL;
     if (!(f->be_flags & queued_bit(dir)))
         return;
-    while (*at != f) {
-        GYRE_CHECK(*at != NULL);
-        prev = *at;
-        at = &prev->be.rd.run_next[dir];
-    }
-    *at = f->be.rd.run_next[dir];
-    if (q->tail == f)
-        q->tail = prev;
+    gyre__fdq_remove(&rd->run[dir], f);
     f->be_flags &= (uint8_t)~queued_bit(dir);
 }
 
@@ -240,10 +223,8 @@ static void serve(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir, struct tu
 /* Each descriptor in the queue has at most one go; those not done go to the back. */
 static void run(struct gyre_rd *rd, unsigned dir, struct turn *t)
 {
-    struct run_queue *q = &rd->run[dir];
-    struct gyre_fd *f = NULL, *last = q->tail;
-    while (q->head != NULL && f != last && !turn_over(t)) {
-        f = run_pop(q, dir);
+    for (uint32_t left = gyre__fdq_count(&rd->run[dir]); left > 0 && !turn_over(t); left--) {
+        struct gyre_fd *f = run_pop(rd, dir);
         serve(rd, f, dir, t);
         run_later(rd, f, dir);
         run_later(rd, f, GYRE_DIR_READ); /* a connect changes the belief in reading */
@@ -295,7 +276,8 @@ static int poll_fds(struct gyre_rd *rd, int64_t timeout_ns)
 
 static bool has_work(const struct gyre_rd *rd)
 {
-    return rd->run[GYRE_DIR_READ].head != NULL || rd->run[GYRE_DIR_WRITE].head != NULL || rd->cancelled != NULL;
+    return gyre__fdq_count(&rd->run[GYRE_DIR_READ]) > 0 || gyre__fdq_count(&rd->run[GYRE_DIR_WRITE]) > 0 ||
+           rd->cancelled != NULL;
 }
 
 /* Returns 0, or -errno. */
@@ -347,7 +329,11 @@ void gyre__rd_cancel(struct gyre_backend *be, struct gyre_op *op)
 int gyre__rd_attach(struct gyre_backend *be, struct gyre_fd *f)
 {
     struct gyre_rd *rd = rd_of(be);
-    int err = gyre__perform_prepare(f);
+    int err = gyre__fdq_reserve(&rd->run[GYRE_DIR_READ], rd->mem, rd->attached + 1);
+    if (err == 0)
+        err = gyre__fdq_reserve(&rd->run[GYRE_DIR_WRITE], rd->mem, rd->attached + 1);
+    if (err == 0)
+        err = gyre__perform_prepare(f);
     if (err != 0)
         return err;
     f->be.rd.tail[GYRE_DIR_READ] = NULL;
@@ -358,7 +344,9 @@ int gyre__rd_attach(struct gyre_backend *be, struct gyre_fd *f)
     f->be_flags = GYRE_RDF_WRITABLE;
     if (!(f->flags & GYRE_FDF_ACCEPTED))
         f->be_flags |= GYRE_RDF_READABLE;
-    return rd->poller->add(&rd->p, f);
+    err = rd->poller->add(&rd->p, f);
+    rd->attached += err == 0;
+    return err;
 }
 
 void gyre__rd_close(struct gyre_backend *be, struct gyre_fd *f)
@@ -366,9 +354,10 @@ void gyre__rd_close(struct gyre_backend *be, struct gyre_fd *f)
     struct gyre_rd *rd = rd_of(be);
     for (unsigned dir = GYRE_DIR_READ; dir <= GYRE_DIR_WRITE; dir++) {
         GYRE_CHECK(f->be.rd.tail[dir] == NULL);
-        run_remove(&rd->run[dir], f, dir);
+        run_remove(rd, f, dir);
     }
     rd->poller->remove(&rd->p, f);
+    rd->attached--;
     (void)close(f->fd);
     f->fd = -1;
 }
@@ -479,5 +468,7 @@ void gyre__rd_destroy(struct gyre_backend *be)
     struct gyre_rd *rd = rd_of(be);
     GYRE_ASSERT(rd->cancelled == NULL);
     rd->poller->close(&rd->p);
+    gyre__fdq_fini(&rd->run[GYRE_DIR_READ], rd->mem);
+    gyre__fdq_fini(&rd->run[GYRE_DIR_WRITE], rd->mem);
     gyre__free(rd->mem, rd);
 }

@@ -43,32 +43,21 @@ static void enqueue(struct gyre_uring *u, struct gyre_fd *f)
     if (f->be_flags & GYRE_UF_QUEUED)
         return;
     f->be_flags |= GYRE_UF_QUEUED;
-    f->be.ur.next = NULL;
-    if (u->readable.head == NULL)
-        u->readable.head = f;
-    else
-        u->readable.tail->be.ur.next = f;
-    u->readable.tail = f;
+    gyre__fdq_push(&u->readable, f);
 }
 
 static struct gyre_fd *dequeue(struct gyre_uring *u)
 {
-    struct gyre_fd *f = u->readable.head;
-    u->readable.head = f->be.ur.next;
+    struct gyre_fd *f = gyre__fdq_pop(&u->readable);
     f->be_flags &= (uint8_t)~GYRE_UF_QUEUED;
     return f;
 }
 
 static void unqueue(struct gyre_uring *u, struct gyre_fd *f)
 {
-    struct gyre_fd **at = &u->readable.head, *before = NULL;
     if (!(f->be_flags & GYRE_UF_QUEUED))
         return;
-    for (; *at != f; at = &(*at)->be.ur.next)
-        before = *at;
-    *at = f->be.ur.next;
-    if (u->readable.tail == f)
-        u->readable.tail = before;
+    gyre__fdq_remove(&u->readable, f);
     f->be_flags &= (uint8_t)~GYRE_UF_QUEUED;
 }
 
@@ -295,16 +284,13 @@ static unsigned serve(struct gyre_uring *u, struct gyre_fd *f, struct gyre_event
 
 unsigned gyre__direct_run(struct gyre_uring *u, struct gyre_event *out, unsigned cap)
 {
-    const struct gyre_fd *last = u->readable.tail, *f = NULL;
     uint64_t bytes = 0;
     unsigned n = 0;
-    while (u->readable.head != NULL && f != last && n < cap && bytes < TURN_BYTES) {
-        struct gyre_fd *at = dequeue(u);
-        unsigned made = serve(u, at, out + n, cap - n);
+    for (uint32_t left = gyre__fdq_count(&u->readable); left > 0 && n < cap && bytes < TURN_BYTES; left--) {
+        unsigned made = serve(u, dequeue(u), out + n, cap - n);
         for (unsigned i = 0; i < made; i++)
             bytes += out[n + i].res > 0 ? (uint32_t)out[n + i].res : 0;
         n += made;
-        f = at;
     }
     return n;
 }

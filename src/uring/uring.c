@@ -340,7 +340,10 @@ static int uring_pollable(struct gyre_backend *be)
 
 static int uring_attach(struct gyre_backend *be, struct gyre_fd *f)
 {
-    (void)be;
+    struct gyre_uring *u = gyre__uring_of(be);
+    int err = gyre__fdq_reserve(&u->readable, u->mem, u->attached + 1);
+    if (err != 0)
+        return err;
     if (!(f->flags & GYRE_FDF_ACCEPTED)) {
         int mode = fcntl(f->fd, F_GETFL);
         if (mode < 0 || ((mode & O_NONBLOCK) && fcntl(f->fd, F_SETFL, mode & ~O_NONBLOCK) != 0))
@@ -348,12 +351,13 @@ static int uring_attach(struct gyre_backend *be, struct gyre_fd *f)
     }
     f->be_flags = 0;
     f->be.ur.score = 0;
+    u->attached++;
     return 0;
 }
 
 static void uring_close(struct gyre_backend *be, struct gyre_fd *f)
 {
-    (void)be;
+    gyre__uring_of(be)->attached--;
     (void)close(f->fd);
     f->fd = -1;
 }
@@ -409,6 +413,7 @@ static void uring_destroy(struct gyre_backend *be)
     gyre__bufring_remove(&u->bufs, u->ring.ring_fd);
     io_uring_queue_exit(&u->ring);
     (void)close(u->wake_fd);
+    gyre__fdq_fini(&u->readable, u->mem);
     gyre__free(u->mem, u);
 }
 

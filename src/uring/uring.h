@@ -6,6 +6,7 @@
 #include "core/backend.h"
 #include "core/bufpool.h"
 #include "core/check.h"
+#include "core/list.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/op.h"
@@ -131,9 +132,8 @@ struct gyre_uring {
     struct gyre_uring_late ops;     /* submitted, not yet in the ring */
     struct gyre_uring_late cancels; /* in the kernel's hands, their cancel not yet in the ring */
     struct gyre_op end;
-    struct {
-        struct gyre_fd *head, *tail;
-    } readable;           /* of direct.c */
+    struct gyre__fdq readable; /* of direct.c */
+    uint32_t attached;
     uint8_t unentered;    /* waits in a row that found enough to do without entering */
     uint8_t ndone;
     struct gyre_event done[GYRE_URING_DONE_MAX]; /* of sends that were made at once */

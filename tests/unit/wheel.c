@@ -63,6 +63,11 @@ static void stop(struct subject *s)
 }
 
 static void on_fire(struct gyre__timer *t);
+static void stop_all_others(struct gyre__timer *t);
+
+enum { KIND_MEDDLER, KIND_STOPPER };
+
+static gyre__timer_fire_fn *const fire_fns[] = {[KIND_MEDDLER] = on_fire, [KIND_STOPPER] = stop_all_others};
 
 static struct subject *make(struct model *m, unsigned index)
 {
@@ -70,7 +75,7 @@ static struct subject *make(struct model *m, unsigned index)
     cr_assert_not_null(s);
     s->m = m;
     s->index = index;
-    s->timer.fire = on_fire;
+    s->timer.kind = KIND_MEDDLER;
     m->subjects[index] = s;
     return s;
 }
@@ -166,7 +171,7 @@ static void open_model(struct model *m, uint64_t seed)
     *m = (struct model){.quiet = false};
     env_rng_init(&m->rng, seed);
     m->now_ns = env_rng_next(&m->rng) % (UINT64_C(1) << 50);
-    gyre__wheel_init(&m->wheel, m->now_ns);
+    gyre__wheel_init(&m->wheel, m->now_ns, fire_fns);
     for (unsigned i = 0; i < TIMERS; i++)
         (void)make(m, i);
 }
@@ -230,7 +235,7 @@ Test(wheel, sleeping_as_told_needs_few_wakes)
     for (unsigned round = 0; round < 300; round++) {
         struct subject *s = m.subjects[0];
         m.now_ns = env_rng_next(&m.rng) % (UINT64_C(1) << 50); /* or the rounds would add up to centuries */
-        gyre__wheel_init(&m.wheel, m.now_ns);
+        gyre__wheel_init(&m.wheel, m.now_ns, fire_fns);
         uint64_t delay_ns = random_delay_ns(&m);
         unsigned wakes = 0, before = s->fired;
         start(s, m.now_ns + delay_ns);
@@ -307,7 +312,7 @@ Test(wheel, stopped_by_one_that_fires_in_the_same_tick)
         open_model(&m, 3);
         meeting = &m;
         for (unsigned i = 0; i < TIMERS; i++) {
-            m.subjects[i]->timer.fire = stop_all_others;
+            m.subjects[i]->timer.kind = KIND_STOPPER;
             start(m.subjects[i], m.now_ns + ticks * tick_ns);
         }
         advance(&m, m.now_ns + ticks * tick_ns);
@@ -327,7 +332,7 @@ Test(wheel, deadlines_beyond_reach)
     for (unsigned i = 0; i < sizeof far / sizeof far[0]; i++) {
         struct model m;
         open_model(&m, 1);
-        gyre__wheel_init(&m.wheel, now_ns);
+        gyre__wheel_init(&m.wheel, now_ns, fire_fns);
         m.now_ns = now_ns;
         m.quiet = true;
         start(m.subjects[0], far[i]);
