@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * A queue of descriptors, for backends: those to be served, in turn.
  *
- * A ring and not a list, so that a descriptor needs no room for a link: there are many more of them than ever wait.
- * It has a place for each descriptor that is attached, so that pushing cannot fail; a descriptor is in it once at most,
- * which a flag of the backend's sees to. When it runs empty it begins anew, so that few descriptors stay in few lines. */
+ * A ring and not a list, so that a descriptor needs no room for a link: there are many more of them than ever wait. It
+ * has a place for each descriptor that is attached, so that pushing cannot fail; a descriptor is in it once at most,
+ * which a flag of the backend's sees to. When it runs empty it begins anew, so that few descriptors stay in few
+ * lines. */
 #ifndef GYRE_CORE_LIST_H
 #define GYRE_CORE_LIST_H
 

@@ -20,11 +20,12 @@ void gyre__segs_init(struct gyre__segs *segs, const struct gyre_mem *mem, struct
 void gyre__segs_fini(struct gyre__segs *segs)
 {
     gyre__segs_settle(segs);
-    while (segs->free_chunks != NULL) {
-        struct gyre__seg *chunk = segs->free_chunks;
-        segs->free_chunks = chunk->next;
-        gyre__free(segs->mem, chunk);
-    }
+    for (unsigned k = 0; k < GYRE_CHUNK_CLASSES; k++)
+        while (segs->free_chunks[k] != NULL) {
+            struct gyre__seg *chunk = segs->free_chunks[k];
+            segs->free_chunks[k] = chunk->next;
+            gyre__free(segs->mem, chunk);
+        }
     while (segs->slabs != NULL) {
         struct gyre__seg_slab *slab = segs->slabs;
         segs->slabs = slab->next;
@@ -46,13 +47,29 @@ struct gyre__seg *gyre__seg_refill(struct gyre__segs *segs)
     return segs->free;
 }
 
+/* What a chunk of a class holds: with its segment and what the allocator adds a power of two. */
+static uint32_t class_size(unsigned k)
+{
+    return ((GYRE_CHUNK_SIZE + 64u) << k) - 64u;
+}
+
+/* The smallest class that holds so much; GYRE_CHUNK_CLASSES if none does. */
+static unsigned class_of(uint32_t size_bytes)
+{
+    unsigned k = 0;
+    while (k < GYRE_CHUNK_CLASSES && class_size(k) < size_bytes)
+        k++;
+    return k;
+}
+
 struct gyre__seg *gyre__seg_chunk(struct gyre__segs *segs, uint32_t size_bytes)
 {
-    struct gyre__seg *seg = segs->free_chunks;
-    uint32_t size = size_bytes > GYRE_CHUNK_SIZE ? size_bytes : GYRE_CHUNK_SIZE;
-    if (size == GYRE_CHUNK_SIZE && seg != NULL) {
-        segs->free_chunks = seg->next;
-        segs->free_chunk_count--;
+    unsigned k = class_of(size_bytes);
+    uint32_t size = k < GYRE_CHUNK_CLASSES ? class_size(k) : size_bytes;
+    struct gyre__seg *seg = k < GYRE_CHUNK_CLASSES ? segs->free_chunks[k] : NULL;
+    if (seg != NULL) {
+        segs->free_chunks[k] = seg->next;
+        segs->free_chunk_bytes -= size;
     } else {
         seg = gyre__resize(segs->mem, NULL, sizeof *seg + size);
         if (seg == NULL)
@@ -66,13 +83,15 @@ struct gyre__seg *gyre__seg_chunk(struct gyre__segs *segs, uint32_t size_bytes)
 
 static void free_chunk(struct gyre__segs *segs, struct gyre__seg *seg)
 {
-    if (seg->u.chunk.size != GYRE_CHUNK_SIZE || segs->free_chunk_count >= GYRE_CHUNKS_KEPT) {
+    uint32_t size = seg->u.chunk.size;
+    unsigned k = class_of(size);
+    if (k == GYRE_CHUNK_CLASSES || segs->free_chunk_bytes + size > GYRE_CHUNK_BYTES_KEPT) {
         gyre__free(segs->mem, seg);
         return;
     }
-    seg->next = segs->free_chunks;
-    segs->free_chunks = seg;
-    segs->free_chunk_count++;
+    seg->next = segs->free_chunks[k];
+    segs->free_chunks[k] = seg;
+    segs->free_chunk_bytes += size;
 }
 
 void gyre__seg_free(struct gyre__segs *segs, struct gyre__seg *seg, int err)

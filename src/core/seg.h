@@ -5,7 +5,7 @@
  * segment refers to part of a receive buffer (counted in the pool), to a chunk of our own memory right behind it, or to
  * bytes borrowed from the user.
  *
- * Segments and chunks of the usual size are kept for reuse, so that the steady state allocates nothing. */
+ * Segments, and chunks of a few sizes up to a bound, are kept for reuse, so that the steady state allocates nothing. */
 #ifndef GYRE_CORE_SEG_H
 #define GYRE_CORE_SEG_H
 
@@ -22,7 +22,8 @@ enum gyre__seg_kind {
 
 enum {
     GYRE_CHUNK_SIZE = 4096 - 64, /* bytes in a chunk of the usual size */
-    GYRE_CHUNKS_KEPT = 64,
+    GYRE_CHUNK_CLASSES = 7,       /* the usual size, and each twice the one before: 4 to 256 KiB */
+    GYRE_CHUNK_BYTES_KEPT = 1 << 20,
     GYRE_SEGS_PER_SLAB = 100,
 };
 
@@ -49,10 +50,10 @@ struct gyre__segs {
     const struct gyre_mem *mem;
     struct gyre_bufpool *pool;
     struct gyre__seg *free;        /* segments without a chunk */
-    struct gyre__seg *free_chunks; /* of the usual size */
+    struct gyre__seg *free_chunks[GYRE_CHUNK_CLASSES];
     struct gyre__seg *limbo;       /* taken by a handler that may still look at the bytes; see gyre__segs_settle() */
     struct gyre__seg_slab *slabs;
-    uint32_t free_chunk_count;
+    uint32_t free_chunk_bytes;
 };
 
 /* A queue of segments, oldest first. Packed, for a connection has two. */

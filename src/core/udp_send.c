@@ -26,7 +26,6 @@ enum { V4_MAX = 65507, V6_MAX = 65527 };
 
 /* ---- items ---- */
 
-
 static struct gyre__udp_send *new_send(struct gyre_loop *l)
 {
     struct gyre__udp_send *s = l->udps.free_sends;
