@@ -20,8 +20,8 @@ static void prepare(int count)
 {
     for (int i = 0; i < count; i++) {
         iov[i] = (struct iovec){.iov_base = bytes[i], .iov_len = SIZE_MAX_UDP};
-        messages[i].msg_hdr = (struct msghdr){
-            .msg_name = &peers[i], .msg_namelen = sizeof peers[i], .msg_iov = &iov[i], .msg_iovlen = 1};
+        messages[i].msg_hdr =
+            (struct msghdr){.msg_name = &peers[i], .msg_namelen = sizeof peers[i], .msg_iov = &iov[i], .msg_iovlen = 1};
     }
 }
 
