@@ -111,7 +111,9 @@ struct gyre_histogram {
       "completions (io_uring) or ready descriptors (epoll, kqueue) that one entering system call brought")             \
     H(recv_bytes, "receive_bytes", 7, 21, GYRE_UNIT_ONE, "bytes of one receive")                                       \
     H(turn_ns, "turn_duration_seconds", 11, 31, GYRE_UNIT_NS,                                                          \
-      "time from the end of one wait to the next, where the clock is read anyway: not before turns that do not wait")
+      "time from the end of one wait to the next, where the clock is read anyway: not before turns that do not wait")  \
+    C(refused, "refused_connections", "connections closed as soon as accepted: the filter or a limit said so")         \
+    C(balance_errors, "balance_errors", "times the user's balance function named a loop that there is not")
 
 enum { GYRE_UNIT_ONE = 0, GYRE_UNIT_NS };
 

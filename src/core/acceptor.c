@@ -2,12 +2,13 @@
  * Accepting, and handing over to other loops.
  *
  * The normal course: each acceptor with a socket keeps one multishot ACCEPT in flight; each descriptor it brings
- * becomes a connection of its loop, or is posted to the loop whose turn it is.
+ * becomes a connection of its loop, or is posted to the loop that balance.c names.
  *
  * What can go wrong: out of descriptors or memory, accepting pauses (10 ms, doubling to 1 s, or until a connection of
  * this loop closes); connections that are open are not affected, those that wait stay in the backlog. Errors that
- * belong to one connection are skipped. At conns_max accepting pauses until there is room; what the
- * kernel had already accepted by then is closed. */
+ * belong to one connection are skipped. Where a limit on connections is near they are accepted one by one, so that none
+ * is accepted that has no place; at the limit accepting pauses until there is room. A connection that comes in on
+ * several loops in the same instant may pass the limit even so, and is closed. */
 #include "listener.h"
 
 #include <errno.h>
@@ -16,27 +17,42 @@ enum {
     BACKOFF_FIRST_MS = 10,
     BACKOFF_MAX_MS = 1000,
     ROOM_LOOK_MS = 100,
+    ROOM_NEAR = 1024,     /* accept one by one when there is room for less */
     ERRORS_IN_A_ROW = 16, /* of single connections, before backing off all the same */
 };
 
-/* ---- accepting ---- */
+/* ---- limits ---- */
 
-static bool loop_full(const struct gyre_loop *l)
+static uint32_t lesser(uint32_t a, uint32_t b)
 {
-    return gyre_loop_conn_count(l) >= l->conns_max;
+    return a < b ? a : b;
 }
 
-/* Whether nothing that it accepts would have a place. */
-static bool is_full(const struct gyre__acceptor *a)
+/* What the limits of listener and engine leave. */
+static uint32_t room_in_all(const struct gyre_listener *listener)
+{
+    uint32_t room = listener->engine != NULL ? gyre__engine_room(listener->engine) : UINT32_MAX;
+    uint32_t conns = 0;
+    if (listener->conns_max == 0)
+        return room;
+    for (uint32_t i = 0; i < listener->acceptor_count; i++)
+        conns += atomic_load_explicit(&listener->acceptors[i]->conns, memory_order_relaxed);
+    return lesser(room, conns < listener->conns_max ? listener->conns_max - conns : 0);
+}
+
+/* For how many more connections there is a place; ROOM_NEAR stands for that many and more. */
+static uint32_t room_of(const struct gyre__acceptor *a)
 {
     const struct gyre_listener *listener = a->listener;
+    uint32_t room = 0;
     if (!listener->hands_over)
-        return loop_full(a->loop);
-    for (uint32_t i = 0; i < listener->acceptor_count; i++)
-        if (!loop_full(listener->acceptors[i]->loop))
-            return false;
-    return true;
+        room = gyre__loop_room(a->loop);
+    for (uint32_t i = 0; listener->hands_over && i < listener->acceptor_count && room < ROOM_NEAR; i++)
+        room += lesser(gyre__loop_room(listener->acceptors[i]->loop), ROOM_NEAR);
+    return lesser(lesser(room, room_in_all(listener)), ROOM_NEAR);
 }
+
+/* ---- accepting ---- */
 
 static void set_waiting(struct gyre__acceptor *a, bool waiting)
 {
@@ -56,24 +72,35 @@ static void wait_for_room(struct gyre__acceptor *a)
                       gyre__loop_now(a->loop) + (uint64_t)ROOM_LOOK_MS * (uint64_t)GYRE_TICK_NS);
 }
 
+static bool is_paused(const struct gyre__acceptor *a)
+{
+    return atomic_load(&a->listener->want) == GYRE_LISTENER_PAUSE;
+}
+
 void gyre__acceptor_arm(struct gyre__acceptor *a)
 {
-    if (!a->open || a->op.state != GYRE_OPS_IDLE)
+    if (!a->open || a->op.state != GYRE_OPS_IDLE || is_paused(a))
         return;
-    if (is_full(a)) {
+    uint32_t room = room_of(a);
+    if (room == 0) {
         wait_for_room(a);
         return;
     }
     a->op.kind = GYRE_OP_ACCEPT;
-    a->op.flags = GYRE_OPF_MULTI;
+    a->op.flags = room < ROOM_NEAR ? 0 : GYRE_OPF_MULTI;
     gyre__op_submit(a->loop, &a->op);
 }
+
+static void try_start(struct gyre__acceptor *a);
 
 static void go_on(struct gyre__acceptor *a)
 {
     set_waiting(a, false);
     gyre__wheel_stop(&a->loop->wheel, &a->timer);
-    gyre__acceptor_arm(a);
+    if (a->started)
+        gyre__acceptor_arm(a);
+    else
+        try_start(a);
 }
 
 void gyre__acceptor_on_timer(struct gyre__timer *t)
@@ -141,42 +168,32 @@ struct handover {
     int fd;
 };
 
+/* Its place was reserved and counted. */
 static void adopt(struct gyre__acceptor *a, int fd)
 {
-    if (gyre__conn_adopt(a->loop, fd, &a->profile, a->listener->inet) != 0)
-        gyre__count(&a->loop->be->stats.accept_errors, 1);
+    if (gyre__conn_adopt(a->loop, fd, &a->profile, a->listener->inet) == 0)
+        return;
+    gyre__count(&a->loop->be->stats.accept_errors, 1);
+    atomic_fetch_sub_explicit(&a->conns, 1, memory_order_relaxed);
 }
 
 static void run_handover(struct gyre_loop *l, void *user)
 {
     struct handover *h = user;
     struct gyre__acceptor *to = h->to;
+    struct gyre_listener *listener = to->listener;
     int fd = h->fd;
     gyre__free(l->mem, h);
+    gyre__acceptor_hold(to);
     adopt(to, fd);
+    gyre__acceptor_release(to);
+    gyre__listener_release(listener);
 }
 
-/* Round-robin, past loops that are full. */
-static struct gyre__acceptor *next_in_turn(struct gyre_listener *listener)
+static void hand_over(struct gyre__acceptor *a, struct gyre__acceptor *to, int fd)
 {
-    struct gyre__acceptor *to = NULL;
-    for (uint32_t i = 0; i < listener->acceptor_count; i++) {
-        to = listener->acceptors[listener->next_loop];
-        listener->next_loop = (listener->next_loop + 1) % listener->acceptor_count;
-        if (!loop_full(to->loop))
-            break;
-    }
-    return to;
-}
-
-static void hand_over(struct gyre__acceptor *a, int fd)
-{
-    struct gyre__acceptor *to = next_in_turn(a->listener);
-    if (to == a) {
-        adopt(a, fd);
-        return;
-    }
     struct handover *h = gyre__alloc(a->loop->mem, sizeof *h);
+    gyre__listener_hold(a->listener);
     if (h != NULL) {
         *h = (struct handover){.to = to, .fd = fd};
         h->task = (struct gyre__task){.run = run_handover, .user = h, .embedded = true};
@@ -184,115 +201,302 @@ static void hand_over(struct gyre__acceptor *a, int fd)
             return;
         gyre__free(a->loop->mem, h);
     }
+    gyre__listener_release(a->listener);
     gyre__count(&a->loop->be->stats.accept_errors, 1);
     a->loop->be->ops->sock->close(a->loop->be, fd);
+    atomic_fetch_sub_explicit(&to->conns, 1, memory_order_relaxed);
+    gyre__loop_unreserve(to->loop);
 }
+
+/* ---- one connection ---- */
+
+static void refuse(struct gyre__acceptor *a, int fd, bool reset)
+{
+    struct gyre_backend *be = a->loop->be;
+    gyre__count(&be->stats.refused, 1);
+    if (reset)
+        (void)be->ops->sock->set_reset(be, fd);
+    be->ops->sock->close(be, fd);
+}
+
+/* Asks the filter. Returns whether the connection is let in; else it is closed. */
+static bool let_in(struct gyre__acceptor *a, int fd, const struct gyre_addr *peer)
+{
+    const struct gyre_listener *listener = a->listener;
+    if (listener->filter == NULL)
+        return true;
+    int verdict =
+        listener->filter(a->listener, (const struct sockaddr *)&peer->ss, peer->len, listener->user);
+    if (verdict == GYRE_ACCEPT_YES)
+        return true;
+    refuse(a, fd, verdict == GYRE_ACCEPT_RESET);
+    return false;
+}
+
+static void took(struct gyre__acceptor *a, int fd)
+{
+    struct gyre_listener *listener = a->listener;
+    struct gyre_backend *be = a->loop->be;
+    struct gyre_addr peer = {.len = 0};
+    bool by_peer = listener->filter != NULL || (listener->hands_over && gyre__balance_by_peer(&listener->balance));
+    if (!a->open) { /* it came while closing */
+        be->ops->sock->close(be, fd);
+        return;
+    }
+    a->errors = 0;
+    a->backoff_ms = 0;
+    if (by_peer && be->ops->sock->name(be, fd, true, &peer) != 0) { /* it has gone already */
+        gyre__count(&be->stats.accept_errors, 1);
+        be->ops->sock->close(be, fd);
+        return;
+    }
+    if (!let_in(a, fd, &peer))
+        return;
+    struct gyre__acceptor *to = listener->hands_over ? gyre__balance_choose(listener, &peer) : a;
+    if (room_in_all(listener) == 0 || !gyre__loop_reserve(to->loop)) {
+        refuse(a, fd, false);
+        return;
+    }
+    atomic_fetch_add_explicit(&to->conns, 1, memory_order_relaxed);
+    if (to == a)
+        adopt(a, fd);
+    else
+        hand_over(a, to, fd);
+}
+
+static void closed(struct gyre__acceptor *a);
 
 void gyre__acceptor_on_accept(struct gyre_op *op, const struct gyre_event *ev)
 {
     struct gyre__acceptor *a = GYRE_CONTAINER(op, struct gyre__acceptor, op);
     GYRE_CHECK(a->magic == GYRE_ACCEPTOR_MAGIC);
-    if (ev->res >= 0 && !a->open) {
-        a->loop->be->ops->sock->close(a->loop->be, ev->res); /* it came while closing */
-    } else if (ev->res >= 0) {
-        a->errors = 0;
-        a->backoff_ms = 0;
-        if (a->listener->hands_over)
-            hand_over(a, ev->res);
-        else
-            adopt(a, ev->res);
-    } else if (a->open && !a->waiting && ev->res != -ECANCELED) {
+    gyre__acceptor_hold(a); /* callbacks may close it */
+    if (ev->res >= 0)
+        took(a, ev->res);
+    else if (a->open && !a->waiting && ev->res != -ECANCELED)
         accept_failed(a, ev->res);
-    }
     if (ev->flags & GYRE_EV_MORE) {
-        if (GYRE_UNLIKELY(a->open && !a->waiting && is_full(a)))
-            wait_for_room(a);
-        return;
-    }
-    if (!a->open) {
-        gyre__acceptor_closed(a);
+        if (GYRE_UNLIKELY(a->open && !a->waiting && room_of(a) < ROOM_NEAR))
+            gyre__op_cancel(a->loop, &a->op); /* and go on one by one */
+    } else if (!a->open) {
+        closed(a);
     } else if (!a->waiting) {
-        gyre__count(&a->loop->be->stats.rearms, 1);
+        gyre__count(&a->loop->be->stats.rearms, (op->flags & GYRE_OPF_MULTI) != 0);
         gyre__acceptor_arm(a);
     }
+    gyre__acceptor_release(a);
 }
 
 /* ---- life ---- */
 
+static void link_to_loop(struct gyre__acceptor *a)
+{
+    if (a->linked)
+        return;
+    a->linked = true;
+    a->next = a->loop->acceptors;
+    a->loop->acceptors = a;
+}
+
+static void unlink_from_loop(struct gyre__acceptor *a)
+{
+    struct gyre__acceptor **at = &a->loop->acceptors;
+    if (!a->linked)
+        return;
+    while (*at != a)
+        at = &(*at)->next;
+    *at = a->next;
+    a->linked = false;
+}
+
+void gyre__acceptor_init(struct gyre__acceptor *a, struct gyre_loop *l, struct gyre_listener *listener)
+{
+    uint16_t gen = a->op.gen;
+    struct gyre__acceptor *next = a->next;
+    bool linked = a->linked;
+    *a = (struct gyre__acceptor){
+        .magic = GYRE_ACCEPTOR_MAGIC, .next = next, .linked = linked, .loop = l, .listener = listener};
+    a->kept = listener->kept;
+    a->op = (struct gyre_op){.gen = gen, .f = &a->f, .done = GYRE_DONE_ACCEPT};
+    a->f.fd = -1;
+    a->timer.kind = GYRE_TIMER_ACCEPTOR;
+    a->used = true;
+    a->held = true;
+    a->profile.listener = listener;
+    a->profile.refs = 1;
+}
+
 int gyre__acceptor_new(struct gyre__acceptor **out, struct gyre_loop *l, struct gyre_listener *listener)
 {
-    struct gyre__acceptor *a = l->acceptors;
-    while (a != NULL && (a->used || atomic_load(&a->stop_posted))) /* a posted stop may still lie in the queue */
+    struct gyre__acceptor *a = listener->kept ? NULL : l->acceptors;
+    while (a != NULL && (a->used || atomic_load(&a->look_posted))) /* a posted look may still lie in the queue */
         a = a->next;
     if (a == NULL) {
         a = gyre__alloc(l->mem, sizeof *a);
         if (a == NULL)
             return -ENOMEM;
-        a->magic = GYRE_ACCEPTOR_MAGIC;
-        a->next = l->acceptors;
-        l->acceptors = a;
+        a->loop = l;
+        if (!listener->kept)
+            link_to_loop(a);
     }
-    uint16_t gen = a->op.gen;
-    *a = (struct gyre__acceptor){.magic = GYRE_ACCEPTOR_MAGIC, .next = a->next, .loop = l, .listener = listener};
-    a->op = (struct gyre_op){.gen = gen, .f = &a->f, .done = GYRE_DONE_ACCEPT};
-    a->f.fd = -1;
-    a->timer.kind = GYRE_TIMER_ACCEPTOR;
-    a->used = true;
-    a->profile.listener = listener;
-    a->profile.refs = 1;
+    gyre__acceptor_init(a, l, listener);
     *out = a;
     return 0;
 }
 
-int gyre__acceptor_open(struct gyre__acceptor *a, int fd, bool inet)
+int gyre__acceptor_start(struct gyre__acceptor *a)
 {
     struct gyre_loop *l = a->loop;
-    a->f = (struct gyre_fd){.fd = fd, .flags = inet ? GYRE_FDF_INET : 0};
-    int err = l->be->ops->attach(l->be, &a->f);
-    if (err != 0) {
-        a->f.fd = -1;
-        return err;
+    link_to_loop(a);
+    if (a->f.fd >= 0) {
+        int err = l->be->ops->attach(l->be, &a->f);
+        if (err != 0)
+            return err;
+        a->open = true;
+        l->acceptors_open++;
     }
-    a->open = true;
-    l->acceptors_open++;
+    a->started = true;
     return 0;
 }
 
-void gyre__acceptor_stop(struct gyre__acceptor *a)
+/* On its loop, for the first time or after a failure. */
+static void try_start(struct gyre__acceptor *a)
 {
-    if (!a->open)
-        return;
-    a->open = false;
-    set_waiting(a, false);
-    gyre__wheel_stop(&a->loop->wheel, &a->timer);
-    if (a->op.state == GYRE_OPS_IDLE)
-        gyre__acceptor_closed(a);
+    int err = gyre__acceptor_start(a);
+    if (err == 0)
+        gyre__acceptor_arm(a);
     else
-        gyre__op_cancel(a->loop, &a->op);
+        back_off(a, err);
 }
 
-static void run_stop(struct gyre_loop *l, void *user)
+/* Open no more: what it held for that is given back. */
+static void let_go(struct gyre__acceptor *a)
 {
-    struct gyre__acceptor *a = user;
-    gyre__listener_stop(a->listener, l);
-}
-
-void gyre__acceptor_post_stop(struct gyre__acceptor *a)
-{
-    if (atomic_exchange(&a->stop_posted, true))
+    if (!a->held)
         return;
-    a->stop_task = (struct gyre__task){.run = run_stop, .user = a, .embedded = true};
-    gyre__tasks_push_always(&a->loop->tasks, &a->stop_task);
-    a->loop->be->ops->wake(a->loop->be);
+    a->held = false;
+    gyre__acceptor_release(a);
 }
 
-void gyre__acceptor_closed(struct gyre__acceptor *a)
+static void closed(struct gyre__acceptor *a)
 {
     if (a->f.fd < 0)
         return; /* closed by a callback of the very event that ended its op */
     a->loop->be->ops->close(a->loop->be, &a->f);
     a->loop->acceptors_open--;
-    gyre__acceptor_release(a);
+    gyre__listener_socket_closed(a->listener, a->loop);
+    let_go(a);
+}
+
+/* It never came to accepting: the socket is not attached. */
+static void stop_unstarted(struct gyre__acceptor *a)
+{
+    a->started = true;
+    if (a->f.fd >= 0) {
+        a->loop->be->ops->sock->close(a->loop->be, a->f.fd);
+        a->f.fd = -1;
+        gyre__listener_socket_closed(a->listener, a->loop);
+    }
+    let_go(a);
+}
+
+void gyre__acceptor_stop(struct gyre__acceptor *a)
+{
+    if (!a->held)
+        return;
+    set_waiting(a, false);
+    gyre__wheel_stop(&a->loop->wheel, &a->timer);
+    if (a->listener->acceptors[0] == a)
+        gyre__listener_remove_path(a->listener);
+    if (!a->started) {
+        stop_unstarted(a);
+        return;
+    }
+    if (a->f.fd < 0)
+        let_go(a); /* it only took over */
+    if (!a->open)
+        return;
+    a->open = false;
+    if (a->op.state == GYRE_OPS_IDLE)
+        closed(a);
+    else
+        gyre__op_cancel(a->loop, &a->op);
+}
+
+void gyre__acceptor_forget_socket(struct gyre__acceptor *a)
+{
+    if (a->started && a->f.fd >= 0)
+        (void)a->loop->be->ops->detach(a->loop->be, &a->f);
+    if (a->open)
+        a->loop->acceptors_open--;
+    a->open = false;
+    a->f.fd = -1;
+}
+
+void gyre__acceptor_discard(struct gyre__acceptor *a)
+{
+    if (gyre__loop_allows(a->loop)) {
+        gyre__acceptor_stop(a);
+        return;
+    }
+    a->started = true; /* not seen by its loop yet, nor will it be */
+    if (a->f.fd >= 0)
+        a->loop->be->ops->sock->close(a->loop->be, a->f.fd);
+    a->f.fd = -1;
+    let_go(a);
+}
+
+/* Do what the user wants of the listener. */
+static void look(struct gyre__acceptor *a)
+{
+    enum gyre__listener_want want = (enum gyre__listener_want)atomic_load(&a->listener->want);
+    if (!a->held)
+        return;
+    if (want == GYRE_LISTENER_CLOSE || a->loop->phase != GYRE_PHASE_SERVING) {
+        gyre__acceptor_stop(a);
+        return;
+    }
+    if (!a->started) {
+        if (!a->waiting)
+            try_start(a);
+        return;
+    }
+    if (want == GYRE_LISTENER_PAUSE)
+        gyre__op_cancel(a->loop, &a->op);
+    else if (!a->waiting && (!a->listener->kept || atomic_load(&a->loop->owned)))
+        gyre__acceptor_arm(a); /* an engine arms all when it runs */
+}
+
+static void run_look(struct gyre_loop *l, void *user)
+{
+    struct gyre__acceptor *a = user;
+    struct gyre_listener *listener = a->listener;
+    (void)l;
+    atomic_store(&a->look_posted, false);
+    look(a);
+    gyre__listener_release(listener);
+}
+
+void gyre__acceptor_look(struct gyre__acceptor *a)
+{
+    if (gyre__loop_allows(a->loop)) {
+        look(a);
+        return;
+    }
+    gyre__listener_hold(a->listener);
+    if (atomic_exchange(&a->look_posted, true)) {
+        gyre__listener_release(a->listener);
+        return;
+    }
+    a->look_task = (struct gyre__task){.run = run_look, .user = a, .embedded = true};
+    gyre__tasks_push_always(&a->loop->tasks, &a->look_task);
+    a->loop->be->ops->wake(a->loop->be);
+}
+
+void gyre__acceptor_hold(struct gyre__acceptor *a)
+{
+    if (a->profile.refs++ == 0)
+        gyre__listener_hold(a->listener);
 }
 
 void gyre__acceptor_release(struct gyre__acceptor *a)
@@ -301,22 +505,34 @@ void gyre__acceptor_release(struct gyre__acceptor *a)
     if (--a->profile.refs > 0)
         return;
     a->used = false;
-    if (!a->listener->kept)
-        gyre__listener_free(a->listener);
+    if (a->listener->kept)
+        unlink_from_loop(a);
+    gyre__listener_release(a->listener);
+}
+
+void gyre__acceptor_conn_closed(struct gyre__acceptor *a)
+{
+    atomic_fetch_sub_explicit(&a->conns, 1, memory_order_relaxed);
+    gyre__acceptor_release(a);
 }
 
 void gyre__acceptors_close(struct gyre_loop *l)
 {
-    for (struct gyre__acceptor *a = l->acceptors; a != NULL; a = a->next)
-        if (a->used && a->open)
-            gyre__listener_stop(a->listener, l);
+    struct gyre__acceptor *a = l->acceptors, *next;
+    for (; a != NULL; a = next) {
+        next = a->next;
+        if (a->used && (a->open || !a->started))
+            gyre__acceptor_stop(a);
+    }
 }
 
 void gyre__acceptors_fini(struct gyre_loop *l)
 {
-    while (l->acceptors != NULL) {
-        struct gyre__acceptor *a = l->acceptors;
-        l->acceptors = a->next;
-        gyre__free(l->mem, a);
+    struct gyre__acceptor *a = l->acceptors, *next;
+    for (; a != NULL; a = next) {
+        next = a->next;
+        if (!a->kept)
+            gyre__free(l->mem, a);
     }
+    l->acceptors = NULL;
 }

@@ -40,6 +40,8 @@
 #include <gyre/base.h>
 #include <gyre/sockopt.h>
 
+#include <netinet/in.h>
+
 struct gyre_backend;
 struct gyre_sim;
 
@@ -55,6 +57,18 @@ struct gyre_listen_config {
     bool share;         /* SO_REUSEPORT before bind: others, of this user, may be bound there already */
     bool share_later;   /* SO_REUSEPORT between bind and listen: the address must be free, others may follow */
     bool v6_only;
+    /* Of TCP; nothing on the simulator, which has neither a handshake to defer nor devices. */
+    uint32_t defer_accept_s; /* TCP_DEFER_ACCEPT; 0: not set */
+    uint32_t fastopen_queue; /* TCP_FASTOPEN; 0: not set */
+    const char *device;      /* SO_BINDTODEVICE; NULL: any */
+};
+
+/* What a descriptor is that somebody else opened. */
+struct gyre_sock_info {
+    int family;     /* AF_INET, AF_INET6, AF_UNIX, or another that is of no use here */
+    bool stream;    /* SOCK_STREAM */
+    bool listening;
+    bool connected;
 };
 
 /* Options of a socket, as gyre/sockopt.h has them. -EOPNOTSUPP: the system, or this kind of socket, has it not; -ERANGE
@@ -92,6 +106,12 @@ enum gyre_sock_option {
 struct gyre_sock_ops {
     int (*open)(struct gyre_backend *be, int family); /* a stream socket, close-on-exec; returns the descriptor */
     int (*listen)(struct gyre_backend *be, int fd, const struct gyre_addr *addr, const struct gyre_listen_config *cfg);
+    /* Give a socket of open() its own address before it connects. With `port_last` it is a port from `addr`'s to that
+     * one: no two connections to one peer get the same; -EADDRNOTAVAIL, here or from CONNECT, if none is left. */
+    int (*bind)(struct gyre_backend *be, int fd, const struct gyre_addr *addr, in_port_t port_last);
+    /* Look at a descriptor that somebody else opened, and make it close-on-exec. -ENOTSOCK if it is no socket. */
+    int (*inspect)(struct gyre_backend *be, int fd, struct gyre_sock_info *out);
+    int (*dup)(struct gyre_backend *be, int fd);      /* another descriptor for the same socket, close-on-exec */
     int (*shutdown)(struct gyre_backend *be, int fd); /* send FIN: SHUT_WR */
     int (*set_nodelay)(struct gyre_backend *be, int fd);
     int (*set_reset)(struct gyre_backend *be, int fd); /* close() will send RST and drop what is unsent */
@@ -142,6 +162,9 @@ struct gyre_backend_ops {
     int (*attach)(struct gyre_backend *be, struct gyre_fd *f);
     /* Let go of `f` and close its descriptor. No op may be in flight on it. */
     void (*close)(struct gyre_backend *be, struct gyre_fd *f);
+    /* Let go of `f` and leave its descriptor open, in blocking mode, which is returned; `f->fd` is -1. No op may be in
+     * flight on it. */
+    int (*detach)(struct gyre_backend *be, struct gyre_fd *f);
 
     void (*submit)(struct gyre_backend *be, struct gyre_op *op);
     void (*cancel)(struct gyre_backend *be, struct gyre_op *op);

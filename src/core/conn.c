@@ -32,10 +32,11 @@ static int add_slab(struct gyre_loop *l)
     return 0;
 }
 
-/* A fresh connection. What must outlive the slot's former holders stays: its number and the generations. */
-static int take_slot(struct gyre_conn **out, struct gyre_loop *l)
+/* A fresh connection, in the place reserved for it if there is one. What must outlive the slot's former holders stays:
+ * its number and the generations. */
+static int take_slot(struct gyre_conn **out, struct gyre_loop *l, bool reserved)
 {
-    if (gyre_loop_conn_count(l) >= l->conns_max)
+    if (!reserved && gyre__loop_room(l) == 0)
         return GYRE_ECONNS;
     if (l->free_conns == NULL && add_slab(l) != 0)
         return -ENOMEM;
@@ -50,7 +51,7 @@ static int take_slot(struct gyre_conn **out, struct gyre_loop *l)
     c->recv.gen = recv_gen;
     c->send.gen = send_gen;
     c->loop = l;
-    atomic_fetch_add_explicit(&l->conn_count, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&l->conn_load, reserved ? 1 - GYRE_PLACE_RESERVED : 1, memory_order_relaxed);
     *out = c;
     return 0;
 }
@@ -67,7 +68,7 @@ static void give_slot(struct gyre_conn *c)
     c->generation++;
     c->settle_next = l->free_conns;
     l->free_conns = c;
-    atomic_fetch_sub_explicit(&l->conn_count, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&l->conn_load, 1, memory_order_relaxed);
 }
 
 struct gyre__extra *gyre__conn_extra(struct gyre_conn *c)
@@ -213,17 +214,19 @@ void gyre__conn_on_timer(struct gyre__timer *t)
 
 /* ---- beginning ---- */
 
-int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct gyre__profile *profile, bool accepted,
-                   bool inet)
+int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct gyre__profile *profile, unsigned how)
 {
     struct gyre_conn *c;
-    int err = take_slot(&c, l);
+    bool reserved = how & GYRE_CONN_RESERVED;
+    int err = take_slot(&c, l, reserved);
     if (err != 0) {
+        if (reserved)
+            gyre__loop_unreserve(l);
         l->be->ops->sock->close(l->be, fd);
         return err;
     }
     c->f.fd = fd;
-    c->f.flags = (uint8_t)((accepted ? GYRE_FDF_ACCEPTED : 0) | (inet ? GYRE_FDF_INET : 0));
+    c->f.flags = (uint8_t)(how & (GYRE_FDF_ACCEPTED | GYRE_FDF_INET));
     c->recv.f = &c->f;
     c->recv.done = GYRE_DONE_RECV;
     c->send.f = &c->f;
@@ -272,10 +275,12 @@ int gyre__conn_adopt(struct gyre_loop *l, int fd, struct gyre__profile *profile,
 {
     struct gyre_conn *c;
     if (l->phase != GYRE_PHASE_SERVING) {
+        gyre__loop_unreserve(l);
         l->be->ops->sock->close(l->be, fd);
         return GYRE_ESHUTDOWN;
     }
-    int err = gyre__conn_new(&c, l, fd, profile, true, inet);
+    unsigned how = GYRE_CONN_RESERVED | GYRE_FDF_ACCEPTED | (inet ? GYRE_FDF_INET : 0u);
+    int err = gyre__conn_new(&c, l, fd, profile, how);
     if (err != 0)
         return err;
     gyre__options_apply_accepted(l, fd, &profile->options, inet);

@@ -120,10 +120,12 @@ _Static_assert(sizeof(void *) > 8 || sizeof(struct gyre_conn) <= 224, "what an i
 
 /* ---- conn.c: life ---- */
 
-/* A connection in state CONNECTING or OPEN around `fd`, attached; the caller then starts it. On failure the descriptor
- * is closed. Returns 0, GYRE_ECONNS, -ENOMEM or what attach said. */
-int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct gyre__profile *profile, bool accepted,
-                   bool inet);
+/* With GYRE_FDF_ACCEPTED and GYRE_FDF_INET: how a connection comes to be. */
+enum { GYRE_CONN_RESERVED = 1u << 8 }; /* gyre__loop_reserve() was called for it */
+
+/* A connection in state CONNECTING around `fd`, attached; the caller then starts it. On failure the descriptor is
+ * closed and the place given back. Returns 0, GYRE_ECONNS, -ENOMEM or what attach said. */
+int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct gyre__profile *profile, unsigned how);
 
 /* Undo gyre__conn_new(): nothing was submitted, no callback comes; the profile is not released. */
 void gyre__conn_discard(struct gyre_conn *c);
@@ -131,7 +133,8 @@ void gyre__conn_discard(struct gyre_conn *c);
 /* The side record of `c`, made if it has none yet; NULL when out of memory. */
 struct gyre__extra *gyre__conn_extra(struct gyre_conn *c);
 
-/* Take over a descriptor that was accepted: on_open, receiving. Closes it on failure. Returns 0 or an error. */
+/* Take over a descriptor that was accepted, in the place reserved for it: on_open, receiving. Closes it on failure.
+ * Returns 0 or an error. */
 int gyre__conn_adopt(struct gyre_loop *l, int fd, struct gyre__profile *profile, bool inet);
 
 /* Connected or accepted: tell the user, start receiving, send what is queued. */

@@ -72,7 +72,7 @@ int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_opt
 void gyre__profile_release(struct gyre_loop *l, struct gyre__profile *profile)
 {
     if (profile->listener != NULL)
-        gyre__acceptor_release(GYRE_CONTAINER(profile, struct gyre__acceptor, profile));
+        gyre__acceptor_conn_closed(GYRE_CONTAINER(profile, struct gyre__acceptor, profile));
     else if (--profile->refs == 0)
         gyre__free(l->mem, profile);
 }
@@ -138,7 +138,7 @@ static int connect_with(struct gyre_conn **out, struct gyre_loop *l, const struc
     int fd = open_socket(l, profile, addr);
     if (fd < 0)
         return fd;
-    int err = gyre__conn_new(&c, l, fd, profile, false, !gyre__addr_is_unix(addr));
+    int err = gyre__conn_new(&c, l, fd, profile, gyre__addr_is_unix(addr) ? 0 : GYRE_FDF_INET);
     if (err != 0)
         return err;
     profile->refs++;

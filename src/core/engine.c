@@ -25,8 +25,10 @@ struct gyre_engine {
     uint32_t loop_count;
     struct gyre_loop **loops;
     pthread_t *threads;
-    pthread_mutex_t gate; /* held while threads are being started; guards `pool` */
+    pthread_mutex_t gate; /* held while threads are being started, or a listener added; guards `pool` */
     struct gyre_listener *listeners;
+    uint32_t listeners_made;
+    uint32_t conns_max; /* 0: none */
     const struct gyre_engine_handlers *handlers;
     const struct gyre_mem *mem;
     void *user;
@@ -105,6 +107,7 @@ static void keep_options(struct gyre_engine *engine, const struct gyre_engine_op
     engine->handlers = o->handlers;
     engine->mem = mem;
     engine->user = o->user;
+    engine->conns_max = o->conns_max;
     engine->pin = o->pin || o->cpu_count > 0;
     engine->cpu_count = o->cpu_count;
     (void)snprintf(engine->name, sizeof engine->name, "%s", o->name != NULL ? o->name : "gyre");
@@ -188,22 +191,64 @@ void gyre_engine_destroy(struct gyre_engine *engine)
     free_engine(engine);
 }
 
+static bool is_ending(const struct gyre_engine *engine)
+{
+    return atomic_load(&engine->loops[0]->request) >= GYRE_REQUEST_DRAIN;
+}
+
+static int engine_listen(struct gyre_listener **out, struct gyre_engine *engine, struct gyre__listen_request *request)
+{
+    struct gyre_listener *listener;
+    int err = 0;
+    if (gyre__loop_is_forked(engine->loops[0]))
+        return GYRE_EFORK;
+    (void)pthread_mutex_lock(&engine->gate);
+    request->loops = engine->loops;
+    request->loop_count = engine->loop_count;
+    request->index = engine->listeners_made;
+    request->engine = engine;
+    request->list = &engine->listeners;
+    if (atomic_load(&engine->state) == ENGINE_OVER)
+        err = GYRE_ESTATE;
+    else if (atomic_load(&engine->state) == ENGINE_RUNNING && is_ending(engine))
+        err = GYRE_ESHUTDOWN;
+    else
+        err = gyre__listener_open(&listener, request);
+    if (err == 0) {
+        engine->listeners_made++;
+        if (out != NULL)
+            *out = listener;
+    }
+    (void)pthread_mutex_unlock(&engine->gate);
+    return err;
+}
+
 int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_engine *engine, const char *address,
                              const struct gyre_conn_handlers *handlers, const struct gyre_listener_options *options,
                              size_t size_bytes)
 {
-    struct gyre_listener *listener;
-    if (engine == NULL || address == NULL)
-        return -EINVAL;
-    if (gyre__loop_is_forked(engine->loops[0]))
-        return GYRE_EFORK;
-    if (atomic_load(&engine->state) != ENGINE_NEW)
-        return GYRE_ESTATE;
-    int err = gyre__listener_open(&listener, engine->loops, engine->loop_count, &engine->listeners, address, handlers,
-                                  options, size_bytes);
-    if (err == 0 && out != NULL)
-        *out = listener;
-    return err;
+    struct gyre__listen_request request = {
+        .address = address, .handlers = handlers, .options = options, .options_size = size_bytes};
+    return engine == NULL || address == NULL ? -EINVAL : engine_listen(out, engine, &request);
+}
+
+int gyre_engine_listen_fd_sized(struct gyre_listener **out, struct gyre_engine *engine, int fd,
+                                const struct gyre_conn_handlers *handlers, const struct gyre_listener_options *options,
+                                size_t size_bytes)
+{
+    struct gyre__listen_request request = {
+        .fd = fd, .handlers = handlers, .options = options, .options_size = size_bytes};
+    return engine == NULL ? -EINVAL : engine_listen(out, engine, &request);
+}
+
+uint32_t gyre__engine_room(const struct gyre_engine *engine)
+{
+    uint64_t load = 0;
+    if (engine->conns_max == 0)
+        return UINT32_MAX;
+    for (uint32_t i = 0; i < engine->loop_count; i++)
+        load += gyre__loop_load(engine->loops[i]);
+    return load < engine->conns_max ? engine->conns_max - (uint32_t)load : 0;
 }
 
 void gyre__loop_tick(struct gyre__timer *t)
@@ -280,12 +325,11 @@ static int start_thread(struct gyre_engine *engine, uint32_t index, uint32_t *st
     return pin(engine, index, *thread);
 }
 
-/* The threads pass the gate when every loop has its owner: before that, none could tell a call from a wrong thread.
- * This thread is pinned last, because the others begin with what it may use. */
+/* The threads pass the gate, which the caller holds, when every loop has its owner: before that, none could tell a call
+ * from a wrong thread. This thread is pinned last, because the others begin with what it may use. */
 static int start_threads(struct gyre_engine *engine, uint32_t *started)
 {
     int err = 0;
-    (void)pthread_mutex_lock(&engine->gate);
     gyre__loop_own(engine->loops[0], pthread_self());
     *started = 1;
     for (uint32_t i = 1; err == 0 && i < engine->loop_count; i++)
@@ -294,7 +338,6 @@ static int start_threads(struct gyre_engine *engine, uint32_t *started)
         gyre__affinity_keep(&engine->affinity);
     if (err == 0)
         err = pin(engine, 0, pthread_self());
-    (void)pthread_mutex_unlock(&engine->gate);
     return err;
 }
 
@@ -302,8 +345,7 @@ static void arm_listeners(struct gyre_engine *engine)
 {
     for (struct gyre_listener *listener = engine->listeners; listener != NULL; listener = listener->next)
         for (uint32_t i = 0; i < listener->acceptor_count; i++)
-            if (listener->acceptors[i]->listener == listener)
-                gyre__acceptor_arm(listener->acceptors[i]);
+            gyre__acceptor_arm(listener->acceptors[i]);
 }
 
 static void boot(struct gyre_engine *engine)
@@ -325,10 +367,14 @@ int gyre_engine_run(struct gyre_engine *engine)
         return -EINVAL;
     if (gyre__loop_is_forked(engine->loops[0]))
         return GYRE_EFORK;
-    if (!atomic_compare_exchange_strong(&engine->state, &new, ENGINE_RUNNING))
+    (void)pthread_mutex_lock(&engine->gate);
+    if (!atomic_compare_exchange_strong(&engine->state, &new, ENGINE_RUNNING)) {
+        (void)pthread_mutex_unlock(&engine->gate);
         return GYRE_ESTATE;
+    }
     arm_listeners(engine);
     int err = start_threads(engine, &started);
+    (void)pthread_mutex_unlock(&engine->gate);
     if (err != 0)
         gyre_engine_stop(engine);
     else

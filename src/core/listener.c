@@ -13,13 +13,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { BACKLOG_DEFAULT = 4096, BACKLOG_MAX = 1 << 20, UNIX_MODE_MAX = 0777 };
+enum {
+    BACKLOG_DEFAULT = 4096,
+    BACKLOG_MAX = 1 << 20,
+    UNIX_MODE_MAX = 0777,
+    DEFER_MAX_S = 3600,
+    FASTOPEN_MAX = 1 << 20,
+};
 
 /* What opening a listener has been asked to do. */
 struct plan {
     struct gyre__address address;
     struct gyre_listener_options options;
     struct gyre_listen_config config;
+    bool inet;
+    bool per_loop; /* a socket for each */
 };
 
 static bool is_kernel(const struct gyre_loop *l)
@@ -39,7 +47,7 @@ static void remember_path(struct gyre_listener *listener, const struct gyre_loop
     listener->path_inode = st.st_ino;
 }
 
-static void remove_path(struct gyre_listener *listener)
+void gyre__listener_remove_path(struct gyre_listener *listener)
 {
     struct stat st;
     const char *path = gyre__addr_path(&listener->addr);
@@ -93,12 +101,8 @@ static int open_first(struct gyre_listener *listener, const struct plan *plan, b
         return fd;
     (void)l->be->ops->sock->name(l->be, fd, false, &listener->addr);
     remember_path(listener, l);
-    int err = gyre__acceptor_open(listener->acceptors[0], fd, listener->inet);
-    if (err != 0) {
-        l->be->ops->sock->close(l->be, fd);
-        remove_path(listener);
-    }
-    return err;
+    listener->acceptors[0]->f.fd = fd;
+    return 0;
 }
 
 static int open_others(struct gyre_listener *listener, const struct plan *plan)
@@ -106,180 +110,382 @@ static int open_others(struct gyre_listener *listener, const struct plan *plan)
     struct gyre_listen_config config = plan->config;
     config.share = true;
     for (uint32_t i = 1; i < listener->acceptor_count; i++) {
-        struct gyre_loop *l = listener->acceptors[i]->loop;
-        int fd = open_socket(l, plan, &listener->addr, &config);
+        int fd = open_socket(listener->acceptors[i]->loop, plan, &listener->addr, &config);
         if (fd < 0)
             return fd;
-        int err = gyre__acceptor_open(listener->acceptors[i], fd, listener->inet);
-        if (err != 0) {
-            l->be->ops->sock->close(l->be, fd);
-            return err;
-        }
+        listener->acceptors[i]->f.fd = fd;
     }
     return 0;
 }
 
-static int make_plan(struct plan *plan, const char *address, const struct gyre_listener_options *options, size_t size)
+/* A listening socket that somebody else made. */
+static int take_socket(struct gyre_listener *listener, const struct plan *plan, int fd)
 {
-    int err = gyre__addr_parse(&plan->address, address);
+    struct gyre_loop *l = listener->acceptors[0]->loop;
+    const struct gyre_sock_ops *sock = l->be->ops->sock;
+    int err = plan->inet && !plan->options.conn.delay ? sock->set_nodelay(l->be, fd) : 0;
     if (err == 0)
-        err = gyre__options_copy(&plan->options, sizeof plan->options, options, size);
+        err = gyre__options_apply(l, fd, &plan->options.conn, plan->inet);
+    if (err == 0)
+        err = sock->name(l->be, fd, false, &listener->addr);
+    if (err == 0)
+        listener->acceptors[0]->f.fd = fd;
+    return err;
+}
+
+static int open_sockets(struct gyre_listener *listener, const struct plan *plan,
+                        const struct gyre__listen_request *request)
+{
+    if (request->address == NULL)
+        return take_socket(listener, plan, request->fd);
+    bool more_follow = plan->per_loop && listener->acceptor_count > 1;
+    int err = open_first(listener, plan, more_follow);
+    return err == 0 && more_follow ? open_others(listener, plan) : err;
+}
+
+static bool is_valid(const struct plan *plan)
+{
+    const struct gyre_listener_options *o = &plan->options;
+    if ((int)o->balance < GYRE_BALANCE_AUTO || (int)o->balance > GYRE_BALANCE_CUSTOM || o->backlog > BACKLOG_MAX ||
+        o->unix_mode > UNIX_MODE_MAX || o->defer_accept_s > DEFER_MAX_S || o->fastopen_queue > FASTOPEN_MAX)
+        return false;
+    if ((o->balance == GYRE_BALANCE_CUSTOM) != (o->choose != NULL))
+        return false;
+    /* Unix sockets know no SO_REUSEPORT and none of the others. */
+    return plan->inet || (o->balance != GYRE_BALANCE_KERNEL && o->defer_accept_s == 0 && o->fastopen_queue == 0 &&
+                          o->device == NULL);
+}
+
+/* Whether the descriptor is what it must be. */
+static int inspect(struct plan *plan, const struct gyre__listen_request *request)
+{
+    struct gyre_backend *be = request->loops[0]->be;
+    struct gyre_sock_info info;
+    int err = be->ops->sock->inspect(be, request->fd, &info);
+    if (err != 0)
+        return err == -ENOTSOCK ? GYRE_ESOCKTYPE : err;
+    plan->inet = info.family != AF_UNIX;
+    bool known = info.family == AF_INET || info.family == AF_INET6 || info.family == AF_UNIX;
+    return known && info.stream && info.listening ? 0 : GYRE_ESOCKTYPE;
+}
+
+static int make_plan(struct plan *plan, const struct gyre__listen_request *request)
+{
+    int err = request->address != NULL ? gyre__addr_parse(&plan->address, request->address) : inspect(plan, request);
+    if (err == 0)
+        err = gyre__options_copy(&plan->options, sizeof plan->options, request->options, request->options_size);
     if (err != 0)
         return err;
+    if (request->address != NULL)
+        plan->inet = !gyre__addr_is_unix(&plan->address.addr);
     const struct gyre_listener_options *o = &plan->options;
     for (size_t i = 0; i < sizeof o->reserved / sizeof o->reserved[0]; i++)
         if (o->reserved[i] != 0)
             return -E2BIG;
-    if ((int)o->balance < GYRE_BALANCE_AUTO || (int)o->balance > GYRE_BALANCE_ROUND_ROBIN ||
-        o->backlog > BACKLOG_MAX || o->unix_mode > UNIX_MODE_MAX)
+    if (!is_valid(plan) || (request->address == NULL && o->balance == GYRE_BALANCE_KERNEL))
         return GYRE_EOPTION;
-    if (o->balance == GYRE_BALANCE_KERNEL && gyre__addr_is_unix(&plan->address.addr))
-        return GYRE_EOPTION; /* unix sockets know no SO_REUSEPORT */
+    plan->per_loop = request->address != NULL && plan->inet &&
+                     (o->balance == GYRE_BALANCE_AUTO || o->balance == GYRE_BALANCE_KERNEL);
     plan->config = (struct gyre_listen_config){.backlog = o->backlog != 0 ? o->backlog : BACKLOG_DEFAULT,
                                                .unix_mode = o->unix_mode,
-                                               .v6_only = plan->address.v6_only};
+                                               .v6_only = plan->address.v6_only || o->v6_only,
+                                               .defer_accept_s = o->defer_accept_s,
+                                               .fastopen_queue = o->fastopen_queue,
+                                               .device = o->device};
     return 0;
 }
 
-/* Close what was opened (no op is in flight yet) and give the acceptors back. */
-static void release_idle(struct gyre_listener *listener, uint32_t count)
-{
-    for (uint32_t i = 0; i < count; i++) {
-        struct gyre__acceptor *a = listener->acceptors[i];
-        if (a->f.fd < 0)
-            gyre__acceptor_release(a);
-        else
-            gyre__acceptor_stop(a);
-    }
-}
+/* ---- making ---- */
 
-static int make_acceptors(struct gyre_listener *listener, struct gyre_loop **loops, const struct plan *plan,
-                          const struct gyre_conn_handlers *handlers)
+static struct gyre_listener *new_listener(const struct gyre__listen_request *request)
 {
-    for (uint32_t i = 0; i < listener->acceptor_count; i++) {
-        struct gyre__acceptor *a;
-        struct gyre__profile profile;
-        int err = gyre__profile_init(&profile, &plan->options.conn, handlers);
-        if (err == 0)
-            err = gyre__acceptor_new(&a, loops[i], listener);
-        if (err != 0) {
-            for (uint32_t k = 0; k < i; k++)
-                listener->acceptors[k]->used = false;
-            return err;
-        }
-        a->profile.options = profile.options;
-        a->profile.handlers = profile.handlers;
-        a->profile.on_data = profile.on_data;
-        listener->acceptors[i] = a;
-    }
-    return 0;
-}
-
-static struct gyre_listener *new_listener(const struct gyre_mem *mem, bool kept, uint32_t loop_count)
-{
+    const struct gyre_mem *mem = request->loops[0]->mem;
     struct gyre_listener *listener = gyre__alloc(mem, sizeof *listener);
     if (listener == NULL)
         return NULL;
-    *listener = (struct gyre_listener){.magic = GYRE_LISTENER_MAGIC, .acceptor_count = loop_count, .mem = mem};
-    listener->kept = kept;
-    listener->acceptors = gyre__alloc(mem, loop_count * sizeof(struct gyre__acceptor *));
-    if (listener->acceptors != NULL)
+    *listener = (struct gyre_listener){.magic = GYRE_LISTENER_MAGIC,
+                                       .acceptor_count = request->loop_count,
+                                       .engine = request->engine,
+                                       .mem = mem,
+                                       .kept = request->list != NULL};
+    listener->acceptors = gyre__alloc(mem, request->loop_count * sizeof(struct gyre__acceptor *));
+    bool ok = listener->acceptors != NULL;
+    for (uint32_t i = 0; ok && i < listener->acceptor_count; i++)
+        ok = gyre__acceptor_new(&listener->acceptors[i], request->loops[i], listener) == 0;
+    if (ok) {
+        atomic_store(&listener->refs, listener->acceptor_count);
         return listener;
-    gyre__free(mem, listener);
+    }
+    gyre__listener_free(listener);
     return NULL;
 }
 
-int gyre__listener_open(struct gyre_listener **out, struct gyre_loop **loops, uint32_t loop_count,
-                        struct gyre_listener **list, const char *address, const struct gyre_conn_handlers *handlers,
-                        const struct gyre_listener_options *options, size_t options_size)
+/* One that was closed, and that nothing refers to any more. */
+static struct gyre_listener *idle_listener(struct gyre_listener **list)
 {
-    struct plan plan;
-    int err = make_plan(&plan, address, options, options_size);
+    struct gyre_listener *listener = *list;
+    while (listener != NULL && !atomic_load(&listener->idle))
+        listener = listener->next;
+    if (listener == NULL)
+        return NULL;
+    atomic_store(&listener->idle, false);
+    atomic_store(&listener->refs, listener->acceptor_count);
+    atomic_store(&listener->sockets, 0);
+    listener->unlink = false;
+    for (uint32_t i = 0; i < listener->acceptor_count; i++)
+        gyre__acceptor_init(listener->acceptors[i], listener->acceptors[i]->loop, listener);
+    return listener;
+}
+
+static struct gyre_listener *find_or_make(const struct gyre__listen_request *request)
+{
+    struct gyre_listener *listener = request->list != NULL ? idle_listener(request->list) : NULL;
+    if (listener != NULL)
+        return listener;
+    listener = new_listener(request);
+    if (listener != NULL && request->list != NULL) {
+        listener->next = *request->list;
+        *request->list = listener;
+    }
+    return listener;
+}
+
+static void set_up(struct gyre_listener *listener, const struct plan *plan, const struct gyre__profile *profile,
+                   uint32_t index)
+{
+    const struct gyre_listener_options *o = &plan->options;
+    listener->index = index;
+    listener->inet = plan->inet;
+    listener->hands_over = listener->acceptor_count > 1 && !plan->per_loop;
+    listener->conns_max = o->conns_max;
+    listener->filter = o->filter;
+    listener->on_closed = o->on_closed;
+    listener->user = o->user;
+    listener->balance = (struct gyre__balance){.kind = o->balance, .choose = o->choose, .random = o->seed};
+    for (uint32_t i = 0; i < listener->acceptor_count; i++) {
+        struct gyre__profile *own = &listener->acceptors[i]->profile;
+        *own = *profile;
+        own->listener = listener;
+        own->refs = 1;
+    }
+}
+
+/* Begin accepting, or being ready to take over, on each loop. What fails on a loop that is not the caller's is tried
+ * again there. */
+static int start(struct gyre_listener *listener)
+{
+    uint32_t sockets = 0;
+    int err = 0;
+    for (uint32_t i = 0; i < listener->acceptor_count; i++) {
+        struct gyre__acceptor *a = listener->acceptors[i];
+        a->f.flags = listener->inet ? GYRE_FDF_INET : 0;
+        sockets += a->f.fd >= 0;
+    }
+    atomic_store(&listener->sockets, sockets);
+    for (uint32_t i = 0; err == 0 && i < listener->acceptor_count; i++)
+        if (gyre__loop_allows(listener->acceptors[i]->loop))
+            err = gyre__acceptor_start(listener->acceptors[i]);
     if (err != 0)
         return err;
-    struct gyre_listener *listener = new_listener(loops[0]->mem, list != NULL, loop_count);
+    /* An engine that does not run yet arms its own when it does, so that until then closing one is immediate. */
+    atomic_store(&listener->want, GYRE_LISTENER_ACCEPT);
+    for (uint32_t i = 0; i < listener->acceptor_count; i++)
+        gyre__acceptor_look(listener->acceptors[i]);
+    return 0;
+}
+
+/* Close what was opened; on no loop an op is in flight, and no other thread's has seen it. */
+static void undo(struct gyre_listener *listener)
+{
+    listener->on_closed = NULL;
+    atomic_store(&listener->want, GYRE_LISTENER_CLOSE);
+    gyre__listener_hold(listener);
+    for (uint32_t i = 0; i < listener->acceptor_count; i++)
+        gyre__acceptor_discard(listener->acceptors[i]);
+    gyre__listener_remove_path(listener);
+    gyre__listener_release(listener);
+}
+
+int gyre__listener_open(struct gyre_listener **out, const struct gyre__listen_request *request)
+{
+    struct plan plan = {.inet = false};
+    struct gyre__profile profile;
+    int err = make_plan(&plan, request);
+    if (err == 0)
+        err = gyre__profile_init(&profile, &plan.options.conn, request->handlers);
+    if (err != 0)
+        return err;
+    struct gyre_listener *listener = find_or_make(request);
     if (listener == NULL)
         return -ENOMEM;
-    listener->inet = !gyre__addr_is_unix(&plan.address.addr);
-    listener->hands_over =
-        loop_count > 1 && (!listener->inet || plan.options.balance == GYRE_BALANCE_ROUND_ROBIN);
-    err = make_acceptors(listener, loops, &plan, handlers);
+    set_up(listener, &plan, &profile, request->index);
+    err = open_sockets(listener, &plan, request);
+    if (err == 0) {
+        gyre__addr_format(&listener->addr, listener->address, sizeof listener->address);
+        err = start(listener);
+    }
     if (err != 0) {
-        gyre__listener_free(listener);
+        if (request->address == NULL)
+            gyre__acceptor_forget_socket(listener->acceptors[0]); /* it stays the caller's */
+        undo(listener);
         return err;
     }
-    if (list != NULL) {
-        listener->next = *list;
-        *list = listener;
-    }
-    bool per_loop = loop_count > 1 && !listener->hands_over;
-    err = open_first(listener, &plan, per_loop);
-    if (err == 0 && per_loop)
-        err = open_others(listener, &plan);
-    if (err != 0) {
-        remove_path(listener);
-        release_idle(listener, loop_count);
-        return err;
-    }
-    gyre__addr_format(&listener->addr, listener->address, sizeof listener->address);
-    if (list == NULL) /* an engine arms its own when it runs, so that until then closing one is immediate */
-        gyre__acceptor_arm(listener->acceptors[0]);
     *out = listener;
     return 0;
 }
 
-void gyre__listener_stop(struct gyre_listener *listener, struct gyre_loop *l)
+/* ---- ending ---- */
+
+static void run_closed(struct gyre_loop *l, void *user)
 {
-    uint32_t count = listener->acceptor_count; /* a single loop's listener may be gone after its acceptor stopped */
-    if (listener->acceptors[0]->loop == l)
-        remove_path(listener);
-    for (uint32_t i = 0; i < count; i++) {
-        struct gyre__acceptor *a = listener->acceptors[i];
-        if (a->loop == l && a->listener == listener) /* else closed before, and the acceptor is another's by now */
-            gyre__acceptor_stop(a);
-    }
+    struct gyre_listener *listener = user;
+    (void)l;
+    listener->on_closed(listener->user);
+    gyre__listener_release(listener);
+}
+
+void gyre__listener_socket_closed(struct gyre_listener *listener, struct gyre_loop *l)
+{
+    if (atomic_fetch_sub(&listener->sockets, 1) != 1 || listener->on_closed == NULL)
+        return;
+    gyre__listener_hold(listener);
+    listener->closed_task = (struct gyre__task){.run = run_closed, .user = listener, .embedded = true};
+    gyre__tasks_push_always(&l->tasks, &listener->closed_task);
+    l->be->ops->wake(l->be);
+}
+
+void gyre__listener_release(struct gyre_listener *listener)
+{
+    if (atomic_fetch_sub(&listener->refs, 1) != 1)
+        return;
+    if (listener->kept)
+        atomic_store(&listener->idle, true);
+    else
+        gyre__listener_free(listener);
 }
 
 void gyre__listener_free(struct gyre_listener *listener)
 {
+    for (uint32_t i = 0; listener->acceptors != NULL && i < listener->acceptor_count; i++)
+        if (listener->kept)
+            gyre__free(listener->mem, listener->acceptors[i]);
     gyre__free(listener->mem, listener->acceptors);
     gyre__free(listener->mem, listener);
 }
 
 /* ---- the user's side ---- */
 
-int gyre_loop_listen_sized(struct gyre_listener **out, struct gyre_loop *loop, const char *address,
-                           const struct gyre_conn_handlers *handlers, const struct gyre_listener_options *options,
-                           size_t size_bytes)
+static int loop_listen(struct gyre_listener **out, struct gyre_loop *loop, struct gyre__listen_request *request)
 {
     struct gyre_listener *listener;
-    if (loop == NULL || address == NULL)
-        return -EINVAL;
     if (!gyre__loop_allows(loop))
         return GYRE_ETHREAD;
     if (loop->phase != GYRE_PHASE_SERVING)
         return GYRE_ESHUTDOWN;
-    int err = gyre__listener_open(&listener, &loop, 1, NULL, address, handlers, options, size_bytes);
+    request->loops = &loop;
+    request->loop_count = 1;
+    int err = gyre__listener_open(&listener, request);
     if (err == 0 && out != NULL)
         *out = listener;
     return err;
 }
 
+int gyre_loop_listen_sized(struct gyre_listener **out, struct gyre_loop *loop, const char *address,
+                           const struct gyre_conn_handlers *handlers, const struct gyre_listener_options *options,
+                           size_t size_bytes)
+{
+    struct gyre__listen_request request = {
+        .address = address, .handlers = handlers, .options = options, .options_size = size_bytes};
+    return loop == NULL || address == NULL ? -EINVAL : loop_listen(out, loop, &request);
+}
+
+int gyre_loop_listen_fd_sized(struct gyre_listener **out, struct gyre_loop *loop, int fd,
+                              const struct gyre_conn_handlers *handlers, const struct gyre_listener_options *options,
+                              size_t size_bytes)
+{
+    struct gyre__listen_request request = {
+        .fd = fd, .handlers = handlers, .options = options, .options_size = size_bytes};
+    return loop == NULL ? -EINVAL : loop_listen(out, loop, &request);
+}
+
+static bool is_listener(const struct gyre_listener *listener)
+{
+    return listener != NULL && listener->magic == GYRE_LISTENER_MAGIC;
+}
+
+/* The listener may be gone at the last of them. */
+static void look_everywhere(struct gyre_listener *listener)
+{
+    gyre__listener_hold(listener);
+    for (uint32_t i = 0; i < listener->acceptor_count; i++)
+        gyre__acceptor_look(listener->acceptors[i]);
+    gyre__listener_release(listener);
+}
+
 void gyre_listener_close(struct gyre_listener *listener)
 {
-    if (listener == NULL || listener->magic != GYRE_LISTENER_MAGIC)
-        return;
-    uint32_t count = listener->acceptor_count;
-    for (uint32_t i = 0; i < count; i++) {
-        struct gyre_loop *l = listener->acceptors[i]->loop;
-        if (gyre__loop_allows(l))
-            gyre__listener_stop(listener, l);
-        else
-            gyre__acceptor_post_stop(listener->acceptors[i]);
-    }
+    if (is_listener(listener) && atomic_exchange(&listener->want, GYRE_LISTENER_CLOSE) != GYRE_LISTENER_CLOSE)
+        look_everywhere(listener);
+}
+
+static int change_want(struct gyre_listener *listener, int from, int to)
+{
+    if (!is_listener(listener))
+        return -EINVAL;
+    if (atomic_compare_exchange_strong(&listener->want, &from, to))
+        look_everywhere(listener);
+    return from == GYRE_LISTENER_CLOSE ? GYRE_ESTATE : 0;
+}
+
+int gyre_listener_pause(struct gyre_listener *listener)
+{
+    return change_want(listener, GYRE_LISTENER_ACCEPT, GYRE_LISTENER_PAUSE);
+}
+
+int gyre_listener_resume(struct gyre_listener *listener)
+{
+    return change_want(listener, GYRE_LISTENER_PAUSE, GYRE_LISTENER_ACCEPT);
 }
 
 const char *gyre_listener_address(const struct gyre_listener *listener)
 {
     return listener->address;
+}
+
+void *gyre_listener_user(const struct gyre_listener *listener)
+{
+    return listener->user;
+}
+
+uint32_t gyre_listener_index(const struct gyre_listener *listener)
+{
+    return listener->index;
+}
+
+struct gyre_engine *gyre_listener_engine(const struct gyre_listener *listener)
+{
+    return listener->engine;
+}
+
+uint32_t gyre_listener_conn_count(const struct gyre_listener *listener)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < listener->acceptor_count; i++)
+        count += atomic_load_explicit(&listener->acceptors[i]->conns, memory_order_relaxed);
+    return count;
+}
+
+uint32_t gyre_listener_socket_count(const struct gyre_listener *listener)
+{
+    return atomic_load(&listener->sockets);
+}
+
+int gyre_listener_dup_fd(const struct gyre_listener *listener, uint32_t index)
+{
+    if (!is_listener(listener) || index >= listener->acceptor_count)
+        return -EINVAL;
+    const struct gyre__acceptor *a = listener->acceptors[index];
+    if (atomic_load(&listener->want) == GYRE_LISTENER_CLOSE)
+        return GYRE_ESTATE;
+    return a->f.fd >= 0 ? a->loop->be->ops->sock->dup(a->loop->be, a->f.fd) : -EINVAL;
 }

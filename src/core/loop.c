@@ -507,7 +507,16 @@ uint64_t gyre_loop_now_ns(const struct gyre_loop *l)
 
 uint32_t gyre_loop_conn_count(const struct gyre_loop *l)
 {
-    return atomic_load_explicit(&l->conn_count, memory_order_relaxed);
+    return (uint32_t)atomic_load_explicit(&l->conn_load, memory_order_relaxed);
+}
+
+bool gyre__loop_reserve(struct gyre_loop *l)
+{
+    uint64_t load = atomic_fetch_add_explicit(&l->conn_load, GYRE_PLACE_RESERVED, memory_order_relaxed);
+    if ((uint32_t)load + (uint32_t)(load >> 32) < l->conns_max)
+        return true;
+    gyre__loop_unreserve(l);
+    return false;
 }
 
 void *gyre_loop_user(const struct gyre_loop *l)

@@ -113,7 +113,7 @@ struct gyre_loop {
     struct gyre_conn *free_conns;  /* linked by settle_next */
     uint32_t conn_slab_count;
     uint32_t conns_max;
-    _Atomic(uint32_t) conn_count;
+    _Atomic(uint64_t) conn_load; /* low half: connections; high half: places reserved for those on their way */
 
     struct gyre__acceptor *acceptors;      /* all of this loop's, open or not */
     uint32_t acceptors_open;
@@ -204,6 +204,31 @@ static inline bool gyre__loop_allows(const struct gyre_loop *l)
     if (gyre__loop_is_forked(l))
         return false;
     return !atomic_load_explicit(&l->owned, memory_order_acquire) || pthread_equal(l->owner, pthread_self());
+}
+
+/* Connections, those on their way included. Thread: any. */
+static inline uint32_t gyre__loop_load(const struct gyre_loop *l)
+{
+    uint64_t load = atomic_load_explicit(&l->conn_load, memory_order_relaxed);
+    return (uint32_t)load + (uint32_t)(load >> 32);
+}
+
+/* How many more connections the loop takes. Thread: any. */
+static inline uint32_t gyre__loop_room(const struct gyre_loop *l)
+{
+    uint32_t load = gyre__loop_load(l);
+    return load < l->conns_max ? l->conns_max - load : 0;
+}
+
+#define GYRE_PLACE_RESERVED (UINT64_C(1) << 32)
+
+/* Take a place for a connection that another thread brings, so that whoever chooses a loop next counts it. Returns
+ * false if there is none. Thread: any. */
+bool gyre__loop_reserve(struct gyre_loop *l);
+
+static inline void gyre__loop_unreserve(struct gyre_loop *l)
+{
+    atomic_fetch_sub_explicit(&l->conn_load, GYRE_PLACE_RESERVED, memory_order_relaxed);
 }
 
 /* State and count move here, in dispatch and nowhere else, so no backend can get them wrong. */

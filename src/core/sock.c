@@ -12,6 +12,8 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -84,20 +86,74 @@ int gyre__sock_bind_unix(int fd, int type, const struct gyre_addr *addr, uint32_
     return 0;
 }
 
+#ifdef SO_REUSEPORT_LB
+enum { REUSEPORT = SO_REUSEPORT_LB }; /* FreeBSD's SO_REUSEPORT lets several bind, but one gets all connections */
+#else
+enum { REUSEPORT = SO_REUSEPORT };
+#endif
+
+#ifdef SO_BINDTODEVICE
+static int set_device(int fd, const char *device)
+{
+    return setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device, (socklen_t)strlen(device)) == 0 ? 0 : -errno;
+}
+#else
+static int set_device(int fd, const char *device)
+{
+    (void)fd;
+    (void)device;
+    return -EOPNOTSUPP;
+}
+#endif
+
+#ifdef TCP_DEFER_ACCEPT
+static int set_defer_accept(int fd, uint32_t seconds)
+{
+    return set_option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, (int)seconds);
+}
+#else
+static int set_defer_accept(int fd, uint32_t seconds)
+{
+    (void)fd;
+    (void)seconds;
+    return -EOPNOTSUPP;
+}
+#endif
+
+#ifdef TCP_FASTOPEN
+static int set_fastopen(int fd, uint32_t queue)
+{
+    return set_option(fd, IPPROTO_TCP, TCP_FASTOPEN, (int)queue);
+}
+#else
+static int set_fastopen(int fd, uint32_t queue)
+{
+    (void)fd;
+    (void)queue;
+    return -EOPNOTSUPP;
+}
+#endif
+
 static int bind_inet(int fd, const struct gyre_addr *addr, const struct gyre_listen_config *cfg)
 {
     int err = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (err == 0 && cfg->share)
-        err = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+        err = set_option(fd, SOL_SOCKET, REUSEPORT, 1);
     if (err == 0 && addr->ss.ss_family == AF_INET6)
         err = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, cfg->v6_only);
+    if (err == 0 && cfg->device != NULL)
+        err = set_device(fd, cfg->device);
+    if (err == 0 && cfg->defer_accept_s != 0)
+        err = set_defer_accept(fd, cfg->defer_accept_s);
+    if (err == 0 && cfg->fastopen_queue != 0)
+        err = set_fastopen(fd, cfg->fastopen_queue);
     if (err != 0)
         return err;
     if (bind(fd, (const struct sockaddr *)&addr->ss, addr->len) != 0)
         return -errno;
     /* Not before bind: that would succeed although a stranger of the same user listens there. Not after listen: the
      * socket would stay outside the group among which the kernel shares connections out. */
-    return cfg->share_later ? set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1) : 0;
+    return cfg->share_later ? set_option(fd, SOL_SOCKET, REUSEPORT, 1) : 0;
 }
 
 static int sock_listen(struct gyre_backend *be, int fd, const struct gyre_addr *addr,
@@ -114,6 +170,122 @@ static int sock_listen(struct gyre_backend *be, int fd, const struct gyre_addr *
     if (is_unix && ((const struct sockaddr_un *)&addr->ss)->sun_path[0] != '\0')
         (void)unlink(((const struct sockaddr_un *)&addr->ss)->sun_path);
     return err;
+}
+
+static void set_port(struct gyre_addr *addr, in_port_t port)
+{
+    if (addr->ss.ss_family == AF_INET6)
+        ((struct sockaddr_in6 *)&addr->ss)->sin6_port = htons(port);
+    else
+        ((struct sockaddr_in *)&addr->ss)->sin_port = htons(port);
+}
+
+static in_port_t port_of(const struct gyre_addr *addr)
+{
+    return ntohs(addr->ss.ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)&addr->ss)->sin6_port
+                                                : ((const struct sockaddr_in *)&addr->ss)->sin_port);
+}
+
+static int bind_to(int fd, const struct gyre_addr *addr)
+{
+    return bind(fd, (const struct sockaddr *)&addr->ss, addr->len) == 0 ? 0 : -errno;
+}
+
+/* Ports that are bound are looked for from a different place each time, or every call would try the same ones. */
+static int bind_by_trying(int fd, const struct gyre_addr *addr, in_port_t port_last)
+{
+    static _Atomic(uint32_t) turn;
+    struct gyre_addr at = *addr;
+    uint32_t first = port_of(addr), count = port_last - first + 1;
+    uint32_t start = atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed);
+    for (uint32_t i = 0; i < count; i++) {
+        set_port(&at, (in_port_t)(first + (start + i) % count));
+        int err = bind_to(fd, &at);
+        if (err != -EADDRINUSE)
+            return err;
+    }
+    return -EADDRNOTAVAIL;
+}
+
+#ifdef __linux__
+#ifndef IP_LOCAL_PORT_RANGE
+#define IP_LOCAL_PORT_RANGE 51
+#endif
+
+/* Whether the kernel would choose there by itself: it does not let a socket's range go beyond its own (ip(7)). */
+static bool in_kernels_range(in_port_t first, in_port_t last)
+{
+    char text[32] = "", *end;
+    int fd = open("/proc/sys/net/ipv4/ip_local_port_range", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    (void)close(fd);
+    if (n <= 0)
+        return false;
+    long low = strtol(text, &end, 10), high = strtol(end, NULL, 10);
+    return low > 0 && first >= low && last <= high;
+}
+
+/* The kernel chooses the port when it connects and knows the peer: then one port may serve for several peers. */
+static int bind_later(int fd, const struct gyre_addr *addr, in_port_t port_last)
+{
+    struct gyre_addr at = *addr;
+    uint32_t range = (uint32_t)port_last << 16 | port_of(addr);
+    if (port_last != 0 && !in_kernels_range(port_of(addr), port_last))
+        return -ENOPROTOOPT;
+    int err = set_option(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+    if (err == 0 && port_last != 0)
+        err = set_option(fd, IPPROTO_IP, IP_LOCAL_PORT_RANGE, (int)range); /* Linux 6.3 */
+    if (err != 0)
+        return err;
+    set_port(&at, 0);
+    return bind_to(fd, &at);
+}
+#else
+static int bind_later(int fd, const struct gyre_addr *addr, in_port_t port_last)
+{
+    (void)port_last;
+    return port_of(addr) == 0 ? bind_to(fd, addr) : -ENOPROTOOPT;
+}
+#endif
+
+static int sock_bind(struct gyre_backend *be, int fd, const struct gyre_addr *addr, in_port_t port_last)
+{
+    (void)be;
+    if (port_last == 0 && port_of(addr) != 0) { /* this very port, which may have served before */
+        int err = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+        return err != 0 ? err : bind_to(fd, addr);
+    }
+    int err = bind_later(fd, addr, port_last);
+    return err == -ENOPROTOOPT ? bind_by_trying(fd, addr, port_last) : err;
+}
+
+static bool is_set(int fd, int name, int value)
+{
+    int is = 0;
+    socklen_t len = sizeof is;
+    return getsockopt(fd, SOL_SOCKET, name, &is, &len) == 0 && is == value;
+}
+
+static int sock_inspect(struct gyre_backend *be, int fd, struct gyre_sock_info *out)
+{
+    struct gyre_addr addr = {.len = sizeof addr.ss};
+    (void)be;
+    if (getsockname(fd, (struct sockaddr *)&addr.ss, &addr.len) != 0)
+        return -errno;
+    *out = (struct gyre_sock_info){.family = addr.ss.ss_family, .stream = is_set(fd, SO_TYPE, SOCK_STREAM)};
+    out->listening = is_set(fd, SO_ACCEPTCONN, 1);
+    addr.len = sizeof addr.ss;
+    out->connected = getpeername(fd, (struct sockaddr *)&addr.ss, &addr.len) == 0;
+    return fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 ? 0 : -errno;
+}
+
+static int sock_dup(struct gyre_backend *be, int fd)
+{
+    (void)be;
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    return copy >= 0 ? copy : -errno;
 }
 
 static int sock_shutdown(struct gyre_backend *be, int fd)
@@ -189,6 +361,9 @@ static void sock_close(struct gyre_backend *be, int fd)
 const struct gyre_sock_ops gyre__sock_system = {
     .open = sock_open,
     .listen = sock_listen,
+    .bind = sock_bind,
+    .inspect = sock_inspect,
+    .dup = sock_dup,
     .shutdown = sock_shutdown,
     .set_nodelay = sock_set_nodelay,
     .set_reset = sock_set_reset,

@@ -50,10 +50,13 @@ static int kq_watch_write(struct gyre_poller *p, struct gyre_fd *f)
     return kevent(p->fd, &ev, 1, NULL, 0, NULL) == 0 ? 0 : -errno;
 }
 
+/* close() would do, were it not for descriptors that stay open. */
 static void kq_remove(struct gyre_poller *p, struct gyre_fd *f)
 {
-    (void)p;
-    (void)f; /* close() removes both filters */
+    struct kevent ev[2];
+    EV_SET(&ev[0], (uintptr_t)f->fd, EVFILT_READ, EV_DELETE, 0, 0, NULL);
+    EV_SET(&ev[1], (uintptr_t)f->fd, EVFILT_WRITE, EV_DELETE, 0, 0, NULL);
+    (void)kevent(p->fd, ev, f->be_flags & GYRE_RDF_WATCHING_WRITE ? 2 : 1, NULL, 0, NULL);
 }
 
 static struct gyre_ready to_ready(const struct kevent *ev)

@@ -41,6 +41,13 @@ static int set_nonblocking(int fd)
     return fcntl(fd, F_SETFL, mode | O_NONBLOCK) == 0 ? 0 : -errno;
 }
 
+void gyre__perform_restore(int fd)
+{
+    int mode = fcntl(fd, F_GETFL);
+    if (mode >= 0)
+        (void)fcntl(fd, F_SETFL, mode & ~O_NONBLOCK);
+}
+
 #ifdef __APPLE__
 static int accept_one(int listener)
 {

@@ -41,7 +41,7 @@ struct gyre_poller_ops {
     int (*add)(struct gyre_poller *p, struct gyre_fd *f);
     /* From now on watch for writing too. If that is possible already, the next wait() says so. */
     int (*watch_write)(struct gyre_poller *p, struct gyre_fd *f);
-    /* Stop watching; wait() never names `f` again. The descriptor is closed next. */
+    /* Stop watching; wait() never names `f` again. The descriptor may stay open, also as a copy. */
     void (*remove)(struct gyre_poller *p, struct gyre_fd *f);
     /* At most `timeout_ns`, 0 to look, -1 for ever; never early. Returns how many answers, or -errno. */
     int (*wait)(struct gyre_poller *p, struct gyre_ready *out, unsigned cap, int64_t timeout_ns);
@@ -57,6 +57,7 @@ int gyre__rd_create(struct gyre_backend **out, const struct gyre_backend_config 
 void gyre__rd_destroy(struct gyre_backend *be);
 int gyre__rd_attach(struct gyre_backend *be, struct gyre_fd *f);
 void gyre__rd_close(struct gyre_backend *be, struct gyre_fd *f);
+int gyre__rd_detach(struct gyre_backend *be, struct gyre_fd *f);
 void gyre__rd_submit(struct gyre_backend *be, struct gyre_op *op);
 void gyre__rd_cancel(struct gyre_backend *be, struct gyre_op *op);
 int gyre__rd_wait(struct gyre_backend *be, struct gyre_event *out, unsigned cap, int64_t timeout_ns);
@@ -69,9 +70,9 @@ void gyre__rd_features(struct gyre_backend *be, char *out, size_t size);
 /* Everything but name and create. */
 #define GYRE_READINESS_BACKEND                                                                                         \
     .sock = &gyre__sock_system, .destroy = gyre__rd_destroy, .attach = gyre__rd_attach, .close = gyre__rd_close,       \
-    .submit = gyre__rd_submit, .cancel = gyre__rd_cancel, .wait = gyre__rd_wait, .wake = gyre__rd_wake,                \
-    .pollable = gyre__rd_pollable, .pool_add = gyre__rd_pool_add, .pool_remove = gyre__rd_pool_remove,                 \
-    .features = gyre__rd_features
+    .detach = gyre__rd_detach, .submit = gyre__rd_submit, .cancel = gyre__rd_cancel, .wait = gyre__rd_wait,            \
+    .wake = gyre__rd_wake, .pollable = gyre__rd_pollable, .pool_add = gyre__rd_pool_add,                               \
+    .pool_remove = gyre__rd_pool_remove, .features = gyre__rd_features
 
 /* ---- perform.c: the system calls. ---- */
 
@@ -96,5 +97,8 @@ unsigned gyre__perform_sendmsgs(struct gyre_op *const *ops, unsigned count, stru
 
 /* Make a descriptor fit for gyre__perform(): it must not block, nor raise SIGPIPE. Returns 0 or -errno. */
 int gyre__perform_prepare(const struct gyre_fd *f);
+
+/* Make it block again, for its next owner. */
+void gyre__perform_restore(int fd);
 
 #endif

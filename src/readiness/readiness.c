@@ -349,17 +349,30 @@ int gyre__rd_attach(struct gyre_backend *be, struct gyre_fd *f)
     return err;
 }
 
-void gyre__rd_close(struct gyre_backend *be, struct gyre_fd *f)
+static void let_go(struct gyre_rd *rd, struct gyre_fd *f)
 {
-    struct gyre_rd *rd = rd_of(be);
     for (unsigned dir = GYRE_DIR_READ; dir <= GYRE_DIR_WRITE; dir++) {
         GYRE_CHECK(f->be.rd.tail[dir] == NULL);
         run_remove(rd, f, dir);
     }
     rd->poller->remove(&rd->p, f);
     rd->attached--;
+}
+
+void gyre__rd_close(struct gyre_backend *be, struct gyre_fd *f)
+{
+    let_go(rd_of(be), f);
     (void)close(f->fd);
     f->fd = -1;
+}
+
+int gyre__rd_detach(struct gyre_backend *be, struct gyre_fd *f)
+{
+    let_go(rd_of(be), f);
+    int fd = f->fd;
+    f->fd = -1;
+    gyre__perform_restore(fd);
+    return fd;
 }
 
 /* Callers that find the flag set leave it at that: the answer of the one who set it is still to be taken, after which

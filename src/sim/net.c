@@ -471,6 +471,58 @@ static uint64_t connect_delay_ns(struct sim_sock *s)
     return gyre__sim_delay_ns(sim) + gyre__sim_delay_ns(sim);
 }
 
+int gyre__sim_bind(struct sim_sock *s, const struct gyre_addr *addr, in_port_t port_last)
+{
+    if (s->state != SIM_FRESH || s->family == AF_UNIX)
+        return -EINVAL;
+    int err = gyre__sim_check_addr(s, (const struct sockaddr *)&addr->ss, addr->len);
+    if (err != 0)
+        return err;
+    s->local = *addr;
+    s->local_given = true;
+    s->port_last = port_last;
+    return 0;
+}
+
+static bool pair_in_use(const struct sim_sock *s, in_port_t port)
+{
+    struct inet own = inet_of(&s->local), peer = inet_of(&s->remote);
+    for (const struct sim_sock *o = s->sim->socks; o != NULL; o = o->next) {
+        if (o == s || o->family == AF_UNIX || (o->state != SIM_CONNECTING && o->state != SIM_CONNECTED))
+            continue;
+        struct inet other = inet_of(&o->local), to = inet_of(&o->remote);
+        if (other.port == port && to.port == peer.port && memcmp(other.host, own.host, sizeof own.host) == 0 &&
+            memcmp(to.host, peer.host, sizeof peer.host) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The end's own address, once the peer's is known. Returns 0 or -EADDRNOTAVAIL. */
+static int choose_local(struct sim_sock *s)
+{
+    if (!s->local_given) {
+        s->local = s->remote;
+        set_port(&s->local, next_port(s->sim));
+        return 0;
+    }
+    in_port_t first = ntohs(inet_of(&s->local).port), last = s->port_last != 0 ? s->port_last : first;
+    if (inet_of(&s->local).any) {
+        s->local = s->remote;
+        set_port(&s->local, htons(first));
+    }
+    if (first == 0) {
+        set_port(&s->local, next_port(s->sim));
+        return 0;
+    }
+    for (uint32_t port = first; port <= last; port++) {
+        set_port(&s->local, htons((in_port_t)port));
+        if (!pair_in_use(s, htons((in_port_t)port)))
+            return 0;
+    }
+    return -EADDRNOTAVAIL;
+}
+
 int gyre__sim_connect(struct sim_sock *s, const struct sockaddr *addr, socklen_t len)
 {
     struct gyre_sim *sim = s->sim;
@@ -487,8 +539,9 @@ int gyre__sim_connect(struct sim_sock *s, const struct sockaddr *addr, socklen_t
         unix_unnamed(&s->local);
     } else {
         any_to_loopback(&s->remote);
-        s->local = s->remote;
-        set_port(&s->local, next_port(sim));
+        err = choose_local(s);
+        if (err != 0)
+            return err;
     }
     s->state = SIM_CONNECTING;
     s->connect_done = false;

@@ -468,6 +468,19 @@ static void sim_close(struct gyre_backend *base, struct gyre_fd *f)
     f->be.sim.sock = NULL;
 }
 
+static int sim_detach(struct gyre_backend *base, struct gyre_fd *f)
+{
+    struct sim_sock *s = f->be.sim.sock;
+    GYRE_CHECK(s != NULL && s->f == f && s->be == (struct sim_backend *)base);
+    GYRE_CHECK(f->inflight == 0 && s->reqs == NULL);
+    int fd = f->fd;
+    s->f = NULL;
+    s->be = NULL;
+    f->fd = -1;
+    f->be.sim.sock = NULL;
+    return fd;
+}
+
 static int sim_pool_add(struct gyre_backend *base, struct gyre_bufpool *pool)
 {
     struct sim_backend *be = (struct sim_backend *)base;
@@ -492,6 +505,7 @@ const struct gyre_backend_ops gyre__backend_sim = {
     .destroy = sim_destroy,
     .attach = sim_attach,
     .close = sim_close,
+    .detach = sim_detach,
     .submit = sim_submit,
     .cancel = sim_cancel,
     .wait = sim_wait,

@@ -115,6 +115,8 @@ struct sim_sock {
     bool dead;  /* reset: receives get the end, sends -EPIPE, once `err` was told */
     bool share; /* SO_REUSEPORT */
     bool v6_only;
+    bool local_given;       /* `local` was given before connecting; its port, if 0, is chosen then */
+    in_port_t port_last;    /* of a range that begins with the port of `local`; 0: no range */
     bool connect_done; /* with `err_connect`, which nobody has seen yet */
     int err;           /* -ECONNRESET or -EPIPE, told once */
     int err_connect;
@@ -246,6 +248,8 @@ void gyre__sim_sock_destroy(struct sim_sock *s);
 /* Give it a descriptor, the lowest that is free. Returns it, or -EMFILE, -ENOMEM. */
 int gyre__sim_fd_install(struct sim_sock *s);
 struct sim_sock *gyre__sim_fd_find(const struct gyre_sim *sim, int fd);
+/* The address to connect from. Returns 0 or -errno. */
+int gyre__sim_bind(struct sim_sock *s, const struct gyre_addr *addr, in_port_t port_last);
 int gyre__sim_listen(struct sim_sock *s, const struct gyre_addr *addr, const struct gyre_listen_config *cfg);
 /* Begin to connect. Returns 0 (`connect_done` tells when it is over), or -errno. */
 int gyre__sim_connect(struct sim_sock *s, const struct sockaddr *addr, socklen_t len);

@@ -43,6 +43,32 @@ static int sock_listen(struct gyre_backend *be, int fd, const struct gyre_addr *
     return s != NULL ? gyre__sim_listen(s, addr, cfg) : -EBADF;
 }
 
+static int sock_bind(struct gyre_backend *be, int fd, const struct gyre_addr *addr, in_port_t port_last)
+{
+    struct sim_sock *s = find(be, fd);
+    return s != NULL ? gyre__sim_bind(s, addr, port_last) : -EBADF;
+}
+
+static int sock_inspect(struct gyre_backend *be, int fd, struct gyre_sock_info *out)
+{
+    const struct sim_sock *s = find(be, fd);
+    if (s == NULL)
+        return -ENOTSOCK;
+    *out = (struct gyre_sock_info){.family = s->family,
+                                   .stream = !s->dgram,
+                                   .listening = s->state == SIM_LISTENING,
+                                   .connected = s->state == SIM_CONNECTED};
+    return 0;
+}
+
+/* A descriptor of the simulation has one owner. */
+static int sock_dup(struct gyre_backend *be, int fd)
+{
+    (void)be;
+    (void)fd;
+    return -EOPNOTSUPP;
+}
+
 static int sock_shutdown(struct gyre_backend *be, int fd)
 {
     struct sim_sock *s = find(be, fd);
@@ -203,6 +229,9 @@ static int64_t dgram_drops(struct gyre_backend *be, int fd)
 const struct gyre_sock_ops gyre__sock_sim = {
     .open = sock_open,
     .listen = sock_listen,
+    .bind = sock_bind,
+    .inspect = sock_inspect,
+    .dup = sock_dup,
     .shutdown = sock_shutdown,
     .set_nodelay = sock_set_nodelay,
     .set_reset = sock_set_reset,

@@ -362,6 +362,15 @@ static void uring_close(struct gyre_backend *be, struct gyre_fd *f)
     f->fd = -1;
 }
 
+/* It blocks already. */
+static int uring_detach(struct gyre_backend *be, struct gyre_fd *f)
+{
+    int fd = f->fd;
+    (void)be;
+    f->fd = -1;
+    return fd;
+}
+
 static int uring_pool_add(struct gyre_backend *be, struct gyre_bufpool *pool)
 {
     struct gyre_uring *u = gyre__uring_of(be);
@@ -475,6 +484,7 @@ const struct gyre_backend_ops gyre__backend_uring = {
     .destroy = uring_destroy,
     .attach = uring_attach,
     .close = uring_close,
+    .detach = uring_detach,
     .submit = uring_submit,
     .cancel = uring_cancel,
     .wait = uring_wait,

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The engine: several loops, how connections are spread over them, stopping and draining. It runs on a thread of its
  * own (or, where signals matter, on the test's); clients are plain blocking sockets. */
-#include "fixture.h"
-
-#include "core/addr.h"
+#include "rig.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -17,175 +15,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { LOOPS_MAX = 4 };
-
-struct rig {
-    const char *backend;
-    int fds;
-    struct env_mem mem;
-    struct gyre_engine *engine;
-    struct gyre_listener *listener;
-    struct gyre_loop_options loop_options;
-    pthread_t thread;
-    int result;
-    _Atomic(unsigned) boots, shutdowns, opens[LOOPS_MAX], closes, errs[8];
-    _Atomic(unsigned) closes_at_shutdown;
-    _Atomic(int) last_err;
-    bool stop_in_boot;
-};
-
-static struct rig *rig; /* of this process: handlers find it here */
-
-static void on_boot(struct gyre_engine *engine)
-{
-    cr_assert_eq(engine, rig->engine);
-    cr_assert(gyre_loop_is_current(gyre_engine_loop(engine, 0)));
-    atomic_fetch_add(&rig->boots, 1);
-    if (rig->stop_in_boot)
-        gyre_engine_stop(engine);
-}
-
-static void on_shutdown(struct gyre_engine *engine)
-{
-    cr_assert_eq(engine, rig->engine);
-    cr_assert_eq(gyre_engine_conn_count(engine), 0);
-    atomic_fetch_add(&rig->shutdowns, 1);
-    atomic_store(&rig->closes_at_shutdown, atomic_load(&rig->closes));
-}
-
-static void on_open(struct gyre_conn *c)
-{
-    for (uint32_t i = 0; i < gyre_engine_loop_count(rig->engine); i++)
-        if (gyre_engine_loop(rig->engine, i) == gyre_conn_loop(c))
-            atomic_fetch_add(&rig->opens[i], 1);
-}
-
-static void on_data(struct gyre_conn *c)
-{
-    cr_assert(gyre_loop_is_current(gyre_conn_loop(c)));
-    (void)gyre_conn_forward(c, c, SIZE_MAX);
-}
-
-static void on_close(struct gyre_conn *c, int err)
-{
-    (void)c;
-    atomic_store(&rig->last_err, err);
-    atomic_fetch_add(&rig->closes, 1);
-}
-
-static const struct gyre_conn_handlers handlers = {.on_open = on_open, .on_data = on_data, .on_close = on_close};
-static const struct gyre_engine_handlers engine_handlers = {.on_boot = on_boot, .on_shutdown = on_shutdown};
-
-static void rig_open(struct rig *r, const struct backend_param *p, uint32_t loops)
-{
-    *r = (struct rig){.backend = p->backend, .fds = env_fd_count()};
-    rig = r;
-    env_mem_init(&r->mem);
-    r->loop_options.mem = &r->mem.mem;
-    r->loop_options.backend = r->backend;
-    struct gyre_engine_options options = {
-        .loops = loops, .handlers = &engine_handlers, .loop = &r->loop_options, .user = r};
-    int err = gyre_engine_create(&r->engine, &options);
-    if (err != 0) {
-        struct gyre_sim *sim;
-        (void)backends_open(p->backend, (struct gyre_backend_config){.mem = &r->mem.mem}, &sim);
-        cr_assert_fail("gyre_engine_create: %s", gyre_err_name(err));
-    }
-    cr_assert_eq(gyre_engine_user(r->engine), r);
-    cr_assert_eq(gyre_engine_loop_count(r->engine), loops);
-    cr_assert_null(gyre_engine_loop(r->engine, loops));
-}
-
-static void rig_listen(struct rig *r, const char *address, const struct gyre_listener_options *options)
-{
-    struct gyre_listener_options none = {.backlog = 0};
-    int err = gyre_engine_listen_sized(&r->listener, r->engine, address, &handlers, options != NULL ? options : &none,
-                                       sizeof *options);
-    cr_assert_eq(err, 0, "listen on %s: %s", address, gyre_err_name(err));
-}
-
-static void *run_thread(void *arg)
-{
-    struct rig *r = arg;
-    r->result = gyre_engine_run(r->engine);
-    return NULL;
-}
-
-/* Wait for what another thread does; nothing else tells of it. */
-#define await(cond)                                                                                                    \
-    do {                                                                                                               \
-        uint64_t await_end_ns = env_now_ns() + (uint64_t)MS(API_PATIENCE_MS);                                          \
-        while (!(cond)) {                                                                                              \
-            cr_assert(env_now_ns() < await_end_ns, "%s:%d: in vain: %s", __FILE__, __LINE__, #cond);                   \
-            (void)poll(NULL, 0, 1);                                                                                    \
-        }                                                                                                              \
-    } while (0)
-
-static void rig_run(struct rig *r)
-{
-    cr_assert_eq(pthread_create(&r->thread, NULL, run_thread, r), 0);
-    await(atomic_load(&r->boots) == 1);
-}
-
-static void rig_join(struct rig *r)
-{
-    cr_assert_eq(pthread_join(r->thread, NULL), 0);
-    cr_assert_eq(r->result, 0, "gyre_engine_run: %s", gyre_err_name(r->result));
-    cr_assert_eq(r->boots, 1);
-    cr_assert_eq(r->shutdowns, 1);
-    cr_assert_eq(r->closes_at_shutdown, r->closes, "on_close after on_shutdown");
-}
-
-static void rig_close(struct rig *r)
-{
-    gyre_engine_destroy(r->engine);
-    cr_assert_eq(atomic_load(&r->mem.blocks), 0, "%ld blocks are not freed", atomic_load(&r->mem.blocks));
-    int fds = env_fd_count();
-    cr_assert_eq(fds, r->fds, "%d descriptors were open, now %d", r->fds, fds);
-}
-
-static unsigned opened(const struct rig *r)
-{
-    unsigned sum = 0;
-    for (unsigned i = 0; i < LOOPS_MAX; i++)
-        sum += atomic_load(&r->opens[i]);
-    return sum;
-}
-
-static int client(const char *address)
-{
-    struct gyre__address parsed;
-    cr_assert_eq(gyre__addr_parse(&parsed, address), 0, "%s", address);
-    int fd = socket(parsed.addr.ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    cr_assert_geq(fd, 0);
-    /* Before the time limits: with one, a call that io_uring's work for this thread interrupts is not restarted. */
-    cr_assert_eq(connect(fd, (struct sockaddr *)&parsed.addr.ss, parsed.addr.len), 0, "%s", strerror(errno));
-    struct timeval patience = {.tv_sec = API_PATIENCE_MS / 1000};
-    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    return fd;
-}
-
-/* recv(), called again where it was interrupted, as it may be with a time limit. */
-static ssize_t receive(int fd, void *data, size_t len)
-{
-    ssize_t n;
-    do
-        n = recv(fd, data, len, MSG_WAITALL);
-    while (n < 0 && errno == EINTR);
-    return n;
-}
-
-static void ping(int fd)
-{
-    char data[5] = "";
-    cr_assert_eq(send(fd, "hello", 5, MSG_NOSIGNAL), 5);
-    cr_assert_eq(receive(fd, data, 5), 5, "%s", strerror(errno));
-    cr_assert_eq(memcmp(data, "hello", 5), 0);
-}
-
-static const char *const tcp_any = "tcp://127.0.0.1:0";
-
 /* 1, 2 and 4 loops serve, all on the same backend, and stop when told from another thread. */
 REAL_TEST(api_engine, serves)
 {
@@ -194,17 +23,17 @@ REAL_TEST(api_engine, serves)
         int fds[40];
         struct gyre_backend_report report;
         rig_open(&r, p, loops);
-        rig_listen(&r, tcp_any, NULL);
+        rig_listen(&r, rig_tcp, NULL);
         for (uint32_t i = 0; i < loops; i++) {
             gyre_backend_report(gyre_engine_loop(r.engine, i), &report);
             cr_assert_eq(strcmp(report.backend, p->backend), 0);
         }
         rig_run(&r);
         for (unsigned i = 0; i < 40; i++) {
-            fds[i] = client(gyre_listener_address(r.listener));
-            ping(fds[i]);
+            fds[i] = rig_client(gyre_listener_address(r.listener));
+            rig_ping(fds[i]);
         }
-        cr_assert_eq(opened(&r), 40);
+        cr_assert_eq(rig_opened(&r), 40);
         cr_assert_eq(gyre_engine_conn_count(r.engine), 40);
         gyre_engine_stop(r.engine);
         rig_join(&r);
@@ -217,63 +46,13 @@ REAL_TEST(api_engine, serves)
     }
 }
 
-static void spread(const struct backend_param *p, const char *address, bool exactly)
-{
-    struct rig r;
-    int fds[200];
-    struct gyre_listener_options options = {.balance = GYRE_BALANCE_ROUND_ROBIN};
-    rig_open(&r, p, 4);
-    rig_listen(&r, address, exactly ? &options : NULL);
-    rig_run(&r);
-    for (unsigned i = 0; i < 200; i++)
-        fds[i] = client(gyre_listener_address(r.listener));
-    await(opened(&r) == 200);
-    for (unsigned i = 0; i < 200; i++)
-        ping(fds[i]);
-    unsigned used = 0;
-    for (unsigned i = 0; i < 4; i++) {
-        used += atomic_load(&r.opens[i]) > 0;
-        if (exactly)
-            cr_assert_eq(atomic_load(&r.opens[i]), 50, "loop %u has %u connections", i, atomic_load(&r.opens[i]));
-    }
-    cr_assert_eq(used, 4, "only %u of 4 loops have connections", used);
-    for (unsigned i = 0; i < 200; i++)
-        (void)close(fds[i]);
-    await(r.closes == 200);
-    gyre_engine_stop(r.engine);
-    rig_join(&r);
-    rig_close(&r);
-}
-
-/* Round-robin is exact. */
-REAL_TEST(api_engine, round_robin)
-{
-    spread(p, tcp_any, true);
-}
-
-/* The kernel's choice reaches every loop. */
-REAL_TEST(api_engine, kernel_balance)
-{
-    spread(p, tcp_any, false);
-}
-
-/* Unix sockets are handed over in turn. */
-REAL_TEST(api_engine, unix_over_loops)
-{
-    char dir[64], address[128];
-    env_dir_make(dir, sizeof dir);
-    (void)snprintf(address, sizeof address, "unix://%s/sock", dir);
-    spread(p, address, true);
-    env_dir_remove(dir);
-}
-
 /* Stopping from on_boot, before anything was served. */
 REAL_TEST(api_engine, stop_in_on_boot)
 {
     struct rig r;
     rig_open(&r, p, 2);
     r.stop_in_boot = true;
-    rig_listen(&r, tcp_any, NULL);
+    rig_listen(&r, rig_tcp, NULL);
     rig_run(&r);
     rig_join(&r);
     rig_close(&r);
@@ -284,13 +63,13 @@ REAL_TEST(api_engine, stop_before_run)
 {
     struct rig r;
     rig_open(&r, p, 2);
-    rig_listen(&r, tcp_any, NULL);
+    rig_listen(&r, rig_tcp, NULL);
     gyre_engine_stop(r.engine);
     cr_assert_eq(gyre_engine_run(r.engine), 0);
     cr_assert_eq(r.shutdowns, 1);
     rig_close(&r);
     rig_open(&r, p, 4);
-    rig_listen(&r, tcp_any, NULL);
+    rig_listen(&r, rig_tcp, NULL);
     rig_close(&r);
 }
 
@@ -334,11 +113,11 @@ REAL_TEST(api_engine, stop_with_a_thousand)
     limit.rlim_cur = limit.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &limit);
     rig_open(&r, p, 2);
-    rig_listen(&r, tcp_any, NULL);
+    rig_listen(&r, rig_tcp, NULL);
     rig_run(&r);
     for (unsigned i = 0; i < COUNT; i++)
-        fds[i] = client(gyre_listener_address(r.listener));
-    await(opened(&r) == COUNT);
+        fds[i] = rig_client(gyre_listener_address(r.listener));
+    await(rig_opened(&r) == COUNT);
     gyre_engine_stop(r.engine);
     rig_join(&r);
     cr_assert_eq(r.closes, COUNT);
@@ -353,24 +132,24 @@ static _Atomic(int) drain_reason;
 static void note_close(struct gyre_conn *c, int err)
 {
     atomic_store(&drain_reason, (int)gyre_conn_close_reason(c));
-    on_close(c, err);
+    rig_on_close(c, err);
 }
 
 static void fill(struct gyre_conn *c)
 {
     static uint8_t data[8 << 20];
     env_pattern_fill(data, sizeof data, 1, 0);
-    on_open(c);
+    rig_on_open(c);
     cr_assert_eq(gyre_conn_write(c, data, sizeof data), 0);
 }
 
-static const struct gyre_conn_handlers filling = {.on_open = fill, .on_data = on_data, .on_close = note_close};
+static const struct gyre_conn_handlers filling = {.on_open = fill, .on_data = rig_on_data, .on_close = note_close};
 static void do_nothing(struct gyre_conn *c)
 {
     (void)c;
 }
 static const struct gyre_conn_handlers filling_half = {
-    .on_open = fill, .on_data = on_data, .on_eof = do_nothing, .on_close = note_close};
+    .on_open = fill, .on_data = rig_on_data, .on_eof = do_nothing, .on_close = note_close};
 
 static uint64_t read_all(int fd)
 {
@@ -392,10 +171,10 @@ static void drain_with(const struct backend_param *p, const struct gyre_conn_han
     struct rig r;
     rig_open(&r, p, 2);
     struct gyre_listener_options options = {.backlog = 0};
-    cr_assert_eq(gyre_engine_listen_sized(&r.listener, r.engine, tcp_any, h, &options, sizeof options), 0);
+    cr_assert_eq(gyre_engine_listen_sized(&r.listener, r.engine, rig_tcp, h, &options, sizeof options), 0);
     rig_run(&r);
-    int fd = client(gyre_listener_address(r.listener));
-    await(opened(&r) == 1);
+    int fd = rig_client(gyre_listener_address(r.listener));
+    await(rig_opened(&r) == 1);
     if (half_close)
         cr_assert_eq(shutdown(fd, SHUT_WR), 0);
     gyre_engine_drain(r.engine, MS(9000));
@@ -426,17 +205,17 @@ REAL_TEST(api_engine, drain_closes_idle)
     struct rig r;
     int fds[20];
     rig_open(&r, p, 2);
-    rig_listen(&r, tcp_any, NULL);
+    rig_listen(&r, rig_tcp, NULL);
     rig_run(&r);
     for (unsigned i = 0; i < 20; i++) {
-        fds[i] = client(gyre_listener_address(r.listener));
-        ping(fds[i]);
+        fds[i] = rig_client(gyre_listener_address(r.listener));
+        rig_ping(fds[i]);
     }
     uint64_t start_ns = env_now_ns();
     gyre_engine_drain(r.engine, MS(9000));
     for (unsigned i = 0; i < 20; i++) {
         char byte;
-        cr_assert_eq(receive(fds[i], &byte, 1), 0, "%s", strerror(errno));
+        cr_assert_eq(rig_receive(fds[i], &byte, 1), 0, "%s", strerror(errno));
         (void)close(fds[i]);
     }
     rig_join(&r);
@@ -452,10 +231,10 @@ REAL_TEST(api_engine, drain_deadline)
     struct rig r;
     rig_open(&r, p, 2);
     struct gyre_listener_options options = {.backlog = 0};
-    cr_assert_eq(gyre_engine_listen_sized(&r.listener, r.engine, tcp_any, &filling, &options, sizeof options), 0);
+    cr_assert_eq(gyre_engine_listen_sized(&r.listener, r.engine, rig_tcp, &filling, &options, sizeof options), 0);
     rig_run(&r);
-    int fd = client(gyre_listener_address(r.listener));
-    await(opened(&r) == 1);
+    int fd = rig_client(gyre_listener_address(r.listener));
+    await(rig_opened(&r) == 1);
     uint64_t start_ns = env_now_ns();
     gyre_engine_drain(r.engine, MS(150));
     rig_join(&r);
@@ -464,19 +243,6 @@ REAL_TEST(api_engine, drain_deadline)
     cr_assert_eq(r.closes, 1);
     cr_assert_eq(r.last_err, GYRE_ESHUTDOWN);
     (void)close(fd);
-    rig_close(&r);
-}
-
-/* Listening while it runs is refused. */
-REAL_TEST(api_engine, listen_while_running)
-{
-    struct rig r;
-    rig_open(&r, p, 1);
-    rig_run(&r);
-    cr_assert_eq(gyre_engine_listen(r.engine, tcp_any, &handlers, NULL), GYRE_ESTATE);
-    gyre_engine_stop(r.engine);
-    rig_join(&r);
-    cr_assert_eq(gyre_engine_listen(r.engine, tcp_any, &handlers, NULL), GYRE_ESTATE);
     rig_close(&r);
 }
 
@@ -493,7 +259,7 @@ REAL_TEST(api_engine, listen_fails_half_way)
     (void)close(highest);
     limit.rlim_cur = (rlim_t)highest + 2; /* two more */
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-    int err = gyre_engine_listen(r.engine, tcp_any, &handlers, NULL);
+    int err = gyre_engine_listen(r.engine, rig_tcp, &rig_handlers, NULL);
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
     cr_assert_eq(err, -EMFILE, "%s", gyre_err_name(err));
     cr_assert_eq(env_fd_count(), fds, "sockets stay open after an error");

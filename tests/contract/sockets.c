@@ -4,8 +4,10 @@
 #include "stream.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 /* Both ends know their own name and the other's. */
 TRANSPORT_TEST(sockets, names_of_a_connection)
@@ -148,4 +150,168 @@ REAL_TEST(sockets, unix_mode)
     cr_assert_eq(st.st_mode & 0777, 0620);
     s.ops->sock->close(s.be, fd);
     seam_close(&s);
+}
+
+/* A descriptor that is detached stays open, and whoever has it next finds it blocking; what had come stays to be read,
+ * by this backend again if it is attached anew. */
+TRANSPORT_TEST(sockets, detached_and_attached_again)
+{
+    struct seam s;
+    struct stream a, b;
+    char data[8] = "";
+    seam_open(&s, p);
+    stream_pair(&s, &a, &b, 1);
+    struct seam_op *send = seam_op_new(&s);
+    seam_send(send, &a.f, "hello", 5);
+    seam_submit(&s, send);
+    seam_until(&s, seam_idle(send));
+    cr_assert_gt(send->res, 0);
+    int fd = s.ops->detach(s.be, &b.f);
+    s.fds--;
+    cr_assert_eq(b.f.fd, -1);
+    if (s.real)
+        cr_assert_eq(fcntl(fd, F_GETFL) & O_NONBLOCK, 0, "a detached descriptor does not block");
+    seam_attach(&s, &b.f, fd, 0);
+    struct seam_op *recv = seam_op_new(&s);
+    while (recv->total < send->res) {
+        seam_recv(recv, &b.f, data + recv->total, 1);
+        seam_submit(&s, recv);
+        seam_until(&s, seam_idle(recv));
+        cr_assert_eq(recv->res, 1);
+    }
+    cr_assert_eq(memcmp(data, "hello", (size_t)send->res), 0);
+    stream_close(&a);
+    stream_close(&b);
+    seam_close(&s);
+}
+
+/* A copy of a descriptor keeps the connection open, and the backend hears nothing more of it. */
+REAL_TEST(sockets, copies_outlive_the_original)
+{
+    struct seam s;
+    struct stream a, b;
+    seam_open(&s, p);
+    stream_pair(&s, &a, &b, 1);
+    int copy = s.ops->sock->dup(s.be, b.f.fd);
+    cr_assert_geq(copy, 0);
+    cr_assert(fcntl(copy, F_GETFD) & FD_CLOEXEC);
+    stream_close(&b);
+    struct seam_op *send = seam_op_new(&s);
+    seam_send(send, &a.f, "x", 1);
+    seam_submit(&s, send);
+    seam_until(&s, seam_idle(send));
+    cr_assert_eq(send->res, 1, "the connection did not outlive one of its descriptors: %d", send->res);
+    seam_settle(&s, SEAM_MS(5));
+    char byte = 0;
+    cr_assert_eq(recv(copy, &byte, 1, 0), 1);
+    cr_assert_eq(byte, 'x');
+    (void)close(copy);
+    stream_close(&a);
+    seam_close(&s);
+}
+
+/* What a descriptor is can be asked. */
+TRANSPORT_TEST(sockets, inspection)
+{
+    struct seam s;
+    struct stream a, b;
+    struct listener l;
+    struct gyre_sock_info info;
+    seam_open(&s, p);
+    listener_open(&s, &l, 8);
+    stream_pair(&s, &a, &b, 1);
+    cr_assert_eq(s.ops->sock->inspect(s.be, l.f.fd, &info), 0);
+    cr_assert(info.stream && info.listening && !info.connected);
+    cr_assert_eq(info.family, seam_family(&s));
+    cr_assert_eq(s.ops->sock->inspect(s.be, a.f.fd, &info), 0);
+    cr_assert(info.stream && !info.listening && info.connected);
+    int fresh = seam_socket(&s);
+    cr_assert_eq(s.ops->sock->inspect(s.be, fresh, &info), 0);
+    cr_assert(info.stream && !info.listening && !info.connected);
+    s.ops->sock->close(s.be, fresh);
+    int other = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    cr_assert_eq(s.ops->sock->inspect(s.be, other, &info), -ENOTSOCK);
+    (void)close(other);
+    stream_close(&a);
+    stream_close(&b);
+    listener_close(&s, &l);
+    seam_close(&s);
+}
+
+static int connect_bound(struct seam *s, struct gyre_fd *f, const struct gyre_addr *to, in_port_t first, in_port_t last,
+                         struct gyre_addr *own)
+{
+    struct gyre_addr from = {.len = sizeof(struct sockaddr_in)};
+    struct sockaddr_in *in = (struct sockaddr_in *)&from.ss;
+    in->sin_family = AF_INET;
+    in->sin_addr.s_addr = htonl(INADDR_LOOPBACK + 6);
+    in->sin_port = htons(first);
+    int fd = seam_socket(s);
+    int err = s->ops->sock->bind(s->be, fd, &from, last);
+    if (err != 0) {
+        s->ops->sock->close(s->be, fd);
+        return err;
+    }
+    seam_attach(s, f, fd, seam_fd_flags(s, false));
+    struct seam_op *connect = seam_op_new(s);
+    seam_connect(connect, f, to);
+    seam_submit(s, connect);
+    seam_until(s, seam_idle(connect));
+    if (connect->res == 0)
+        cr_assert_eq(s->ops->sock->name(s->be, f->fd, false, own), 0);
+    return connect->res;
+}
+
+/* Whether nobody on this machine has one of three ports just now. */
+static bool are_free(in_port_t first)
+{
+    bool all = true;
+    for (in_port_t port = first; port < first + 3; port++) {
+        struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(port)};
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        all = all && bind(fd, (const struct sockaddr *)&in, sizeof in) == 0;
+        (void)close(fd);
+    }
+    return all;
+}
+
+/* A connection leaves from the address and the range of ports that it was given; when every port of the range has a
+ * connection to that peer, there is none. So with ports that the kernel chooses from itself and with others. */
+static void leave_from(const struct backend_param *p, in_port_t first)
+{
+    while (!are_free(first))
+        first = (in_port_t)(first + 3);
+    struct seam s;
+    struct listener l;
+    struct gyre_fd f[4] = {{.fd = -1}, {.fd = -1}, {.fd = -1}, {.fd = -1}};
+    struct gyre_addr own;
+    unsigned ports = 0;
+    seam_open(&s, p);
+    listener_open(&s, &l, 8);
+    const in_port_t last = (in_port_t)(first + 2);
+    for (int i = 0; i < 3; i++) {
+        int err = connect_bound(&s, &f[i], &l.addr, first, last, &own);
+        cr_assert_eq(err, 0, "connection %d from ports %u to %u: %s", i, first, last, strerror(-err));
+        const struct sockaddr_in *in = (const struct sockaddr_in *)&own.ss;
+        cr_assert_eq(in->sin_addr.s_addr, htonl(INADDR_LOOPBACK + 6));
+        cr_assert(ntohs(in->sin_port) >= first && ntohs(in->sin_port) <= last);
+        ports |= 1u << (ntohs(in->sin_port) - first);
+    }
+    cr_assert_eq(ports, 7);
+    cr_assert_eq(connect_bound(&s, &f[3], &l.addr, first, last, &own), -EADDRNOTAVAIL);
+    for (int i = 0; i < 4; i++)
+        if (f[i].fd >= 0)
+            seam_fd_close(&s, &f[i]);
+    listener_close(&s, &l);
+    seam_close(&s);
+}
+
+BACKEND_TEST(sockets, bound_before_connecting)
+{
+    leave_from(p, (in_port_t)(20000 + getpid() % 2000 * 4));
+}
+
+BACKEND_TEST(sockets, bound_before_connecting_in_the_kernels_range)
+{
+    leave_from(p, (in_port_t)(40000 + getpid() % 2000 * 4));
 }

@@ -227,6 +227,15 @@ Test(options, defaults_of_a_connection)
     cr_assert_leq(p.options.write_high_bytes, 1000);
 }
 
+static uint32_t first_loop(struct gyre_listener *listener, const struct sockaddr *peer, socklen_t len, void *user)
+{
+    (void)listener;
+    (void)peer;
+    (void)len;
+    (void)user;
+    return 0;
+}
+
 Test(options, of_a_listener)
 {
     const struct {
@@ -240,7 +249,21 @@ Test(options, of_a_listener)
         {"tcp://127.0.0.1:0", {.backlog = UINT32_MAX}, GYRE_EOPTION},
         {"tcp://127.0.0.1:0", {.balance = GYRE_BALANCE_KERNEL}, 0},
         {"tcp://127.0.0.1:0", {.balance = GYRE_BALANCE_ROUND_ROBIN}, 0},
-        {"tcp://127.0.0.1:0", {.balance = (enum gyre_balance)3}, GYRE_EOPTION},
+        {"tcp://127.0.0.1:0", {.balance = GYRE_BALANCE_LEAST_CONNS}, 0},
+        {"tcp://127.0.0.1:0", {.balance = GYRE_BALANCE_CUSTOM}, GYRE_EOPTION},
+        {"tcp://127.0.0.1:0", {.balance = GYRE_BALANCE_CUSTOM, .choose = first_loop}, 0},
+        {"tcp://127.0.0.1:0", {.balance = GYRE_BALANCE_RANDOM, .choose = first_loop}, GYRE_EOPTION},
+        {"tcp://127.0.0.1:0", {.balance = (enum gyre_balance)(GYRE_BALANCE_CUSTOM + 1)}, GYRE_EOPTION},
+        {"tcp://127.0.0.1:0", {.balance = (enum gyre_balance)-1}, GYRE_EOPTION},
+        {"tcp://127.0.0.1:0", {.defer_accept_s = 3600}, 0},
+        {"tcp://127.0.0.1:0", {.defer_accept_s = 3601}, GYRE_EOPTION},
+        {"tcp://127.0.0.1:0", {.fastopen_queue = (1 << 20) + 1}, GYRE_EOPTION},
+        {"tcp://127.0.0.1:0", {.device = "nosuchdevice"}, -ENODEV},
+        {"tcp://127.0.0.1:0", {.reserved = {[7] = 1}}, -E2BIG},
+        {here, {.device = "lo"}, GYRE_EOPTION},
+        {here, {.defer_accept_s = 1}, GYRE_EOPTION},
+        {here, {.fastopen_queue = 1}, GYRE_EOPTION},
+        {here, {.balance = GYRE_BALANCE_SOURCE_HASH, .conns_max = 1}, 0},
         {here, {.balance = GYRE_BALANCE_KERNEL}, GYRE_EOPTION},
         {here, {.unix_mode = 0777}, 0},
         {here, {.unix_mode = 01000}, GYRE_EOPTION},
