@@ -42,7 +42,8 @@ static struct io_uring_buf_ring *map_ring(size_t bytes)
 static uint16_t target_max(const struct gyre_bufring *b)
 {
     uint32_t entries = (uint32_t)b->mask + 1;
-    return b->pool->count_max < entries ? b->pool->count_max : (uint16_t)entries;
+    uint16_t most = (uint16_t)(b->pool->count_max - b->reserve);
+    return most < entries ? most : (uint16_t)entries;
 }
 
 static uint16_t target_min(const struct gyre_bufring *b)
@@ -51,7 +52,7 @@ static uint16_t target_min(const struct gyre_bufring *b)
     return first > 0 ? first : 1;
 }
 
-int gyre__bufring_add(struct gyre_bufring *b, int ring_fd, struct gyre_bufpool *pool)
+int gyre__bufring_add(struct gyre_bufring *b, int ring_fd, struct gyre_bufpool *pool, uint16_t reserve)
 {
     uint32_t entries = ring_entries(pool);
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -75,6 +76,7 @@ int gyre__bufring_add(struct gyre_bufring *b, int ring_fd, struct gyre_bufpool *
         .ring_bytes = bytes,
         .mask = (uint16_t)(entries - 1),
         .group = group,
+        .reserve = reserve,
     };
     b->target = target_min(b);
     return 0;

@@ -5,8 +5,15 @@
  * data and bytes into it. Sending is one entry per datagram; they are tried in order as they are submitted, and that
  * is where nearly all of them end.
  *
- * Kernels without multishot receive would write without that header, into a buffer whose address and control data lie
- * elsewhere. So there the ring only waits, and each time that it says so one datagram is received with a call. */
+ * A send that would block is not left to the kernel to repeat: it goes on where the first try has stopped reading the
+ * bytes, and sends an empty or a short datagram (seen on Linux 6.18.44: unix datagrams to a full receiver; UDP that is
+ * cut into fragments reads as it goes too). So sends never wait. One that is to wait and met -EAGAIN becomes a poll, and
+ * then is sent from the start; GYRE_OPF_POLL_FIRST in op->flags says that it is a poll now.
+ *
+ * Kernels without multishot receive (before Linux 6.0) would write without that header, into a buffer whose address and
+ * control data lie elsewhere. So there the ring only waits, and each time that it says so one datagram is received with
+ * a call, into a buffer of those that are not posted: a quarter is kept back for that. While the user holds all of that
+ * quarter, the receive is tried again in each turn. */
 #include "uring.h"
 
 #include <errno.h>
@@ -36,10 +43,25 @@ void gyre__uring_prep_recvmsg(const struct gyre_uring *u, struct io_uring_sqe *s
 
 void gyre__uring_prep_sendmsg(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op)
 {
-    unsigned flags = MSG_NOSIGNAL | (op->flags & GYRE_OPF_DONTWAIT ? MSG_DONTWAIT : 0u);
-    if (!(op->f->flags & GYRE_FDF_DGRAM) && (u->use & GYRE_URING_MSG_WAITALL))
-        flags |= MSG_WAITALL;
-    io_uring_prep_sendmsg(sqe, op->f->fd, op->u.msg.hdr, flags);
+    if (!(op->f->flags & GYRE_FDF_DGRAM))
+        io_uring_prep_sendmsg(sqe, op->f->fd, op->u.msg.hdr,
+                              MSG_NOSIGNAL | ((u->use & GYRE_URING_MSG_WAITALL) ? MSG_WAITALL : 0u));
+    else if (op->flags & GYRE_OPF_POLL_FIRST)
+        io_uring_prep_poll_add(sqe, op->f->fd, POLLOUT);
+    else
+        io_uring_prep_sendmsg(sqe, op->f->fd, op->u.msg.hdr, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+bool gyre__uring_sendmsg_goes_on(struct gyre_op *op, struct gyre_event *ev)
+{
+    bool was_poll = op->flags & GYRE_OPF_POLL_FIRST;
+    if (was_poll ? ev->res <= 0 : ev->res != -EAGAIN || (op->flags & GYRE_OPF_DONTWAIT))
+        return false;
+    ev->res = -ECANCELED;
+    if (op->state == GYRE_OPS_CANCELLING)
+        return false;
+    op->flags ^= GYRE_OPF_POLL_FIRST;
+    return true;
 }
 
 /* ---- without multishot ---- */
@@ -72,25 +94,27 @@ static int32_t receive(const struct gyre_op *op, uint8_t *buf)
     return (int32_t)(data - buf) + (int32_t)n;
 }
 
-void gyre__uring_recvmsg_polled(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev)
+bool gyre__uring_recvmsg_polled(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev)
 {
     struct gyre_bufpool *pool = op->u.recvmsg.pool;
     if (ev->res <= 0) /* the poll itself failed, or was cancelled */
-        return;
-    if (op->state == GYRE_OPS_CANCELLING) {
-        ev->res = -ECANCELED;
-        return;
-    }
+        return true;
+    ev->res = -ECANCELED;
+    if (op->state == GYRE_OPS_CANCELLING)
+        return true;
     int buf = gyre__bufpool_take(pool);
-    ev->res = -ENOBUFS;
-    if (buf == GYRE_BUF_NONE)
-        return;
+    if (buf == GYRE_BUF_NONE) {
+        gyre__count(&u->base.stats.enobufs, 1);
+        ev->res = -ENOBUFS;
+        return true;
+    }
     gyre__count(&u->base.stats.calls, 1);
     ev->res = receive(op, gyre__bufpool_data(pool, (uint16_t)buf));
     if (ev->res < 0) {
         gyre__bufpool_untake(pool, (uint16_t)buf);
-        return;
+        return ev->res != -EAGAIN && ev->res != -EINTR;
     }
     ev->buf = (uint16_t)buf;
     ev->flags |= GYRE_EV_BUF;
+    return true;
 }

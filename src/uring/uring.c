@@ -90,19 +90,25 @@ static void stale_completion(struct gyre_uring *u, const struct io_uring_cqe *cq
     }
 }
 
+/* Put `op` into the ring once more. Returns its entry, or NULL if it waits for room. */
+static struct io_uring_sqe *put_again(struct gyre_uring *u, struct gyre_op *op)
+{
+    struct io_uring_sqe *sqe = gyre__uring_sqe(u);
+    if (sqe == NULL)
+        gyre__uring_late_push(u, &u->ops, op);
+    else
+        gyre__uring_put(u, sqe, op);
+    return sqe;
+}
+
 /* -EAGAIN is no result of an op that waits. Kernels give it now and then, so ask again, and wait before trying.
  * UNTESTED: no way is known to make Linux 6.18 do so. */
 static bool try_again(struct gyre_uring *u, struct gyre_op *op)
 {
     if (op->kind == GYRE_OP_CONNECT || op->state == GYRE_OPS_CANCELLING)
         return false;
-    struct io_uring_sqe *sqe = gyre__uring_sqe(u);
-    if (sqe == NULL) {
-        gyre__uring_late_push(u, &u->ops, op);
-        return true;
-    }
-    gyre__uring_put(u, sqe, op);
-    if (op->kind == GYRE_OP_SEND || op->kind == GYRE_OP_SENDMSG)
+    struct io_uring_sqe *sqe = put_again(u, op);
+    if (sqe != NULL && (op->kind == GYRE_OP_SEND || op->kind == GYRE_OP_SENDMSG))
         sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
     return true;
 }
@@ -154,7 +160,11 @@ static bool to_event(struct gyre_uring *u, const struct io_uring_cqe *cqe, struc
     if (GYRE_UNLIKELY(op->f->be_flags != 0 && op->kind == GYRE_OP_RECV && gyre__direct_takes_over(u, op, ev)))
         return ev->res > 0;
     if (GYRE_UNLIKELY(op->kind == GYRE_OP_RECVMSG && !(u->use & GYRE_URING_MULTISHOT_RECV)))
-        gyre__uring_recvmsg_polled(u, op, ev);
+        return gyre__uring_recvmsg_polled(u, op, ev) || !try_again(u, op);
+    if ((op->f->flags & GYRE_FDF_DGRAM) && op->kind == GYRE_OP_SENDMSG && gyre__uring_sendmsg_goes_on(op, ev)) {
+        (void)put_again(u, op);
+        return false;
+    }
     if (GYRE_UNLIKELY(ev->res == -ENOBUFS && (op->flags & GYRE_OPF_POOL))) {
         gyre__count(&u->base.stats.enobufs, 1);
         u->bufs.starved = true;
@@ -374,7 +384,8 @@ static int uring_detach(struct gyre_backend *be, struct gyre_fd *f)
 static int uring_pool_add(struct gyre_backend *be, struct gyre_bufpool *pool)
 {
     struct gyre_uring *u = gyre__uring_of(be);
-    return gyre__bufring_add(&u->bufs, u->ring.ring_fd, pool);
+    bool multishot = u->use & GYRE_URING_MULTISHOT_RECV;
+    return gyre__bufring_add(&u->bufs, u->ring.ring_fd, pool, multishot ? 0 : (uint16_t)(pool->count_max / 4));
 }
 
 static void uring_pool_remove(struct gyre_backend *be, struct gyre_bufpool *pool)

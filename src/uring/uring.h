@@ -81,12 +81,14 @@ struct gyre_bufring {
     uint16_t group;
     uint16_t tail;
     uint16_t posted; /* with the kernel, as far as completions told */
+    uint16_t reserve; /* never posted: see dgram.c */
     uint16_t target; /* how many to have posted at each enter */
     bool starved;    /* a receive found none since */
     uint32_t quiet;  /* buffers received since the target last moved */
 };
 
-int gyre__bufring_add(struct gyre_bufring *b, int ring_fd, struct gyre_bufpool *pool);
+/* All but `reserve` buffers of the pool may be posted. */
+int gyre__bufring_add(struct gyre_bufring *b, int ring_fd, struct gyre_bufpool *pool, uint16_t reserve);
 void gyre__bufring_remove(struct gyre_bufring *b, int ring_fd);
 void gyre__bufring_fill_slow(struct gyre_bufring *b);
 /* A completion brought buffer `buf` and nobody wants it. */
@@ -155,9 +157,12 @@ void gyre__uring_prep(const struct gyre_uring *u, struct io_uring_sqe *sqe, cons
 /* dgram.c */
 void gyre__uring_prep_recvmsg(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op);
 void gyre__uring_prep_sendmsg(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op);
+/* One step of sending a datagram is over, with ev->res: whether there is another, for which `op` is to be put into the
+ * ring again. Else `ev` is the op's event. */
+bool gyre__uring_sendmsg_goes_on(struct gyre_op *op, struct gyre_event *ev);
 /* Where there is no multishot receive: the poll for `op` is over with ev->res; receive, and write what came of it to
- * `ev`. */
-void gyre__uring_recvmsg_polled(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev);
+ * `ev`. False if nothing did. */
+bool gyre__uring_recvmsg_polled(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev);
 
 /* What went wrong, for a person: `what` was being done when `err` came. */
 struct gyre_uring_failure {

@@ -148,6 +148,18 @@ void seam_sendmsg(struct seam_op *so, struct gyre_fd *f, struct msghdr *hdr)
     fill(so, f, GYRE_OP_SENDMSG, 0)->u.msg.hdr = hdr;
 }
 
+void seam_recvmsg(struct seam_op *so, struct gyre_fd *f, struct gyre_bufpool *pool, struct msghdr *room)
+{
+    struct gyre_op *op = fill(so, f, GYRE_OP_RECVMSG, GYRE_OPF_MULTI | GYRE_OPF_POOL);
+    op->u.recvmsg.pool = pool;
+    op->u.recvmsg.room = room;
+}
+
+void seam_send_dgram(struct seam_op *so, struct gyre_fd *f, struct msghdr *hdr, unsigned flags)
+{
+    fill(so, f, GYRE_OP_SENDMSG, flags)->u.msg.hdr = hdr;
+}
+
 void seam_submit(struct seam *s, struct seam_op *so)
 {
     cr_assert(seam_idle(so), "the test submits an operation that is in flight");
@@ -266,13 +278,22 @@ static void check_event(const struct seam_op *so, const struct gyre_event *ev)
     cr_assert_eq(buf, (op->flags & GYRE_OPF_POOL) && ev->res > 0, "kind %d, res %d, buffer %d", op->kind, ev->res, buf);
     cr_assert(ev->res != -ECANCELED || so->cancelled, "-ECANCELED from an op that nobody cancelled");
     cr_assert(ev->res != -EINTR, "-EINTR came out");
-    cr_assert(ev->res != -EAGAIN || op->kind == GYRE_OP_CONNECT, "-EAGAIN came out of kind %d", op->kind);
+    cr_assert(ev->res != -EAGAIN || op->kind == GYRE_OP_CONNECT || (op->flags & GYRE_OPF_DONTWAIT), "-EAGAIN came out of kind %d", op->kind);
     cr_assert(ev->res != -ENOBUFS || (op->flags & GYRE_OPF_POOL), "-ENOBUFS came out of kind %d", op->kind);
     cr_assert(ev->res <= 0 || op->kind != GYRE_OP_CONNECT, "connect gave %d", ev->res);
     if (op->kind == GYRE_OP_RECV && ev->res > 0)
         cr_assert_leq((uint32_t)ev->res, buf ? op->u.recv.pool->size : op->u.recv.len, "more bytes than room");
+    if (op->kind == GYRE_OP_RECVMSG && ev->res > 0) {
+        cr_assert_leq((uint32_t)ev->res, op->u.recvmsg.pool->size, "more bytes than room");
+        cr_assert_geq((uint32_t)ev->res, 16 + op->u.recvmsg.room->msg_namelen + op->u.recvmsg.room->msg_controllen);
+    }
     if (op->kind == GYRE_OP_SEND && ev->res > 0)
         cr_assert_leq((uint32_t)ev->res, op->u.send.len, "more bytes than there were");
+}
+
+static struct gyre_bufpool *pool_of(const struct gyre_op *op)
+{
+    return op->kind == GYRE_OP_RECVMSG ? op->u.recvmsg.pool : op->u.recv.pool;
 }
 
 static void dispatch(struct seam *s, const struct gyre_event *ev)
@@ -280,7 +301,7 @@ static void dispatch(struct seam *s, const struct gyre_event *ev)
     struct seam_op *so = (struct seam_op *)(void *)ev->op;
     cr_assert_not_null(so, "an event without an operation");
     check_event(so, ev);
-    struct gyre_bufpool *pool = (so->op.flags & GYRE_OPF_POOL) ? so->op.u.recv.pool : NULL;
+    struct gyre_bufpool *pool = (so->op.flags & GYRE_OPF_POOL) ? pool_of(&so->op) : NULL;
     bool hold = so->hold;
     so->events++;
     so->res = ev->res;

@@ -89,6 +89,9 @@ void seam_recv(struct seam_op *so, struct gyre_fd *f, void *buf, uint32_t len);
 void seam_recv_pool(struct seam_op *so, struct gyre_fd *f, struct gyre_bufpool *pool, unsigned flags);
 void seam_send(struct seam_op *so, struct gyre_fd *f, const void *buf, uint32_t len);
 void seam_sendmsg(struct seam_op *so, struct gyre_fd *f, struct msghdr *hdr);
+void seam_recvmsg(struct seam_op *so, struct gyre_fd *f, struct gyre_bufpool *pool, struct msghdr *room);
+/* The same for a datagram; `flags` may have GYRE_OPF_DONTWAIT. */
+void seam_send_dgram(struct seam_op *so, struct gyre_fd *f, struct msghdr *hdr, unsigned flags);
 
 void seam_submit(struct seam *s, struct seam_op *so);
 void seam_cancel(struct seam *s, struct seam_op *so);
