@@ -278,7 +278,10 @@ int gyre_udp_resume(struct gyre_udp *u)
     if (err != 0)
         return err;
     u->flags &= ~(unsigned)GYRE_UDPF_PAUSED;
-    gyre__udp_settle_later(u);
+    if (u->in.tail != NULL)
+        gyre__udp_settle_later(u); /* what is kept comes first */
+    else
+        gyre__udp_update_recv(u);
     return 0;
 }
 

@@ -198,7 +198,7 @@ static void note_sent(struct gyre_udp *u, const struct gyre__udp_send *s, int re
         gyre__count(&u->stats.sent, s->pieces);
         gyre__count(&u->stats.sent_bytes, (uint64_t)res);
         gyre__count(&u->loop->be->stats.datagrams_out, s->pieces);
-    } else if (res == -ECANCELED) {
+    } else if (res == -ECANCELED || (res == -EAGAIN && u->state == GYRE_UDP_ENDING)) {
         gyre__count(&u->stats.send_dropped, s->pieces);
     } else {
         gyre__count(&u->stats.send_errors, s->pieces);

@@ -6,9 +6,9 @@
  * is where nearly all of them end.
  *
  * A send that would block is not left to the kernel to repeat: it goes on where the first try has stopped reading the
- * bytes, and sends an empty or a short datagram (seen on Linux 6.18.44: unix datagrams to a full receiver; UDP that is
- * cut into fragments reads as it goes too). So sends never wait. One that is to wait and met -EAGAIN becomes a poll, and
- * then is sent from the start; GYRE_OPF_POLL_FIRST in op->flags says that it is a poll now.
+ * bytes, and sends an empty or a short datagram (seen on Linux 6.18.44: unix datagrams to a full receiver; UDP that
+ * is cut into fragments reads as it goes too). So sends never wait. One that is to wait and met -EAGAIN becomes a
+ * poll, and then is sent from the start; GYRE_OPF_POLL_FIRST in op->flags says that it is a poll now.
  *
  * Kernels without multishot receive (before Linux 6.0) would write without that header, into a buffer whose address and
  * control data lie elsewhere. So there the ring only waits, and each time that it says so one datagram is received with

@@ -41,7 +41,8 @@ struct dsock {
     unsigned n; /* for the test */
 };
 
-/* api_init() and api_open(), with a network that loses nothing on the simulator. */
+/* api_init(), and with it api_open(), with a network that loses nothing on the simulator. */
+void udp_init(struct api *api, const struct backend_param *p);
 void udp_start(struct api *api, const struct backend_param *p);
 /* On the simulator also one whose send buffers are never full, so that nothing is overtaken. */
 void udp_start_roomy(struct api *api, const struct backend_param *p);

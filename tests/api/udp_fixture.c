@@ -71,10 +71,15 @@ static const struct gyre_sim_options lossless = {
     .delay_max_ns = GYRE_SIM_NO_DELAY,
 };
 
-void udp_start(struct api *api, const struct backend_param *p)
+void udp_init(struct api *api, const struct backend_param *p)
 {
     api_init(api, p);
     api->sim_options = &lossless;
+}
+
+void udp_start(struct api *api, const struct backend_param *p)
+{
+    udp_init(api, p);
     api_open(api);
 }
 

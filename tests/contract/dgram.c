@@ -256,8 +256,8 @@ BACKEND_TEST(contract_dgram, refused)
     struct gyre_fd other;
     t->rearm = false;
     int fd = dgram_socket(t);
-    cr_assert_eq(t->s.ops->sock->dgram_bind(t->s.be, fd, &(struct gyre_addr){.ss = {.ss_family = AF_INET},
-                                                                              .len = sizeof(struct sockaddr_in)}, 0), 0);
+    struct gyre_addr any = {.ss = {.ss_family = AF_INET}, .len = sizeof(struct sockaddr_in)};
+    cr_assert_eq(t->s.ops->sock->dgram_bind(t->s.be, fd, &any, 0), 0);
     seam_attach(&t->s, &other, fd, GYRE_FDF_DGRAM);
     seam_fd_close(&t->s, &t->b); /* `a` talks to nobody now */
     struct seam_op *recv = seam_op_new(&t->s);
