@@ -181,9 +181,13 @@ bool gyre__direct_polled(struct gyre_uring *u, struct gyre_op *op, const struct 
     return false;
 }
 
-bool gyre__direct_cancels(const struct gyre_op *op)
+void gyre__direct_forget(struct gyre_uring *u, const struct gyre_op *op)
 {
-    return op->kind == GYRE_OP_RECV && (op->f->be_flags & (GYRE_UF_ENDING | GYRE_UF_BACK)) != 0;
+    struct gyre_fd *f = op->f;
+    if (op->kind != GYRE_OP_RECV || f->be_flags == 0 || f->be.ur.op != op)
+        return;
+    unqueue(u, f);
+    f->be_flags = 0;
 }
 
 /* ---- Receiving. ---- */
@@ -331,6 +335,8 @@ bool gyre__direct_send(struct gyre_uring *u, struct gyre_op *op)
 unsigned gyre__direct_done(struct gyre_uring *u, struct gyre_event *out, unsigned cap)
 {
     unsigned n = u->ndone < cap ? u->ndone : cap;
+    if (GYRE_LIKELY(n == 0))
+        return 0;
     memcpy(out, u->done, n * sizeof *out);
     u->ndone = (uint8_t)(u->ndone - n);
     memmove(u->done, u->done + n, u->ndone * sizeof *out);

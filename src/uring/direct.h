@@ -19,11 +19,17 @@ bool gyre__direct_takes_over(struct gyre_uring *u, struct gyre_op *op, struct gy
 bool gyre__direct_polled(struct gyre_uring *u, struct gyre_op *op, const struct io_uring_cqe *cqe,
                          struct gyre_event *ev);
 
-/* Whether the kernel was asked already to end what it has of `op`. */
-bool gyre__direct_cancels(const struct gyre_op *op);
+/* `op` ends before the kernel saw it. */
+void gyre__direct_forget(struct gyre_uring *u, const struct gyre_op *op);
 
 /* Receive from what is believed readable, for one turn. Returns how many events it made. */
 unsigned gyre__direct_run(struct gyre_uring *u, struct gyre_event *out, unsigned cap);
+
+/* Whether there is something for gyre__direct_run() or gyre__direct_done(). */
+static inline bool gyre__direct_any(const struct gyre_uring *u)
+{
+    return gyre__fdq_count(&u->readable) > 0 || u->ndone > 0;
+}
 
 /* Whether the send was made, and its event waits for gyre__direct_done(). */
 bool gyre__direct_send(struct gyre_uring *u, struct gyre_op *op);
