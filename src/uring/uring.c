@@ -292,6 +292,14 @@ static bool enough(struct gyre_uring *u)
     return false;
 }
 
+/* What calls of our own bring. Who is first changes, and so does who gets the odd place, or one of them, or the ring,
+ * could go without for ever. */
+static unsigned run_direct(struct gyre_uring *u, struct gyre_event *out, unsigned cap)
+{
+    unsigned n = u->turns & 1 ? gyre__direct_done(u, out, cap) : gyre__direct_run(u, out, cap);
+    return n + (u->turns & 1 ? gyre__direct_run(u, out + n, cap - n) : gyre__direct_done(u, out + n, cap - n));
+}
+
 static int uring_wait(struct gyre_backend *be, struct gyre_event *out, unsigned cap, int64_t timeout_ns)
 {
     struct gyre_uring *u = gyre__uring_of(be);
@@ -309,24 +317,24 @@ static int uring_wait(struct gyre_backend *be, struct gyre_event *out, unsigned 
         n = gyre__uring_submit_late(u, out, cap);
     if (GYRE_UNLIKELY(gyre__uring_any_late(u) || !u->wake_armed) && (timeout_ns < 0 || timeout_ns > RETRY_NS))
         timeout_ns = RETRY_NS;
-    if (u->ndone > 0)
-        n += gyre__direct_done(u, out + n, cap - n);
-    n += gyre__direct_run(u, out + n, cap - n);
+    u->turns++;
+    n += run_direct(u, out + n, (cap - n + (u->turns & 1)) / 2); /* the other half is for what the ring brings */
     if (n > 0 && enough(u))
         return (int)n;
     gyre__bufring_fill(&u->bufs);
 
-    err = submit_and_wait(u, cap - n, n > 0 ? 0 : timeout_ns);
+    err = submit_and_wait(u, cap - n, n > 0 || gyre__direct_any(u) ? 0 : timeout_ns);
     if (err < 0)
         return err;
     note_overflow(u);
     n += drain(u, out + n, cap - n);
     if (n == 0)
-        n = gyre__direct_run(u, out, cap);
-    if (GYRE_UNLIKELY(!u->wake_armed)) { /* now, not with the next wait(): a poll of the ring must see a wake() */
+        n = run_direct(u, out, cap);
+    bool flush = !u->wake_armed || (n == 0 && gyre__uring_unsubmitted(u) > 0);
+    if (GYRE_UNLIKELY(!u->wake_armed))
         arm_wake(u);
+    if (GYRE_UNLIKELY(flush)) /* now: the next wait() may come only when a poll of the ring tells of something */
         (void)gyre__uring_flush(u);
-    }
     return (int)n;
 }
 
@@ -367,6 +375,7 @@ static int uring_attach(struct gyre_backend *be, struct gyre_fd *f)
 
 static void uring_close(struct gyre_backend *be, struct gyre_fd *f)
 {
+    GYRE_ASSERT(f->be_flags == 0); /* or the queue of those believed readable would go on naming it */
     gyre__uring_of(be)->attached--;
     (void)close(f->fd);
     f->fd = -1;

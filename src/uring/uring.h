@@ -137,6 +137,7 @@ struct gyre_uring {
     struct gyre__fdq readable; /* of direct.c */
     uint32_t attached;
     uint8_t unentered;    /* waits in a row that found enough to do without entering */
+    uint8_t turns;        /* waits, of which the lowest bit counts */
     uint8_t ndone;
     struct gyre_event done[GYRE_URING_DONE_MAX]; /* of sends that were made at once */
     const struct gyre_mem *mem;
