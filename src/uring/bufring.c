@@ -137,6 +137,14 @@ void gyre__bufring_fill_slow(struct gyre_bufring *b)
     io_uring_smp_store_release(&b->ring->tail, tail);
 }
 
+int gyre__bufring_unpost(struct gyre_bufring *b)
+{
+    b->tail--;
+    b->posted--;
+    io_uring_smp_store_release(&b->ring->tail, b->tail);
+    return b->ring->bufs[b->tail & b->mask].bid;
+}
+
 void gyre__bufring_return(struct gyre_bufring *b, uint16_t buf)
 {
     if (b->pool == NULL || b->posted == 0)

@@ -12,8 +12,7 @@
  *
  * Kernels without multishot receive (before Linux 6.0) would write without that header, into a buffer whose address and
  * control data lie elsewhere. So there the ring only waits, and each time that it says so one datagram is received with
- * a call, into a buffer of those that are not posted: a quarter is kept back for that. While the user holds all of that
- * quarter, the receive is tried again in each turn. */
+ * a call, into a buffer of those that are not posted: a quarter is kept back for that. */
 #include "uring.h"
 
 #include <errno.h>
@@ -94,6 +93,15 @@ static int32_t receive(const struct gyre_op *op, uint8_t *buf)
     return (int32_t)(data - buf) + (int32_t)n;
 }
 
+/* A free buffer, or one of those posted: that is safe if there are more of them than receives that may take one. */
+static int take_free(struct gyre_uring *u, struct gyre_bufpool *pool)
+{
+    int buf = gyre__bufpool_take(pool);
+    if (buf == GYRE_BUF_NONE && u->bufs.posted > u->batch.armed)
+        buf = gyre__bufring_unpost(&u->bufs);
+    return buf;
+}
+
 bool gyre__uring_recvmsg_polled(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev)
 {
     struct gyre_bufpool *pool = op->u.recvmsg.pool;
@@ -102,7 +110,7 @@ bool gyre__uring_recvmsg_polled(struct gyre_uring *u, struct gyre_op *op, struct
     ev->res = -ECANCELED;
     if (op->state == GYRE_OPS_CANCELLING)
         return true;
-    int buf = gyre__bufpool_take(pool);
+    int buf = take_free(u, pool);
     if (buf == GYRE_BUF_NONE) {
         gyre__count(&u->base.stats.enobufs, 1);
         ev->res = -ENOBUFS;

@@ -91,6 +91,8 @@ struct gyre_bufring {
 int gyre__bufring_add(struct gyre_bufring *b, int ring_fd, struct gyre_bufpool *pool, uint16_t reserve);
 void gyre__bufring_remove(struct gyre_bufring *b, int ring_fd);
 void gyre__bufring_fill_slow(struct gyre_bufring *b);
+/* The buffer posted last, off the ring again; only if the kernel cannot have used it yet. */
+int gyre__bufring_unpost(struct gyre_bufring *b);
 /* A completion brought buffer `buf` and nobody wants it. */
 void gyre__bufring_return(struct gyre_bufring *b, uint16_t buf);
 
