@@ -20,7 +20,7 @@ enum {
     GYRE_RDF_ODD = 1u << 2, /* hang-up, error or urgent data was seen: a short receive proves nothing */
     GYRE_RDF_WATCHING_WRITE = 1u << 3, /* watch_write() was called */
     GYRE_RDF_QUEUED = 1u << 4, /* in the run queue of the read direction; shifted by 1: of the write direction */
-    GYRE_RDF_FILLED = 1u << 6, /* the last receive filled its buffer; see perform.c */
+    GYRE_RDF_FILLED = 1u << 6, /* the last receive filled its buffer, or the last accept gave a connection */
 };
 
 struct gyre_ready {
