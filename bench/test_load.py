@@ -384,7 +384,7 @@ class CommandLine(unittest.TestCase):
         nowhere = ["--address", "unix://@gyre-load-nobody"]
         cases = [
             ([], "--address is needed"),
-            (["--address", "http://127.0.0.1:1"], "tcp:// or unix://"),
+            (["--address", "http://127.0.0.1:1"], "tcp://, udp:// or unix://"),
             (["--address", "tcp://127.0.0.1"], "tcp://HOST:PORT"),
             (["--address", "unix://"], "1 to 107 bytes"),
             (nowhere + nowhere, "--slices"),
