@@ -14,11 +14,14 @@
 
 static int add_slab(struct gyre_loop *l)
 {
-    size_t table_bytes = (l->conn_slab_count + 1) * sizeof(struct gyre_conn *);
-    struct gyre_conn **table = gyre__resize(l->mem, l->conn_slabs, table_bytes);
-    if (table == NULL)
-        return -ENOMEM;
-    l->conn_slabs = table;
+    uint32_t count = l->conn_slab_count;
+    if ((count & (count - 1)) == 0) { /* a power of two, or none: the table is full */
+        size_t table_bytes = (count > 0 ? (size_t)count * 2 : 1) * sizeof(struct gyre_conn *);
+        struct gyre_conn **table = gyre__resize(l->mem, l->conn_slabs, table_bytes);
+        if (table == NULL)
+            return -ENOMEM;
+        l->conn_slabs = table;
+    }
     struct gyre_conn *slab = gyre__alloc(l->mem, GYRE_CONNS_PER_SLAB * sizeof *slab);
     if (slab == NULL)
         return -ENOMEM;
