@@ -71,25 +71,6 @@ static void score(struct gyre_fd *f, bool filled)
     f->be.ur.score = (uint8_t)(now < SCORE_MAX ? now : SCORE_MAX);
 }
 
-/* Ask for the end of what the kernel has of `op`. */
-static void ask_end(struct gyre_uring *u, struct gyre_op *op)
-{
-    struct io_uring_sqe *sqe = gyre__uring_sqe(u);
-    if (sqe != NULL)
-        gyre__uring_put_cancel(sqe, gyre__uring_tag(op));
-    else
-        gyre__uring_late_push(u, &u->cancels, op);
-}
-
-static void put(struct gyre_uring *u, struct gyre_op *op)
-{
-    struct io_uring_sqe *sqe = gyre__uring_sqe(u);
-    if (sqe != NULL)
-        gyre__uring_put(u, sqe, op);
-    else
-        gyre__uring_late_push(u, &u->ops, op);
-}
-
 /* Whether the streams that receive by multishot need more buffers at once than stay in the cache. */
 static bool is_crowded(const struct gyre_uring *u)
 {
@@ -116,7 +97,7 @@ void gyre__direct_received(struct gyre_uring *u, struct gyre_op *op, uint32_t by
     if (!wants_direct(u, f) || op->state != GYRE_OPS_INFLIGHT || (f->be_flags & GYRE_UF_ENDING))
         return;
     f->be_flags |= GYRE_UF_ENDING;
-    ask_end(u, op);
+    gyre__uring_ask_end(u, op);
 }
 
 bool gyre__direct_takes_over(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev)
@@ -128,7 +109,7 @@ bool gyre__direct_takes_over(struct gyre_uring *u, struct gyre_op *op, struct gy
     if (op->state != GYRE_OPS_INFLIGHT || (ev->res <= 0 && ev->res != -ECANCELED && ev->res != -ENOBUFS))
         return false;
     f->be_flags |= GYRE_UF_DIRECT;
-    put(u, op);
+    (void)gyre__uring_put_or_wait(u, op);
     ev->flags |= GYRE_EV_MORE;
     return true;
 }
@@ -153,7 +134,7 @@ static void go_on(struct gyre_uring *u, struct gyre_op *op, int32_t res)
     } else {
         enqueue(u, f);
     }
-    put(u, op);
+    (void)gyre__uring_put_or_wait(u, op);
 }
 
 bool gyre__direct_polled(struct gyre_uring *u, struct gyre_op *op, const struct io_uring_cqe *cqe,
@@ -240,7 +221,7 @@ static unsigned finish(struct gyre_uring *u, struct gyre_op *op, int32_t res, st
     }
     f->be_flags |= GYRE_UF_ENDING;
     f->be.ur.res = res;
-    ask_end(u, op);
+    gyre__uring_ask_end(u, op);
     return 0;
 }
 
@@ -251,7 +232,7 @@ static void go_back(struct gyre_uring *u, struct gyre_op *op)
     f->be.ur.score = 0;
     if (op->next == NULL) {
         f->be_flags |= GYRE_UF_BACK;
-        ask_end(u, op);
+        gyre__uring_ask_end(u, op);
     } else { /* the poll never reached the kernel */
         f->be_flags = 0;
     }

@@ -81,6 +81,25 @@ void gyre__uring_late_unlink(struct gyre_uring *u, struct gyre_uring_late *list,
     op->next = NULL;
 }
 
+struct io_uring_sqe *gyre__uring_put_or_wait(struct gyre_uring *u, struct gyre_op *op)
+{
+    struct io_uring_sqe *sqe = gyre__uring_sqe(u);
+    if (GYRE_LIKELY(sqe != NULL))
+        gyre__uring_put(u, sqe, op);
+    else
+        gyre__uring_late_push(u, &u->ops, op);
+    return sqe;
+}
+
+void gyre__uring_ask_end(struct gyre_uring *u, struct gyre_op *op)
+{
+    struct io_uring_sqe *sqe = gyre__uring_sqe(u);
+    if (GYRE_LIKELY(sqe != NULL))
+        gyre__uring_put_cancel(sqe, gyre__uring_tag(op));
+    else
+        gyre__uring_late_push(u, &u->cancels, op);
+}
+
 unsigned gyre__uring_submit_late(struct gyre_uring *u, struct gyre_event *out, unsigned cap)
 {
     struct io_uring_sqe *sqe;

@@ -62,6 +62,12 @@ static inline bool gyre__uring_any_late(const struct gyre_uring *u)
     return u->ops.first != NULL || u->cancels.first != NULL;
 }
 
+/* Put `op` into the ring, or into the list of those that wait for room. Returns its entry, or NULL if it waits. */
+struct io_uring_sqe *gyre__uring_put_or_wait(struct gyre_uring *u, struct gyre_op *op);
+
+/* Ask for the end of what the kernel has of `op`, now or when there is room. */
+void gyre__uring_ask_end(struct gyre_uring *u, struct gyre_op *op);
+
 /* Put what waits into the ring. Events are of ops that were cancelled before the kernel saw them; returns how many. */
 unsigned gyre__uring_submit_late(struct gyre_uring *u, struct gyre_event *out, unsigned cap);
 

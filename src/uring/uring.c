@@ -42,12 +42,7 @@ static void uring_submit(struct gyre_backend *be, struct gyre_op *op)
         gyre__direct_prepare(u, op);
     else if ((op->kind == GYRE_OP_SEND || op->kind == GYRE_OP_SENDMSG) && gyre__direct_send(u, op))
         return;
-    struct io_uring_sqe *sqe = gyre__uring_sqe(u);
-    if (GYRE_UNLIKELY(sqe == NULL)) {
-        gyre__uring_late_push(u, &u->ops, op);
-        return;
-    }
-    gyre__uring_put(u, sqe, op);
+    (void)gyre__uring_put_or_wait(u, op);
 }
 
 static void uring_cancel(struct gyre_backend *be, struct gyre_op *op)
@@ -56,12 +51,7 @@ static void uring_cancel(struct gyre_backend *be, struct gyre_op *op)
     GYRE_ASSERT(op->state == GYRE_OPS_CANCELLING);
     if (op->next != NULL)
         return; /* it waits in a list: gyre__uring_submit_late() sees its state, or has its cancel already */
-    struct io_uring_sqe *sqe = gyre__uring_sqe(u);
-    if (GYRE_UNLIKELY(sqe == NULL)) {
-        gyre__uring_late_push(u, &u->cancels, op);
-        return;
-    }
-    gyre__uring_put_cancel(sqe, gyre__uring_tag(op));
+    gyre__uring_ask_end(u, op);
 }
 
 /* --- completions to events --- */
@@ -90,24 +80,13 @@ static void stale_completion(struct gyre_uring *u, const struct io_uring_cqe *cq
     }
 }
 
-/* Put `op` into the ring once more. Returns its entry, or NULL if it waits for room. */
-static struct io_uring_sqe *put_again(struct gyre_uring *u, struct gyre_op *op)
-{
-    struct io_uring_sqe *sqe = gyre__uring_sqe(u);
-    if (sqe == NULL)
-        gyre__uring_late_push(u, &u->ops, op);
-    else
-        gyre__uring_put(u, sqe, op);
-    return sqe;
-}
-
 /* -EAGAIN is no result of an op that waits. Kernels give it now and then, so ask again, and wait before trying.
  * UNTESTED: no way is known to make Linux 6.18 do so. */
 static bool try_again(struct gyre_uring *u, struct gyre_op *op)
 {
     if (op->kind == GYRE_OP_CONNECT || op->state == GYRE_OPS_CANCELLING)
         return false;
-    struct io_uring_sqe *sqe = put_again(u, op);
+    struct io_uring_sqe *sqe = gyre__uring_put_or_wait(u, op);
     if (sqe != NULL && (op->kind == GYRE_OP_SEND || op->kind == GYRE_OP_SENDMSG))
         sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
     return true;
@@ -162,7 +141,7 @@ static bool to_event(struct gyre_uring *u, const struct io_uring_cqe *cqe, struc
     if (GYRE_UNLIKELY(op->kind == GYRE_OP_RECVMSG && !(u->use & GYRE_URING_MULTISHOT_RECV)))
         return gyre__uring_recvmsg_polled(u, op, ev) || !try_again(u, op);
     if ((op->f->flags & GYRE_FDF_DGRAM) && op->kind == GYRE_OP_SENDMSG && gyre__uring_sendmsg_goes_on(op, ev)) {
-        (void)put_again(u, op);
+        (void)gyre__uring_put_or_wait(u, op);
         return false;
     }
     if (GYRE_UNLIKELY(ev->res == -ENOBUFS && (op->flags & GYRE_OPF_POOL))) {
