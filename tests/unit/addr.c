@@ -292,3 +292,31 @@ Test(addr, random_text)
     }
     cr_assert_gt(accepted, 100);
 }
+
+/* Those of datagrams: the same hosts and paths, other words in front, and none of the streams'. */
+Test(addr, datagrams)
+{
+    static const char *const same[] = {"udp://127.0.0.1:7000", "udp://[::1]:7000", "unixgram:///run/x.sock",
+                                       "unixgram://@name"};
+    static const char *const wrong[] = {
+        "tcp://127.0.0.1:1",  "unix:///x", "udp://x:1",    "udp://127.0.0.1:", "udp4://[::1]:1",
+        "udp6://127.0.0.1:1", "udp",       "unixgram://x", "unixgrams:///x",   "UDP://1.1.1.1:1"};
+    struct gyre__address a;
+    char text[GYRE_ADDR_TEXT_MAX];
+    for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) {
+        cr_assert_eq(gyre__addr_parse_dgram(&a, same[i]), 0, "%s", same[i]);
+        gyre__addr_format_dgram(&a.addr, text, sizeof text);
+        cr_assert_str_eq(text, same[i]);
+        cr_assert_eq(gyre__addr_parse(&a, same[i]), GYRE_EADDRESS, "%s", same[i]);
+    }
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        cr_assert_eq(gyre__addr_parse_dgram(&a, wrong[i]), GYRE_EADDRESS, "%s", wrong[i]);
+    cr_assert_eq(gyre__addr_parse_dgram(&a, "unixgram://"), GYRE_EPATHLEN);
+    cr_assert_eq(gyre__addr_parse_dgram(&a, NULL), GYRE_EADDRESS);
+    cr_assert_eq(gyre__addr_parse_dgram(&a, "udp://:9"), 0);
+    cr_assert(a.any_host && !a.v6_only && a.addr.ss.ss_family == AF_INET6);
+    cr_assert_eq(gyre__addr_parse_dgram(&a, "udp6://:9"), 0);
+    cr_assert(!a.any_host && a.v6_only);
+    cr_assert_eq(gyre__addr_parse_dgram(&a, "udp4://:9"), 0);
+    cr_assert_eq(a.addr.ss.ss_family, AF_INET);
+}
