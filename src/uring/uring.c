@@ -352,10 +352,15 @@ static int uring_attach(struct gyre_backend *be, struct gyre_fd *f)
     return 0;
 }
 
-static void uring_close(struct gyre_backend *be, struct gyre_fd *f)
+static void forget(struct gyre_uring *u, const struct gyre_fd *f)
 {
     GYRE_ASSERT(f->be_flags == 0); /* or the queue of those believed readable would go on naming it */
-    gyre__uring_of(be)->attached--;
+    u->attached--;
+}
+
+static void uring_close(struct gyre_backend *be, struct gyre_fd *f)
+{
+    forget(gyre__uring_of(be), f);
     (void)close(f->fd);
     f->fd = -1;
 }
@@ -364,7 +369,7 @@ static void uring_close(struct gyre_backend *be, struct gyre_fd *f)
 static int uring_detach(struct gyre_backend *be, struct gyre_fd *f)
 {
     int fd = f->fd;
-    (void)be;
+    forget(gyre__uring_of(be), f);
     f->fd = -1;
     return fd;
 }

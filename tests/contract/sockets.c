@@ -185,6 +185,25 @@ TRANSPORT_TEST(sockets, detached_and_attached_again)
     seam_close(&s);
 }
 
+/* A descriptor that was detached takes no room any more: coming and going, however often, asks for no memory. */
+BACKEND_TEST(sockets, detaching_gives_room_back)
+{
+    struct seam s;
+    struct gyre_fd f;
+    seam_open(&s, p);
+    int fd = seam_socket(&s);
+    long calls = 0;
+    for (unsigned round = 0; round < 3000; round++) {
+        seam_attach(&s, &f, fd, seam_fd_flags(&s, false));
+        calls = round == 0 ? atomic_load(&s.mem.calls) : calls;
+        cr_assert_eq(s.ops->detach(s.be, &f), fd);
+        s.fds--;
+    }
+    cr_assert_eq(atomic_load(&s.mem.calls), calls, "memory was asked for, with one descriptor attached at most");
+    s.ops->sock->close(s.be, fd);
+    seam_close(&s);
+}
+
 /* A copy of a descriptor keeps the connection open, and the backend hears nothing more of it. */
 REAL_TEST(sockets, copies_outlive_the_original)
 {
