@@ -134,11 +134,13 @@ static void forward_on(struct end *e)
     (void)gyre_conn_forward(e->c, other->c, SIZE_MAX);
 }
 
-/* A slow destination makes its source wait, and that is counted. */
+/* A slow destination makes its source wait, and that is counted. The first wait may be over in the turn it began in, if
+ * the kernel still took all there was; once its buffers are full something stays queued. */
 BACKEND_TEST(api_stats, forward_waits)
 {
     struct api api;
     struct peer a, b;
+    struct gyre_loop_stats s;
     const struct script script = {.data = forward_on};
     api_init(&api, p);
     api_open(&api);
@@ -148,10 +150,8 @@ BACKEND_TEST(api_stats, forward_waits)
     ea->user = eb;
     eb->user = ea;
     b.key_in = a.key_out;
-    api_until(&api, (peer_send_some(&a, MIB(1)), api_stats(&api).forward_waits > 0));
-    struct gyre_loop_stats s = api_stats(&api);
+    api_until(&api, (peer_send_some(&a, MIB(1)), s = api_stats(&api), s.forward_waits > 0 && s.bytes_outbound > 0));
     cr_assert_geq(s.congestions, 1);
-    cr_assert_gt(s.bytes_outbound, 0);
     cr_assert_eq(s.bytes_outbound, gyre_conn_outbound(eb->c));
     peer_expect(&b, a.sent);
     api_until(&api, api_stats(&api).bytes_outbound == 0);
