@@ -109,6 +109,14 @@ struct gyre_conn_options {
     int64_t read_timeout_ns;
     int64_t write_timeout_ns;
     int64_t lifetime_ns;
+    /* Of gyre_connect() over TCP: the address to connect from ("tcp://192.0.2.7:0"; a port other than 0 is that port
+     * and no other; borrowed during the call), and a range of ports to choose from, 0: the system's. Where all are
+     * taken it is -EADDRNOTAVAIL (for that one port also -EADDRINUSE), returned or told by on_close. On Linux from 6.3
+     * a range within net.ipv4.ip_local_port_range serves each peer in full; another range, and elsewhere, all peers
+     * together. */
+    const char *source_address;
+    uint16_t source_port_first;
+    uint16_t source_port_last;
 };
 
 /* Connect to `address` ("tcp://127.0.0.1:7000", "tcp://[::1]:7000", "unix:///run/x.sock", "unix://@abstract"; a
@@ -124,6 +132,26 @@ struct gyre_conn_options {
 GYRE_API int gyre_connect_sized(struct gyre_conn **out, struct gyre_loop *loop, const char *address,
                                 const struct gyre_conn_handlers *handlers, const struct gyre_conn_options *options,
                                 size_t size_bytes);
+
+struct gyre_engine;
+
+typedef void gyre_connected_fn(struct gyre_loop *loop, struct gyre_conn *c, int err, void *user);
+
+/* gyre_connect() on the loop of `engine` that has the fewest connections, in turn among equals. (To have it on the loop
+ * of another connection, as a proxy wants, call gyre_connect() with gyre_conn_loop() there.) `done` (may be NULL) comes
+ * once on that loop, never from inside this call: with the connection, borrowed and still connecting, as gyre_connect()
+ * gives it, or with NULL and the error that would have returned; GYRE_ESHUTDOWN if the engine drains or stops before
+ * its turn comes, at the latest from gyre_engine_destroy(). `done` comes before any callback of the connection.
+ *
+ * Returns 0, or: GYRE_EADDRESS, GYRE_EPATHLEN, GYRE_EHANDLERS, GYRE_EOPTION, -E2BIG, -EINVAL; GYRE_ECONNS if every loop
+ * is full; -EAGAIN if too many tasks wait; -ENOMEM; GYRE_ESHUTDOWN. On error `done` does not come.
+ * Thread: any, as long as the engine is not being destroyed. */
+#define gyre_engine_connect(engine, address, handlers, done, user, ...)                                                \
+    gyre_engine_connect_sized((engine), (address), (handlers), (done), (user), (__VA_ARGS__),                          \
+                              sizeof(struct gyre_conn_options))
+GYRE_API int gyre_engine_connect_sized(struct gyre_engine *engine, const char *address,
+                                       const struct gyre_conn_handlers *handlers, gyre_connected_fn *done, void *user,
+                                       const struct gyre_conn_options *options, size_t size_bytes);
 
 /* ---- Reading. Thread: the connection's loop. ---- */
 

@@ -5,12 +5,12 @@
  * and on success the same way on as an accepted one. What can go wrong before the op is submitted is returned at once
  * and leaves nothing behind; what goes wrong after it is told by on_close alone. */
 #include "addr.h"
-#include "conn.h"
-#include "option.h"
+#include "connect.h"
 #include "frame.h"
 #include "listener.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <string.h>
 
 static const int64_t connect_timeout_default_ns = INT64_C(30000000000);
@@ -114,40 +114,106 @@ static int start_connect(struct gyre_conn *c, const struct gyre_addr *addr)
     return 0;
 }
 
-static int open_socket(struct gyre_loop *l, const struct gyre__profile *profile, const struct gyre_addr *addr)
+static int open_socket(struct gyre_loop *l, const struct gyre__profile *profile, const struct gyre__route *route)
 {
     const struct gyre_sock_ops *sock = l->be->ops->sock;
-    bool inet = !gyre__addr_is_unix(addr);
-    int fd = sock->open(l->be, addr->ss.ss_family);
+    bool inet = !gyre__addr_is_unix(&route->to);
+    int fd = sock->open(l->be, route->to.ss.ss_family);
     if (fd < 0)
         return fd;
     int err = inet && !profile->options.delay ? sock->set_nodelay(l->be, fd) : 0;
     if (err == 0)
         err = gyre__options_apply(l, fd, &profile->options, inet);
+    if (err == 0 && route->bound)
+        err = sock->bind(l->be, fd, &route->from, route->port_last);
     if (err == 0)
         return fd;
     sock->close(l->be, fd);
     return err;
 }
 
-/* Takes one reference of `profile` on success. */
-static int connect_with(struct gyre_conn **out, struct gyre_loop *l, const struct gyre_addr *addr,
-                        struct gyre__profile *profile)
+int gyre__connect_with(struct gyre_conn **out, struct gyre_loop *l, const struct gyre__route *route,
+                       struct gyre__profile *profile, unsigned how)
 {
     struct gyre_conn *c;
-    int fd = open_socket(l, profile, addr);
-    if (fd < 0)
+    int fd = open_socket(l, profile, route);
+    if (fd < 0) {
+        if (how & GYRE_CONN_RESERVED)
+            gyre__loop_unreserve(l);
         return fd;
-    int err = gyre__conn_new(&c, l, fd, profile, gyre__addr_is_unix(addr) ? 0 : GYRE_FDF_INET);
+    }
+    int err = gyre__conn_new(&c, l, fd, profile, how | (gyre__addr_is_unix(&route->to) ? 0 : GYRE_FDF_INET));
     if (err != 0)
         return err;
-    profile->refs++;
-    err = start_connect(c, addr);
+    err = start_connect(c, &route->to);
     if (err != 0) {
         gyre__conn_discard(c);
         return err;
     }
+    profile->refs++;
     *out = c;
+    return 0;
+}
+
+static in_port_t *port_in(struct gyre_addr *addr)
+{
+    return addr->ss.ss_family == AF_INET6 ? &((struct sockaddr_in6 *)&addr->ss)->sin6_port
+                                          : &((struct sockaddr_in *)&addr->ss)->sin_port;
+}
+
+/* The address to connect from, if the options say one. */
+static int find_source(struct gyre__route *route, const struct gyre_conn_options *o)
+{
+    struct gyre__address source = {.addr = {.len = route->to.len}};
+    route->bound = o->source_address != NULL || o->source_port_first != 0;
+    if (o->source_port_first > o->source_port_last || (o->source_port_first == 0 && o->source_port_last != 0))
+        return GYRE_EOPTION;
+    if (!route->bound)
+        return 0;
+    if (gyre__addr_is_unix(&route->to))
+        return GYRE_EOPTION;
+    source.addr.ss.ss_family = route->to.ss.ss_family; /* every address of that family */
+    int err = o->source_address != NULL ? gyre__addr_parse(&source, o->source_address) : 0;
+    if (err != 0)
+        return err;
+    if (source.addr.ss.ss_family != route->to.ss.ss_family)
+        return GYRE_EADDRESS;
+    if (o->source_port_first != 0 && *port_in(&source.addr) != 0)
+        return GYRE_EOPTION;
+    if (o->source_port_first != 0)
+        *port_in(&source.addr) = htons(o->source_port_first);
+    route->from = source.addr;
+    route->port_last = o->source_port_last;
+    return 0;
+}
+
+int gyre__route_find(struct gyre__route *out, const char *address, const struct gyre_conn_options *options)
+{
+    struct gyre__address parsed;
+    int err = gyre__addr_parse(&parsed, address);
+    if (err != 0)
+        return err;
+    *out = (struct gyre__route){.to = parsed.addr};
+    return find_source(out, options);
+}
+
+int gyre__profile_new(struct gyre__profile **out, const struct gyre_mem *mem,
+                      const struct gyre_conn_handlers *handlers, const struct gyre_conn_options *options,
+                      size_t size_bytes)
+{
+    struct gyre_conn_options copy;
+    int err = gyre__options_copy(&copy, sizeof copy, options, size_bytes);
+    if (err != 0)
+        return err;
+    struct gyre__profile *profile = gyre__alloc(mem, sizeof *profile);
+    if (profile == NULL)
+        return -ENOMEM;
+    err = gyre__profile_init(profile, &copy, handlers);
+    if (err != 0) {
+        gyre__free(mem, profile);
+        return err;
+    }
+    *out = profile;
     return 0;
 }
 
@@ -155,28 +221,17 @@ int gyre_connect_sized(struct gyre_conn **out, struct gyre_loop *l, const char *
                        const struct gyre_conn_handlers *handlers, const struct gyre_conn_options *options,
                        size_t size_bytes)
 {
-    struct gyre__address parsed;
-    struct gyre_conn_options copy;
+    struct gyre__profile *profile;
+    struct gyre__route route;
     struct gyre_conn *c;
-    if (l == NULL || address == NULL)
-        return -EINVAL;
-    if (gyre__loop_is_forked(l))
-        return GYRE_EFORK;
-    if (!gyre__loop_allows(l))
-        return GYRE_ETHREAD;
-    if (l->phase != GYRE_PHASE_SERVING)
-        return GYRE_ESHUTDOWN;
-    int err = gyre__addr_parse(&parsed, address);
+    int err = address == NULL ? -EINVAL : gyre__loop_may_connect(l);
     if (err == 0)
-        err = gyre__options_copy(&copy, sizeof copy, options, size_bytes);
+        err = gyre__profile_new(&profile, l->mem, handlers, options, size_bytes);
     if (err != 0)
         return err;
-    struct gyre__profile *profile = gyre__alloc(l->mem, sizeof *profile);
-    if (profile == NULL)
-        return -ENOMEM;
-    err = gyre__profile_init(profile, &copy, handlers);
+    err = gyre__route_find(&route, address, &profile->options);
     if (err == 0)
-        err = connect_with(&c, l, &parsed.addr, profile);
+        err = gyre__connect_with(&c, l, &route, profile, 0);
     if (err != 0) {
         gyre__free(l->mem, profile);
         return err;
@@ -184,4 +239,100 @@ int gyre_connect_sized(struct gyre_conn **out, struct gyre_loop *l, const char *
     if (out != NULL)
         *out = c;
     return 0;
+}
+
+/* ---- on whichever loop of an engine ---- */
+
+struct remote_connect {
+    struct gyre__task task;
+    struct gyre__profile *profile;
+    struct gyre__route route;
+    gyre_connected_fn *done;
+    void *user;
+};
+
+static void run_connect(struct gyre_loop *l, void *user)
+{
+    struct remote_connect *r = user;
+    struct gyre_conn *c = NULL;
+    int err = l->phase == GYRE_PHASE_SERVING ? 0 : GYRE_ESHUTDOWN;
+    if (err == 0)
+        err = gyre__connect_with(&c, l, &r->route, r->profile, GYRE_CONN_RESERVED);
+    else
+        gyre__loop_unreserve(l);
+    if (err != 0)
+        gyre__free(l->mem, r->profile);
+    gyre_connected_fn *done = r->done;
+    void *done_user = r->user;
+    gyre__free(l->mem, r);
+    if (done != NULL)
+        done(l, c, err, done_user);
+}
+
+/* In turn among equals. */
+static struct gyre_loop *least_loaded(struct gyre_engine *engine)
+{
+    uint32_t count = gyre_engine_loop_count(engine), start = gyre__engine_turn(engine) % count;
+    struct gyre_loop *best = gyre_engine_loop(engine, start);
+    for (uint32_t i = 1; i < count; i++) {
+        struct gyre_loop *l = gyre_engine_loop(engine, (start + i) % count);
+        if (gyre__loop_load(l) < gyre__loop_load(best))
+            best = l;
+    }
+    return best;
+}
+
+/* Take a place. Returns NULL if all loops are full; the last place of one may go to another thread meanwhile. */
+static struct gyre_loop *reserve(struct gyre_engine *engine)
+{
+    for (uint32_t i = 0, count = gyre_engine_loop_count(engine); i <= count; i++) {
+        struct gyre_loop *l = least_loaded(engine);
+        if (gyre__loop_reserve(l))
+            return l;
+        if (gyre__loop_room(l) == 0)
+            break;
+    }
+    return NULL;
+}
+
+/* From success on `r` is the loop's, and may be gone. */
+static int post_connect(struct gyre_engine *engine, struct remote_connect *r)
+{
+    struct gyre_loop *l = reserve(engine);
+    if (l == NULL)
+        return GYRE_ECONNS;
+    int err = gyre__loop_post_task(l, &r->task);
+    if (err != 0)
+        gyre__loop_unreserve(l);
+    return err;
+}
+
+int gyre_engine_connect_sized(struct gyre_engine *engine, const char *address,
+                              const struct gyre_conn_handlers *handlers, gyre_connected_fn *done, void *user,
+                              const struct gyre_conn_options *options, size_t size_bytes)
+{
+    struct gyre__profile *profile;
+    struct gyre__route route;
+    if (engine == NULL || address == NULL)
+        return -EINVAL;
+    if (gyre__loop_is_forked(gyre_engine_loop(engine, 0)))
+        return GYRE_EFORK;
+    const struct gyre_mem *mem = gyre_engine_loop(engine, 0)->mem;
+    int err = gyre__profile_new(&profile, mem, handlers, options, size_bytes);
+    if (err != 0)
+        return err;
+    err = gyre__route_find(&route, address, &profile->options);
+    struct remote_connect *r = err == 0 ? gyre__alloc(mem, sizeof *r) : NULL;
+    if (r == NULL) {
+        gyre__free(mem, profile);
+        return err != 0 ? err : -ENOMEM;
+    }
+    *r = (struct remote_connect){.profile = profile, .route = route, .done = done, .user = user};
+    r->task = (struct gyre__task){.run = run_connect, .user = r, .embedded = true};
+    err = post_connect(engine, r);
+    if (err != 0) {
+        gyre__free(mem, profile);
+        gyre__free(mem, r);
+    }
+    return err;
 }

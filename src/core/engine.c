@@ -32,6 +32,7 @@ struct gyre_engine {
     const struct gyre_engine_handlers *handlers;
     const struct gyre_mem *mem;
     void *user;
+    _Atomic(uint32_t) turn; /* where the next connect begins looking for the least loaded loop */
     _Atomic(int) state;
     _Atomic(int) err; /* the first of a loop */
     char name[GYRE_THREAD_NAME_SIZE];
@@ -239,6 +240,11 @@ int gyre_engine_listen_fd_sized(struct gyre_listener **out, struct gyre_engine *
     struct gyre__listen_request request = {
         .fd = fd, .handlers = handlers, .options = options, .options_size = size_bytes};
     return engine == NULL ? -EINVAL : engine_listen(out, engine, &request);
+}
+
+uint32_t gyre__engine_turn(struct gyre_engine *engine)
+{
+    return atomic_fetch_add_explicit(&engine->turn, 1, memory_order_relaxed);
 }
 
 uint32_t gyre__engine_room(const struct gyre_engine *engine)

@@ -175,6 +175,9 @@ static inline void gyre__acceptors_retry(struct gyre_loop *l)
 
 /* ---- engine.c ---- */
 
+/* Another number each time, going up. Thread: any. */
+uint32_t gyre__engine_turn(struct gyre_engine *engine);
+
 /* How many more connections an engine accepts; UINT32_MAX if it has no limit. */
 uint32_t gyre__engine_room(const struct gyre_engine *engine);
 

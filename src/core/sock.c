@@ -12,7 +12,6 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -191,13 +190,11 @@ static int bind_to(int fd, const struct gyre_addr *addr)
     return bind(fd, (const struct sockaddr *)&addr->ss, addr->len) == 0 ? 0 : -errno;
 }
 
-/* Ports that are bound are looked for from a different place each time, or every call would try the same ones. */
+/* From a place that differs from one descriptor to the next, or every call would try the same ports that are taken. */
 static int bind_by_trying(int fd, const struct gyre_addr *addr, in_port_t port_last)
 {
-    static _Atomic(uint32_t) turn;
     struct gyre_addr at = *addr;
-    uint32_t first = port_of(addr), count = port_last - first + 1;
-    uint32_t start = atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed);
+    uint32_t first = port_of(addr), count = port_last - first + 1, start = (uint32_t)fd;
     for (uint32_t i = 0; i < count; i++) {
         set_port(&at, (in_port_t)(first + (start + i) % count));
         int err = bind_to(fd, &at);

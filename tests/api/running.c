@@ -403,3 +403,71 @@ REAL_TEST(api_running, handed_over_to_another_engine)
     r.engine = first;
     rig_close(&r);
 }
+
+struct connects {
+    _Atomic(unsigned) done, failed, loops[LOOPS];
+};
+
+static void on_connected(struct gyre_loop *loop, struct gyre_conn *c, int err, void *user)
+{
+    struct connects *k = user;
+    cr_assert(gyre_loop_is_current(loop));
+    cr_assert_eq(c != NULL, err == 0, "%s", gyre_err_name(err));
+    for (uint32_t i = 0; c != NULL && i < LOOPS; i++)
+        if (gyre_engine_loop(rig->engine, i) == loop)
+            atomic_fetch_add(&k->loops[i], 1);
+    if (c != NULL)
+        cr_assert_eq(gyre_conn_loop(c), loop);
+    atomic_fetch_add(&k->failed, err != 0);
+    atomic_fetch_add(&k->done, 1);
+}
+
+/* Connections made for any thread: evenly over the loops, exactly. */
+REAL_TEST(api_running, connected_from_any_thread)
+{
+    enum { COUNT = 200 };
+    struct rig r;
+    struct connects k = {.done = 0};
+    char address[GYRE_ADDR_TEXT_MAX];
+    int listening = listening_socket(address, sizeof address);
+    cr_assert_eq(listen(listening, 2 * COUNT), 0);
+    rig_open(&r, p, LOOPS);
+    r.fds--; /* the listening socket is ours to close */
+    rig_run(&r);
+    cr_assert_eq(gyre_engine_connect(r.engine, "tcp://nowhere", &rig_handlers, on_connected, &k, NULL), GYRE_EADDRESS);
+    cr_assert_eq(gyre_engine_connect(r.engine, address, NULL, on_connected, &k, NULL), GYRE_EHANDLERS);
+    cr_assert_eq(gyre_engine_connect(NULL, address, &rig_handlers, on_connected, &k, NULL), -EINVAL);
+    for (unsigned i = 0; i < COUNT; i++)
+        cr_assert_eq(gyre_engine_connect(r.engine, address, &rig_handlers, on_connected, &k, NULL), 0);
+    await(k.done == COUNT && rig_opened(&r) == COUNT);
+    cr_assert_eq(k.failed, 0);
+    for (unsigned i = 0; i < LOOPS; i++)
+        cr_assert_eq(k.loops[i], COUNT / LOOPS, "loop %u has %u", i, k.loops[i]);
+    cr_assert_eq(gyre_engine_conn_count(r.engine), COUNT);
+    (void)close(listening);
+    await(r.closes == COUNT);
+    rig_stop(&r);
+}
+
+/* What goes wrong on the loop is told by `done`: here the system refuses the address to connect from. When every loop
+ * is full the call says so. */
+REAL_TEST(api_running, connects_that_fail)
+{
+    struct rig r;
+    struct connects k = {.done = 0};
+    struct gyre_conn_options from = {.source_address = "tcp://203.0.113.1:0"};
+    char address[GYRE_ADDR_TEXT_MAX];
+    int listening = listening_socket(address, sizeof address);
+    rig_open_limited(&r, p, 2, 1, 0);
+    r.fds--;
+    rig_run(&r);
+    cr_assert_eq(gyre_engine_connect(r.engine, address, &rig_handlers, on_connected, &k, &from), 0);
+    await(k.done == 1);
+    cr_assert_eq(k.failed, 1);
+    for (int i = 0; i < 2; i++)
+        cr_assert_eq(gyre_engine_connect(r.engine, address, &rig_handlers, on_connected, &k, NULL), 0);
+    cr_assert_eq(gyre_engine_connect(r.engine, address, &rig_handlers, on_connected, &k, NULL), GYRE_ECONNS);
+    await(rig_opened(&r) == 2);
+    (void)close(listening);
+    rig_stop(&r);
+}
