@@ -153,6 +153,39 @@ GYRE_API int gyre_engine_connect_sized(struct gyre_engine *engine, const char *a
                                        const struct gyre_conn_handlers *handlers, gyre_connected_fn *done, void *user,
                                        const struct gyre_conn_options *options, size_t size_bytes);
 
+/* Make a connection of a descriptor that is connected already: TCP, unix, one end of a socketpair(2). Takes `fd` on
+ * success, makes it close-on-exec, and blocking or not as the backend needs, which whoever shares it sees. on_open
+ * follows, as for any other; bytes may be written before. Nobody else may read or write it.
+ *
+ * Returns 0, or: GYRE_ESOCKTYPE if it is not a connected stream socket; -EBADF; otherwise as gyre_connect(). On error
+ * `fd` stays open and the caller's; options may be set already. Thread: the loop's. */
+#define gyre_conn_adopt_fd(out, loop, fd, handlers, ...)                                                               \
+    gyre_conn_adopt_fd_sized((out), (loop), (fd), (handlers), (__VA_ARGS__), sizeof(struct gyre_conn_options))
+GYRE_API int gyre_conn_adopt_fd_sized(struct gyre_conn **out, struct gyre_loop *loop, int fd,
+                                      const struct gyre_conn_handlers *handlers,
+                                      const struct gyre_conn_options *options, size_t size_bytes);
+
+/* `fd` is the user's from now on, close-on-exec and in blocking mode (on the simulator, good for gyre_conn_adopt_fd()
+ * alone). What was received and not taken can still be read from `c` with gyre_conn_peek(), _peekv(), _next(),
+ * _discard(), _read(), _copy(), or kept with gyre_buf_hold(), and comes before what `fd` will bring; `c` is dead when
+ * this returns. What gyre_conn_share() set is to be released here. */
+typedef void gyre_detached_fn(struct gyre_conn *c, int fd, void *user);
+
+/* Give the connection's descriptor back to the user. From now on it has no callbacks but `done(c, fd, user)`, which
+ * comes once what was queued is sent and the kernel holds none of its memory; instead of on_close, which comes if the
+ * connection ends before that: it fails, is aborted, the loop stops, or what is queued makes no progress for
+ * `linger_timeout_ns`. Exactly one of the two comes, never from inside this call. Nothing received or queued is lost,
+ * the FIN of gyre_conn_shutdown() neither.
+ *
+ * Returns 0, or: GYRE_ESTATE while it is connecting; GYRE_ECLOSED; what broke it, if
+ * sending failed before; -EINVAL without `done`; -ENOMEM; GYRE_ETHREAD. Thread: the connection's loop. */
+GYRE_API int gyre_conn_detach(struct gyre_conn *c, gyre_detached_fn *done, void *user);
+
+/* Another descriptor for the connection's socket, close-on-exec, the caller's: its peer sees the end only when that is
+ * closed too. Whether it blocks is the backend's affair. Returns it, or: -EMFILE; GYRE_ECLOSED; GYRE_ETHREAD;
+ * -EOPNOTSUPP on the simulator. Thread: the connection's loop. */
+GYRE_API int gyre_conn_dup_fd(const struct gyre_conn *c);
+
 /* ---- Reading. Thread: the connection's loop. ---- */
 
 /* Bytes received and not yet taken. */

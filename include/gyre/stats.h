@@ -113,7 +113,9 @@ struct gyre_histogram {
     H(turn_ns, "turn_duration_seconds", 11, 31, GYRE_UNIT_NS,                                                          \
       "time from the end of one wait to the next, where the clock is read anyway: not before turns that do not wait")  \
     C(refused, "refused_connections", "connections closed as soon as accepted: the filter or a limit said so")         \
-    C(balance_errors, "balance_errors", "times the user's balance function named a loop that there is not")
+    C(balance_errors, "balance_errors", "times the user's balance function named a loop that there is not")            \
+    C(adopted, "adopted_connections", "connections made of a descriptor that the user gave")                           \
+    C(detached, "detached_connections", "of those closed, the ones whose descriptor went to the user")
 
 enum { GYRE_UNIT_ONE = 0, GYRE_UNIT_NS };
 

@@ -127,7 +127,7 @@ void gyre__conn_start_timer(struct gyre_conn *c)
     int64_t delay_ns = idle_limit(c);
     if (c->state == GYRE_CONN_CONNECTING)
         delay_ns = options->connect_timeout_ns;
-    else if (c->state == GYRE_CONN_CLOSING || c->state == GYRE_CONN_LINGERING)
+    else if (c->state != GYRE_CONN_OPEN)
         delay_ns = options->linger_timeout_ns;
     (void)gyre__loop_now(l);
     c->active = (uint32_t)l->now_tick;
@@ -207,6 +207,7 @@ void gyre__conn_on_timer(struct gyre__timer *t)
         break;
     case GYRE_CONN_CLOSING:
     case GYRE_CONN_LINGERING:
+    case GYRE_CONN_DETACHING:
         linger_time_passed(c);
         break;
     case GYRE_CONN_ENDING:
@@ -225,7 +226,8 @@ int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct g
     if (err != 0) {
         if (reserved)
             gyre__loop_unreserve(l);
-        l->be->ops->sock->close(l->be, fd);
+        if (!(how & GYRE_CONN_FOREIGN))
+            l->be->ops->sock->close(l->be, fd);
         return err;
     }
     c->f.fd = fd;
@@ -243,7 +245,8 @@ int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct g
     if (err == 0)
         err = l->be->ops->attach(l->be, &c->f);
     if (err != 0) {
-        l->be->ops->sock->close(l->be, fd);
+        if (!(how & GYRE_CONN_FOREIGN))
+            l->be->ops->sock->close(l->be, fd);
         give_slot(c);
         return err;
     }
@@ -330,6 +333,26 @@ static void finish(struct gyre_conn *c)
     give_slot(c);
     gyre__acceptors_retry(l);
     gyre__tell_closed(l, waiters, err);
+}
+
+/* Nothing is in flight, everything was sent: the descriptor is the user's. */
+static void leave(struct gyre_conn *c)
+{
+    struct gyre_loop *l = c->loop;
+    gyre__wheel_stop(&l->wheel, &c->timer);
+    if (c->flags & GYRE_CF_SHARED)
+        gyre__shared_close(c);
+    c->flags |= GYRE_CF_SETTLE; /* reading must not put it on the list, which it leaves with its slot */
+    c->extra->detached(c, l->be->ops->detach(l->be, &c->f), c->extra->detached_user);
+    gyre__segq_clear(&c->in, &l->segs, 0);
+    gyre__segs_settle(&l->segs);
+    gyre__count(&l->be->stats.detached, 1);
+    gyre__count(&l->be->stats.closed, 1);
+    gyre__profile_release(l, c->profile);
+    struct gyre__closed_waiter *waiters = c->extra->closed_waiters;
+    give_slot(c);
+    gyre__acceptors_retry(l);
+    gyre__tell_closed(l, waiters, 0);
 }
 
 void gyre__conn_end(struct gyre_conn *c, enum gyre_close_reason reason, int err)
@@ -458,6 +481,17 @@ static void settle_closing(struct gyre_conn *c)
     gyre__conn_start_timer(c);
 }
 
+/* What the flush gives back to the user may have put it on the list again: then it is looked at there. */
+static void settle_detaching(struct gyre_conn *c)
+{
+    gyre__conn_flush(c);
+    if (c->state != GYRE_CONN_DETACHING || (c->flags & GYRE_CF_SETTLE) || !all_sent(c) || c->f.inflight > 0)
+        return;
+    if (c->flags & GYRE_CF_SHUT)
+        send_fin(c);
+    leave(c);
+}
+
 static void settle(struct gyre_conn *c)
 {
     switch ((enum gyre__conn_state)c->state) {
@@ -471,7 +505,13 @@ static void settle(struct gyre_conn *c)
         if (c->f.inflight == 0)
             finish(c);
         break;
+    case GYRE_CONN_DETACHING:
+        settle_detaching(c);
+        break;
     case GYRE_CONN_CONNECTING:
+        if (c->flags & GYRE_CF_CONNECTED) /* it came so, from adopt.c */
+            gyre__conn_opened(c);
+        break;
     case GYRE_CONN_LINGERING:
     case GYRE_CONN_FREE:
         break;

@@ -7,6 +7,8 @@
  *   LINGERING FIN was sent; waits for the peer's, or for the linger time.
  *   ENDING    every op was asked to cancel; waits for their last events. Nothing is freed before that.
  *   DEAD      on_close was called; the slot is free.
+ * gyre_conn_detach() leads from OPEN to DETACHING instead: what is queued is sent, what comes in is kept, and then the
+ * user gets the descriptor.
  * One that was made with gyre_connect() starts in CONNECTING and uses its send op for that.
  *
  * What can go wrong: a failed receive, or a failed connect, goes to ENDING at once. A failed send drops what is queued
@@ -29,6 +31,7 @@ enum gyre__conn_state {
     GYRE_CONN_CLOSING,
     GYRE_CONN_LINGERING,
     GYRE_CONN_ENDING,
+    GYRE_CONN_DETACHING,
 };
 
 enum {
@@ -90,6 +93,8 @@ struct gyre__extra {
     struct gyre_conn *forward_to;   /* as a source: waits for this one to drain */
     struct gyre_conn *forward_next; /* as a source: the next that waits for the same */
     struct gyre_conn *waiters;      /* as a destination: the sources that wait */
+    gyre_detached_fn *detached; /* of gyre_conn_detach(); adopt.c */
+    void *detached_user;
 };
 
 /* What a small request touches comes first; what opening, closing and timers need is at the end. */
@@ -121,7 +126,10 @@ _Static_assert(sizeof(void *) > 8 || sizeof(struct gyre_conn) <= 224, "what an i
 /* ---- conn.c: life ---- */
 
 /* With GYRE_FDF_ACCEPTED and GYRE_FDF_INET: how a connection comes to be. */
-enum { GYRE_CONN_RESERVED = 1u << 8 }; /* gyre__loop_reserve() was called for it */
+enum {
+    GYRE_CONN_RESERVED = 1u << 8, /* gyre__loop_reserve() was called for it */
+    GYRE_CONN_FOREIGN = 1u << 9,  /* on failure the descriptor stays open */
+};
 
 /* A connection in state CONNECTING around `fd`, attached; the caller then starts it. On failure the descriptor is
  * closed and the place given back. Returns 0, GYRE_ECONNS, -ENOMEM or what attach said. */
@@ -197,6 +205,13 @@ static inline void gyre__conn_forget_frame(struct gyre_conn *c)
 {
     if (GYRE_UNLIKELY(c->extra != NULL))
         memset(&c->extra->frame, 0, sizeof c->extra->frame);
+}
+
+/* Whether what it received may be read: also while the user is being handed its descriptor. */
+static inline int gyre__conn_readable(const struct gyre_conn *c)
+{
+    int err = gyre__conn_usable(c);
+    return err == GYRE_ECLOSED && c != NULL && c->magic == GYRE_CONN_MAGIC && c->state == GYRE_CONN_DETACHING ? 0 : err;
 }
 
 /* Check options and fill in the defaults. Returns 0, GYRE_EHANDLERS or GYRE_EOPTION. */

@@ -163,7 +163,7 @@ void gyre__conn_deliver(struct gyre_conn *c, bool fresh)
     }
     if ((c->flags & (GYRE_CF_EOF | GYRE_CF_EOF_TOLD | GYRE_CF_FRAMES)) == GYRE_CF_EOF && gyre__conn_may_deliver(c))
         tell_eof(c);
-    if (c->state != GYRE_CONN_OPEN)
+    if (c->state != GYRE_CONN_OPEN && c->state != GYRE_CONN_DETACHING)
         gyre__segq_clear(&c->in, &c->loop->segs, 0);
     else if (c->in.tail != NULL)
         compact(c);
@@ -272,6 +272,8 @@ void gyre__conn_on_recv(struct gyre_op *op, const struct gyre_event *ev)
                 deliver_in_turns(c, seg->len);
             else
                 gyre__conn_deliver(c, true);
+        } else if (c->state == GYRE_CONN_DETACHING) {
+            gyre__segq_push(&c->in, seg);
         } else {
             gyre__seg_free(&l->segs, seg, 0); /* closing: the peer's last words are thrown away */
         }
@@ -289,7 +291,7 @@ void gyre__conn_on_recv(struct gyre_op *op, const struct gyre_event *ev)
             gyre__conn_update_recv(c);
         return;
     }
-    if (c->state == GYRE_CONN_ENDING || c->state == GYRE_CONN_CLOSING)
+    if (c->state == GYRE_CONN_ENDING || c->state == GYRE_CONN_CLOSING || c->state == GYRE_CONN_DETACHING)
         gyre__conn_settle_later(c);
     if (c->recv.state == GYRE_OPS_IDLE && wants_bytes(c) && !(c->flags & GYRE_CF_STARVED)) {
         gyre__count(&l->be->stats.rearms, 1);
@@ -336,7 +338,7 @@ static int join(struct gyre_conn *c, size_t len)
 
 int gyre_conn_peek(struct gyre_conn *c, size_t len, struct gyre_slice *out)
 {
-    int err = gyre__conn_usable(c);
+    int err = gyre__conn_readable(c);
     if (err != 0)
         return err;
     const struct gyre__seg *head = gyre__segq_head(&c->in);
@@ -408,7 +410,7 @@ int gyre__conn_take(struct gyre_conn *c, size_t skip, size_t len, size_t drop, s
 
 int gyre_conn_next(struct gyre_conn *c, size_t len, struct gyre_slice *out)
 {
-    int err = gyre__conn_usable(c);
+    int err = gyre__conn_readable(c);
     if (err != 0)
         return err;
     if (len == 0 || len > c->in.bytes) { /* what peek says of these two is all there is to say */
@@ -422,7 +424,7 @@ int gyre_conn_next(struct gyre_conn *c, size_t len, struct gyre_slice *out)
 
 size_t gyre_conn_copy(const struct gyre_conn *c, size_t from, void *dst, size_t len)
 {
-    if (gyre__conn_usable(c) != 0 || from >= c->in.bytes)
+    if (gyre__conn_readable(c) != 0 || from >= c->in.bytes)
         return 0;
     size_t n = len < c->in.bytes - from ? len : c->in.bytes - from;
     copy_out(c, from, dst, n);
@@ -431,7 +433,7 @@ size_t gyre_conn_copy(const struct gyre_conn *c, size_t from, void *dst, size_t 
 
 size_t gyre_conn_discard(struct gyre_conn *c, size_t len)
 {
-    if (gyre__conn_usable(c) != 0)
+    if (gyre__conn_readable(c) != 0)
         return 0;
     size_t n = len < c->in.bytes ? len : c->in.bytes;
     gyre__segq_consume(&c->in, &c->loop->segs, n, true);
@@ -441,7 +443,7 @@ size_t gyre_conn_discard(struct gyre_conn *c, size_t len)
 
 size_t gyre_conn_read(struct gyre_conn *c, void *dst, size_t len)
 {
-    if (gyre__conn_usable(c) != 0)
+    if (gyre__conn_readable(c) != 0)
         return 0;
     size_t n = len < c->in.bytes ? len : c->in.bytes;
     copy_out(c, 0, dst, n);
