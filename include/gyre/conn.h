@@ -177,7 +177,7 @@ typedef void gyre_detached_fn(struct gyre_conn *c, int fd, void *user);
  * `linger_timeout_ns`. Exactly one of the two comes, never from inside this call. Nothing received or queued is lost,
  * the FIN of gyre_conn_shutdown() neither.
  *
- * Returns 0, or: GYRE_ESTATE while it is connecting; GYRE_ECLOSED; what broke it, if
+ * Returns 0, or: GYRE_ESTATE while it is connecting, or if it is a reconnector's; GYRE_ECLOSED; what broke it, if
  * sending failed before; -EINVAL without `done`; -ENOMEM; GYRE_ETHREAD. Thread: the connection's loop. */
 GYRE_API int gyre_conn_detach(struct gyre_conn *c, gyre_detached_fn *done, void *user);
 

@@ -81,7 +81,7 @@ int gyre_conn_detach(struct gyre_conn *c, gyre_detached_fn *done, void *user)
     int err = done == NULL ? -EINVAL : gyre__conn_usable(c);
     if (err != 0)
         return err;
-    if (c->state != GYRE_CONN_OPEN)
+    if (c->state != GYRE_CONN_OPEN || gyre__is_reconnectors(c))
         return GYRE_ESTATE;
     if (c->flags & GYRE_CF_SEND_FAILED)
         return c->err;

@@ -43,4 +43,9 @@ int gyre__profile_new(struct gyre__profile **out, const struct gyre_mem *mem,
 int gyre__connect_with(struct gyre_conn **out, struct gyre_loop *l, const struct gyre__route *route,
                        struct gyre__profile *profile, unsigned how);
 
+void gyre__reconnector_on_timer(struct gyre__timer *t);
+
+/* Whether `c` belongs to a reconnector, which waits for its on_close. */
+bool gyre__is_reconnectors(const struct gyre_conn *c);
+
 #endif

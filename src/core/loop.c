@@ -6,6 +6,7 @@
  * backend go, and then the memory. */
 #include "loop.h"
 #include "conn.h"
+#include "connect.h"
 #include "listener.h"
 #include "udp.h"
 
@@ -92,6 +93,7 @@ static gyre__timer_fire_fn *const fire_fns[GYRE_TIMERS] = {
     [GYRE_TIMER_TICK] = gyre__loop_tick,
     [GYRE_TIMER_UDP] = gyre__udp_on_timer,
     [GYRE_TIMER_LIMITS] = gyre__conn_on_limit,
+    [GYRE_TIMER_RECONNECT] = gyre__reconnector_on_timer,
 };
 
 /* ---- making ---- */

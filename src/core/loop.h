@@ -54,6 +54,7 @@ enum gyre__timer_kind {
     GYRE_TIMER_TICK, /* engine.c */
     GYRE_TIMER_UDP,  /* udp.h */
     GYRE_TIMER_LIMITS, /* conn.h */
+    GYRE_TIMER_RECONNECT, /* connect.h */
     GYRE_TIMERS,
 };
 
@@ -94,6 +95,7 @@ struct gyre__udps {
 struct gyre_loop {
     uint32_t magic;
     uint32_t index; /* in its engine */
+    uint32_t reconnectors; /* made so far */
     uint32_t forks; /* what gyre__forks was when it was made */
     struct gyre_backend *be;
     uint64_t now_ns;
