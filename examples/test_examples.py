@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: MIT
 """Runs the example programs as a user would and talks to them through plain sockets.
 
-usage: test_examples.py DIRECTORY-OF-THE-PROGRAMS [BACKEND...]
+usage: test_examples.py DIRECTORY-OF-THE-PROGRAMS [BACKEND[=DIRECTORY]...]
+
+A backend may have programs of its own: those that are linked with the library that has it.
 
 Prints what failed and exits with 1, or says how many checks passed. A backend that the library does not have, or
 that does not work here, is a failure: the caller names those that must be there.
@@ -10,8 +12,10 @@ that does not work here, is a failure: the caller names those that must be there
 
 import os
 import re
+import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -28,24 +32,33 @@ def check(what, ok):
 
 
 class Program:
-    """An example with its addresses; ended with SIGTERM, which it must answer with status 0."""
+    """An example with its addresses, one line for each; ended with a signal, which it must answer with status 0."""
 
-    def __init__(self, path, *arguments):
+    def __init__(self, path, *arguments, lines=1):
         self.child = subprocess.Popen([path, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.line = self.child.stdout.readline()
-        self.address = re.search(r"(tcp|udp|unix)://[^ ,]+", self.line)
-        self.address = self.address.group(0) if self.address else ""
+        self.lines = [self.child.stdout.readline() for _ in range(lines)]
+        self.line = self.lines[0]
+        found = [re.search(r"(tcp|udp|unix)://[^ ,]+", line) for line in self.lines]
+        self.addresses = [match.group(0) if match else "" for match in found]
+        self.address = self.addresses[0]
+        self.asked = None
 
-    def end(self, what):
-        self.child.send_signal(signal.SIGTERM)
+    def ask_to_end(self, number=signal.SIGTERM):
+        self.asked = number
+        self.child.send_signal(number)
+
+    def end(self, what, number=signal.SIGTERM):
+        if self.asked is None:
+            self.ask_to_end(number)
+        number = self.asked
         try:
             out, err = self.child.communicate(timeout=30)
         except subprocess.TimeoutExpired:
             self.child.kill()
             self.child.communicate()
-            check(f"{what}: ends on SIGTERM", False)
+            check(f"{what}: ends on {number.name}", False)
             return ""
-        check(f"{what}: status 0 on SIGTERM (it was {self.child.returncode}: {err})", self.child.returncode == 0)
+        check(f"{what}: status 0 on {number.name} (it was {self.child.returncode}: {err})", self.child.returncode == 0)
         return out
 
 
@@ -92,34 +105,271 @@ def exchange_datagrams(address):
     return True
 
 
-def run_backend(programs, backend, directory):
-    echo, relay = os.path.join(programs, "echo"), os.path.join(programs, "relay")
-    flags = ["--backend", backend, "--loops", "2", "--stats"]
-    server = Program(echo, *flags, "tcp://127.0.0.1:0", f"unix://{directory}/{backend}.sock")
-    check(f"echo on {backend} says so: {server.line!r}", f"backend {backend} (" in server.line)
-    datagrams = Program(echo, *flags, "udp://127.0.0.1:0")
-    check(f"echo on {backend}, UDP, too", exchange_datagrams(datagrams.address))
-    datagrams.end(f"UDP echo on {backend}")
-    front = Program(relay, *flags, "tcp://127.0.0.1:0", server.address)
-    check(f"echo on {backend} returns every byte", exchange(server.address) == PATTERN)
-    check(f"echo on {backend}, unix, too", exchange(f"unix://{directory}/{backend}.sock") == PATTERN)
+def flags(backend):
+    return ["--backend", backend, "--loops", "2", "--stats"]
+
+
+def run_echo(programs, backend, directory):
+    """TCP, UDP and a unix socket, all served by one echo at once."""
+    path = f"{directory}/{backend}.sock"
+    echo = Program(os.path.join(programs, "echo"), *flags(backend), "tcp://127.0.0.1:0", "udp://127.0.0.1:0",
+                   f"unix://{path}", lines=3)
+    check(f"echo on {backend} says so: {echo.lines}", all(f"backend {backend} (" in line for line in echo.lines))
+    results = {}
+    clients = [threading.Thread(target=lambda a=address: results.update({a: exchange(a) == PATTERN}))
+               for address in (echo.addresses[0], echo.addresses[2])]
+    for client in clients:
+        client.start()
+    check(f"echo on {backend}, UDP, returns datagrams of all sizes", exchange_datagrams(echo.addresses[1]))
+    for client in clients:
+        client.join()
+    check(f"echo on {backend}, TCP, returns every byte", results.get(echo.addresses[0]))
+    check(f"echo on {backend}, unix, returns every byte", results.get(f"unix://{path}"))
+    echo.end(f"echo on {backend}", signal.SIGINT)
+    check(f"echo on {backend} removes its socket", not os.path.exists(path))
+
+
+def run_relay(programs, backend, _directory):
+    path = os.path.join(programs, "relay")
+    server = Program(os.path.join(programs, "echo"), *flags(backend), "tcp://127.0.0.1:0")
+    front = Program(path, *flags(backend), "tcp://127.0.0.1:0", server.address)
     check(f"relay on {backend} returns every byte", exchange(front.address) == PATTERN)
     with connect(front.address) as left_open:
         left_open.sendall(b"x")
         check(f"relay on {backend} answers", left_open.recv(1) == b"x")
         out = front.end(f"relay on {backend} with a connection open")
         check(f"relay on {backend} prints its counters", re.search(r"^bytes_forwarded +[1-9]", out, re.M) is not None)
-    server.end(f"echo on {backend}")
-    check(f"echo on {backend} removes its socket", not os.path.exists(f"{directory}/{backend}.sock"))
+    server.end(f"echo behind relay on {backend}")
 
-    dead = Program(relay, *flags, "tcp://127.0.0.1:0", "tcp://127.0.0.1:1")
+    dead = Program(path, *flags(backend), "tcp://127.0.0.1:0", "tcp://127.0.0.1:1")
     with connect(dead.address) as s:
-        try:
-            ended = s.recv(1) == b""
-        except ConnectionResetError:
-            ended = True
-        check(f"relay on {backend} ends a connection it has no upstream for", ended)
+        check(f"relay on {backend} ends a connection it has no upstream for", ends(s))
     dead.end(f"relay on {backend} without upstream")
+
+
+def ticks(data):
+    """The numbers of the whole lines in `data`, or None if one is not as push makes it."""
+    lines = data.split(b"\n")[:-1]
+    found = [re.fullmatch(rb"tick (\d+)\.*", line) for line in lines]
+    return [int(match.group(1)) for match in found] if all(found) and len({*map(len, lines)}) <= 1 else None
+
+
+def run_push(programs, backend, directory):
+    """Everybody gets every line, until somebody does not read: that one misses some, and nobody else does."""
+    push = Program(os.path.join(programs, "push"), *flags(backend), "tcp://127.0.0.1:0", "2")
+    with connect(push.address) as one, connect(push.address) as other:
+        one.sendall(PATTERN[:5000])  # what clients say is not kept
+        heard = [ticks(s.makefile("rb").read(32 * 30)) or [] for s in (one, other)]
+        check(f"push on {backend} sends every tick to all", all(len(h) == 30 and h[-1] - h[0] == 29 for h in heard))
+    out = push.end(f"push on {backend}", signal.SIGINT)
+    check(f"push on {backend} says what it did: {out[-80:]!r}",
+          re.search(r"^\d+ ticks, \d+ lines queued, 0 left out", out, re.M) is not None)
+
+    path = f"{directory}/{backend}-push.sock"
+    push = Program(os.path.join(programs, "push"), *flags(backend), f"unix://{path}", "1", "65536")
+    with connect(push.address) as slow, connect(push.address) as fast:
+        total = 0
+        while total < 16 << 20:
+            total += len(fast.recv(1 << 20))
+        collector = threading.Thread(target=lambda: drain(fast))
+        collector.start()
+        push.ask_to_end()
+        late = drain(slow)
+        collector.join()
+    out = push.end(f"push on {backend} with a slow client")
+    numbers = ticks(late)
+    check(f"push on {backend} sends a slow client whole lines, in order", numbers and numbers == sorted(set(numbers)))
+    check(f"push on {backend} keeps less than 2 MiB for a slow client (it got {len(late)})", len(late) < 2 << 20)
+    check(f"push on {backend} counts what it left out", re.search(r", [1-9]\d* left out", out) is not None)
+
+
+def drain(s):
+    """What is left to be read, up to the end."""
+    got = bytearray()
+    while part := s.recv(65536):
+        got += part
+    return bytes(got)
+
+
+def ends(s):
+    """Whether the other side closes or resets, without sending more."""
+    try:
+        return s.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+class Guest:
+    """A client of line protocols."""
+
+    def __init__(self, address, *lines):
+        self.socket = connect(address)
+        self.lines = self.socket.makefile("rb")
+        for line in lines:
+            self.say(line)
+
+    def say(self, line):
+        self.socket.sendall(line.encode() + b"\n")
+
+    def hear(self):
+        return self.lines.readline().decode().rstrip("\n")
+
+    def hear_until(self, pattern):
+        """The lines up to one that matches, which may be the end."""
+        heard = []
+        while not heard or (heard[-1] and not re.search(pattern, heard[-1])):
+            heard.append(self.hear())
+        return heard
+
+    def close(self):
+        self.lines.close()
+        self.socket.close()
+
+
+def run_chat(programs, backend, directory):
+    chat = Program(os.path.join(programs, "chat"), *flags(backend), "tcp://127.0.0.1:0")
+    guests = []
+    for number in range(8):  # with two loops, some on each as a rule
+        guests.append(Guest(chat.address, f"guest-{number}"))
+        check(f"chat on {backend} asks for a name", guests[-1].hear() == "* your name?")
+        for guest in guests:
+            check(f"chat on {backend} tells all who joined", guest.hear() == f"* guest-{number} joined")
+    for number in (3, 0):
+        guests[number].say(f"hello \x1b[2J from {number}\r")
+        heard = {guest.hear() for guest in guests}
+        check(f"chat on {backend} is heard by all ({heard})", heard == {f"guest-{number}: hello ?[2J from {number}"})
+    stranger = Guest(chat.address, "guest-3", "guest 9", "", "x" * 25)
+    check(f"chat on {backend} refuses names that are taken", "taken" in stranger.hear_until("!")[-1])
+    check(f"chat on {backend} refuses names that are none", all("a name is" in stranger.hear() for _ in range(3)))
+    loud = guests.pop(5)
+    loud.say("y" * 1200)
+    check(f"chat on {backend} puts out who sends a line too long",
+          loud.hear_until("!")[-1] == "! a line has at most 1000 bytes" and loud.hear() == "")
+    loud.close()
+    check(f"chat on {backend} says who left", guests[1].hear() == "* guest-5 left")
+    chat.ask_to_end()
+    for guest in [*guests, stranger]:
+        guest.hear_until("^$")
+        guest.close()
+    chat.end(f"chat on {backend} with guests")
+    for policy in ([], ["abort"]):
+        run_slow_guest(programs, backend, f"unix://{directory}/{backend}-chat.sock", policy)
+
+
+def run_slow_guest(programs, backend, address, policy):
+    """One guest does not read; who talks hears all of it all the same."""
+    chat = Program(os.path.join(programs, "chat"), *flags(backend), address, *policy)
+    slow, talker = Guest(address, "slow"), Guest(address, "talker")
+    slow.hear_until("slow joined")
+    talker.hear_until("talker joined")
+    missed, heard = 0, []
+    for number in range(1200):
+        talker.say(f"{number} " + "z" * 990)
+        heard += talker.hear_until("^talker: ")
+        missed += not heard[-1].startswith(f"talker: {number} ")
+    name = f"chat on {backend} {' '.join(policy)}"
+    check(f"{name}: who reads misses nothing", missed == 0)
+    if not policy:
+        chat.ask_to_end()
+        numbers = [int(number) for number in re.findall(rb"^talker: (\d+) z{990}$", drain(slow.socket), re.M)]
+        check(f"{name}: who does not read misses some lines, as a whole",
+              numbers == sorted(set(numbers)) and 0 < len(numbers) < 1200)
+    else:
+        check(f"{name}: who does not read is put out", "* slow left" in heard)
+        chat.ask_to_end()
+    slow.close()
+    talker.close()
+    chat.end(name)
+
+
+def frame(body, magic=b"\x05\x22", length=None):
+    return magic + struct.pack(">I", len(body) if length is None else length) + body
+
+
+def exchange_raw(address, data):
+    """What comes back to `data`, up to the end that the server makes."""
+    with connect(address) as s:
+        s.sendall(data)
+        return drain(s)
+
+
+def run_framed(programs, backend, _directory):
+    server = Program(os.path.join(programs, "framed_server"), *flags(backend), "tcp://127.0.0.1:0")
+    name = f"framed_server on {backend}"
+    with connect(server.address) as s:
+        data = b"".join(frame(PATTERN[:size]) for size in (0, 1, 5, 65536, 700))
+        for piece in (data[:3], data[3:7], data[7:]):
+            s.sendall(piece)
+        s.shutdown(socket.SHUT_WR)
+        check(f"{name} answers every frame with its body", drain(s) == data)
+    magic, long = frame(b"error: a frame begins with 05 22"), frame(b"error: a body has at most 64 KiB")
+    check(f"{name} tells and closes at a bad magic number", exchange_raw(server.address, b"G") == magic)
+    mixed = exchange_raw(server.address, frame(b"a") + b"\x05!")
+    check(f"{name} answers what came before", mixed == frame(b"a") + magic)
+    check(f"{name} tells and closes at a long body", exchange_raw(server.address, frame(b"", length=65537)) == long)
+    run_unread_answers(name, server.address)
+
+    out = run_client(programs, backend, server.address, ["200", "5", "20"], 0)
+    check(f"framed_client on {backend} counts its answers: {out[0]!r}",
+          out[0].startswith("20000 answers of 20000 were right, 0 connections of 200 failed\n"))
+    server.end(name)
+    out = run_client(programs, backend, server.address, ["3", "1"], 1)
+    check(f"framed_client on {backend} says why it failed: {out!r}",
+          "3 connections of 3 failed" in out[0] and "nobody listens there" in out[1])
+    run_bad_servers(programs, backend)
+
+
+def run_unread_answers(name, address):
+    """Who asks and does not take the answers is stopped: what it can send is bounded by buffers."""
+    with connect(address) as s:
+        s.setblocking(False)
+        sent, data = 0, frame(PATTERN[:65530]) * 16  # of 65536 bytes each
+        try:
+            while sent < 256 << 20 and select.select([], [s], [], 3)[1]:
+                sent += s.send(data[sent % len(data):])
+        except BlockingIOError:
+            pass
+        check(f"{name} does not read from who does not take the answers ({sent} bytes)", sent < 64 << 20)
+        s.settimeout(60)
+        s.shutdown(socket.SHUT_WR)
+        got = drain(s)
+        whole = len(got) // 65536
+        check(f"{name} then sends them all, in order", whole == sent // 65536 and got == frame(PATTERN[:65530]) * whole)
+
+
+def run_client(programs, backend, address, arguments, status):
+    path = os.path.join(programs, "framed_client")
+    done = subprocess.run([path, *flags(backend), address, *arguments], capture_output=True, text=True, timeout=60,
+                          check=False)
+    check(f"framed_client on {backend} exits with {status} (it was {done.returncode}: {done.stderr})",
+          done.returncode == status)
+    return done.stdout, done.stderr
+
+
+def run_bad_servers(programs, backend):
+    """Servers that answer wrongly: other bytes, no frame, nothing and a close."""
+    for answer, words in ((frame(b"wrong"), "not what was sent"), (b"HTTP/1.1 400", "rotocol"), (b"", "server closed")):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            def serve(listener=listener, answer=answer):
+                s, _ = listener.accept()
+                with s:
+                    s.recv(1)
+                    s.sendall(answer)
+                    s.shutdown(socket.SHUT_WR)
+                    ends_after_all(s)
+
+            server = threading.Thread(target=serve)
+            server.start()
+            out = run_client(programs, backend, f"tcp://127.0.0.1:{listener.getsockname()[1]}", ["1", "1"], 1)
+            server.join()
+            check(f"framed_client on {backend} says {words!r}: {out!r}", words in out[1])
+
+
+def ends_after_all(s):
+    try:
+        drain(s)
+    except ConnectionResetError:
+        pass
 
 
 def refused(path, arguments, status, words):
@@ -133,6 +383,7 @@ def run_bad_input(programs):
     echo, relay = os.path.join(programs, "echo"), os.path.join(programs, "relay")
     refused(echo, [], 2, "address")
     refused(echo, ["--loops", "0", "tcp://127.0.0.1:0"], 2, "--loops")
+    refused(echo, ["--loops", "2x", "tcp://127.0.0.1:0"], 2, '"2x"')
     refused(echo, ["--no-such-flag"], 2, "flag")
     refused(echo, ["--backend", "abacus", "tcp://127.0.0.1:0"], 1, "GYRE_EBACKEND")
     refused(echo, ["127.0.0.1:0"], 1, "GYRE_EADDRESS")
@@ -140,13 +391,31 @@ def run_bad_input(programs):
     refused(relay, ["tcp://127.0.0.1:0"], 2, "two addresses")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         refused(echo, [f"tcp://127.0.0.1:{taken.getsockname()[1]}"], 1, "EADDRINUSE")
+    push, chat = os.path.join(programs, "push"), os.path.join(programs, "chat")
+    refused(push, ["tcp://127.0.0.1:0"], 2, "a time")
+    refused(push, ["tcp://127.0.0.1:0", "0"], 2, "MILLISECONDS")
+    refused(push, ["tcp://127.0.0.1:0", "1s"], 2, "MILLISECONDS")
+    refused(push, ["tcp://127.0.0.1:0", "100", "31"], 2, "BYTES")
+    refused(push, ["127.0.0.1:0", "100"], 1, "GYRE_EADDRESS")
+    refused(chat, [], 2, "an address")
+    refused(chat, ["tcp://127.0.0.1:0", "close"], 2, "abort")
+    refused(chat, ["--backend", "abacus", "tcp://127.0.0.1:0"], 1, "GYRE_EBACKEND")
+    server, client = os.path.join(programs, "framed_server"), os.path.join(programs, "framed_client")
+    refused(server, [], 2, "one address")
+    refused(server, ["tcp://127.0.0.1"], 1, "GYRE_EADDRESS")
+    refused(client, ["tcp://127.0.0.1:1", "1"], 2, "two or three numbers")
+    refused(client, ["tcp://127.0.0.1:1", "many", "1"], 2, 'CONNECTIONS is a number from 1 to 100000, not "many"')
+    refused(client, ["tcp://127.0.0.1:1", "1", "0"], 2, "BATCHES")
+    refused(client, ["tcp://127.0.0.1:1", "1", "1", "-1"], 2, "FRAMES")
+    refused(client, ["here", "2", "1"], 1, "does not parse")
 
 
 def main():
-    programs, backends = sys.argv[1], sys.argv[2:]
+    programs, backends = sys.argv[1], [argument.partition("=") for argument in sys.argv[2:]]
     with tempfile.TemporaryDirectory() as directory:
-        for backend in backends:
-            run_backend(programs, backend, directory)
+        for backend, _, own_programs in backends:
+            for run in (run_echo, run_relay, run_push, run_chat, run_framed):
+                run(own_programs or programs, backend, directory)
     run_bad_input(programs)
     failed = [what for what, ok in checks if not ok]
     print(f"{len(checks) - len(failed)} of {len(checks)} checks passed")

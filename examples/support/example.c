@@ -2,8 +2,10 @@
  * Flags, ready line and counters of the example programs. */
 #include "example.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -13,6 +15,21 @@ int example_usage(const char *name, const char *problem)
 {
     fprintf(stderr, "%s\nusage: %s\n%s\n", problem, name, flags_text);
     return 2;
+}
+
+bool example_number(const char *name, const char *what, const char *text, long min, long max, long *out)
+{
+    char *end = NULL;
+    errno = 0;
+    long number = strtol(text, &end, 10);
+    if (end != text && *end == '\0' && errno == 0 && number >= min && number <= max) {
+        *out = number;
+        return true;
+    }
+    char problem[160];
+    snprintf(problem, sizeof problem, "%s is a number from %ld to %ld, not \"%.40s\"", what, min, max, text);
+    (void)example_usage(name, problem);
+    return false;
 }
 
 int example_failed(const char *name, int err)
@@ -29,18 +46,14 @@ int example_flags(int argc, char **argv, const char *name, struct gyre_loop_opti
                                           {"stats", no_argument, NULL, 's'},
                                           {NULL, 0, NULL, 0}};
     for (int flag; (flag = getopt_long(argc, argv, "", flags, NULL)) != -1;) {
-        char *end = NULL;
-        unsigned long loops = 0;
+        long loops = 0;
         switch (flag) {
         case 'b':
             loop->backend = optarg;
             break;
         case 'l':
-            loops = strtoul(optarg, &end, 10);
-            if (*end != '\0' || loops == 0 || loops > EXAMPLE_LOOPS_MAX) {
-                (void)example_usage(name, "--loops takes a number from 1 to 1024");
+            if (!example_number(name, "--loops", optarg, 1, EXAMPLE_LOOPS_MAX, &loops))
                 return -1;
-            }
             engine->loops = (uint32_t)loops;
             break;
         case 's':
@@ -100,4 +113,36 @@ void example_print_stats(struct gyre_engine *engine)
     GYRE_STATS(NUMBER, NUMBER, HISTOGRAM)
 #undef NUMBER
 #undef HISTOGRAM
+}
+
+static struct gyre_engine *running;
+
+static void on_signal(int number)
+{
+    (void)number;
+    gyre_engine_drain(running, INT64_C(5000000000));
+}
+
+int example_serve(struct gyre_engine **engine, const struct gyre_engine_options *options, const char *address,
+                  const struct gyre_conn_handlers *handlers, const struct gyre_conn_options *conn, bool stats)
+{
+    struct gyre_listener_options listen = {.conn = *conn};
+    struct gyre_listener *listener;
+    *engine = NULL;
+    int err = gyre_engine_create(engine, options);
+    if (err == 0)
+        err = gyre_engine_listen_sized(&listener, *engine, address, handlers, &listen, sizeof listen);
+    if (err == 0) {
+        running = *engine;
+        example_ready(*engine, listener);
+        signal(SIGINT, on_signal);
+        signal(SIGTERM, on_signal);
+        err = gyre_engine_run(*engine);
+        signal(SIGINT, SIG_DFL);
+        signal(SIGTERM, SIG_DFL);
+    }
+    if (err == 0 && stats)
+        example_print_stats(*engine);
+    gyre_engine_destroy(*engine);
+    return err == 0 ? 0 : example_failed(address, err);
 }

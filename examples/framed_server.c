@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT
+ * A server of the protocol in support/framed.h: every frame is answered with its own body.
+ *
+ * usage: framed_server [--backend auto|io_uring|epoll|kqueue] [--loops N] [--stats] ADDRESS
+ *
+ * A client that asks faster than it takes the answers is not read from until it has. One that does not speak the
+ * protocol gets a last frame that says so, and its connection is closed. */
+#include <gyre.h>
+
+#include <string.h>
+
+#include "example.h"
+#include "framed.h"
+
+static void on_frame(struct gyre_conn *c, struct gyre_slice body)
+{
+    int err = gyre_frame_write(c, &framed_protocol, body.data, body.len);
+    if (err != 0)
+        gyre_conn_abort(c); /* out of memory, or on its way out: better no answer than one missing among others */
+    else if (gyre_conn_congested(c))
+        gyre_conn_pause(c); /* no more frames, not even those that are here already */
+}
+
+static void on_drain(struct gyre_conn *c)
+{
+    gyre_conn_resume(c);
+}
+
+static void on_bad_frame(struct gyre_conn *c, int err)
+{
+    const char *text = err == FRAMED_EMAGIC ? "error: a frame begins with 05 22" : "error: a body has at most 64 KiB";
+    (void)gyre_frame_write(c, &framed_protocol, text, strlen(text));
+    gyre_conn_close(c);
+}
+
+static const struct gyre_conn_handlers handlers = {
+    .on_frame = on_frame, .on_drain = on_drain, .on_bad_frame = on_bad_frame};
+
+int main(int argc, char **argv)
+{
+    struct gyre_loop_options loop = {.backend = NULL};
+    struct gyre_engine_options options = {.loop = &loop};
+    bool stats = false;
+    const char *name = "framed_server [flags] ADDRESS";
+    int first = example_flags(argc, argv, name, &loop, &options, &stats);
+    if (first < 0)
+        return 2;
+    if (argc - first != 1)
+        return example_usage(name, "it takes one address");
+    struct gyre_conn_options conn = {.framer = &framed_protocol};
+    struct gyre_engine *engine;
+    return example_serve(&engine, &options, argv[first], &handlers, &conn, stats);
+}
