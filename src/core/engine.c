@@ -25,7 +25,7 @@ struct gyre_engine {
     uint32_t loop_count;
     struct gyre_loop **loops;
     pthread_t *threads;
-    pthread_mutex_t gate; /* held while threads are being started, or a listener added; guards `pool` */
+    pthread_mutex_t gate; /* held while threads are being started, or a listener added or steered; guards `pool` */
     struct gyre_listener *listeners;
     uint32_t listeners_made;
     uint32_t conns_max; /* 0: none */
@@ -245,6 +245,16 @@ int gyre_engine_listen_fd_sized(struct gyre_listener **out, struct gyre_engine *
 uint32_t gyre__engine_turn(struct gyre_engine *engine)
 {
     return atomic_fetch_add_explicit(&engine->turn, 1, memory_order_relaxed);
+}
+
+void gyre__engine_lock(struct gyre_engine *engine)
+{
+    (void)pthread_mutex_lock(&engine->gate);
+}
+
+void gyre__engine_unlock(struct gyre_engine *engine)
+{
+    (void)pthread_mutex_unlock(&engine->gate);
 }
 
 uint32_t gyre__engine_room(const struct gyre_engine *engine)

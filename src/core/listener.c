@@ -413,13 +413,20 @@ static bool is_listener(const struct gyre_listener *listener)
     return listener != NULL && listener->magic == GYRE_LISTENER_MAGIC;
 }
 
-/* The listener may be gone at the last of them. */
+/* The listener may be gone at the last of them. No call of the user's comes from here, so nobody waits for the lock
+ * who has it; a forked child does not touch it, for its holder may have stayed behind. */
 static void look_everywhere(struct gyre_listener *listener)
 {
+    struct gyre_engine *engine = listener->engine;
+    bool locks = engine != NULL && !gyre__loop_is_forked(listener->acceptors[0]->loop);
+    if (locks)
+        gyre__engine_lock(engine);
     gyre__listener_hold(listener);
     for (uint32_t i = 0; i < listener->acceptor_count; i++)
         gyre__acceptor_look(listener->acceptors[i]);
     gyre__listener_release(listener);
+    if (locks)
+        gyre__engine_unlock(engine);
 }
 
 void gyre_listener_close(struct gyre_listener *listener)

@@ -180,5 +180,8 @@ uint32_t gyre__engine_turn(struct gyre_engine *engine);
 
 /* How many more connections an engine accepts; UINT32_MAX if it has no limit. */
 uint32_t gyre__engine_room(const struct gyre_engine *engine);
+/* Keep the engine from beginning to run meanwhile. Before it does, its loops belong to no thread, and any may come. */
+void gyre__engine_lock(struct gyre_engine *engine);
+void gyre__engine_unlock(struct gyre_engine *engine);
 
 #endif
