@@ -120,6 +120,7 @@ struct gyre_fd {
             struct gyre_op *op; /* the receive */
             int32_t res;        /* of its last event, until that may leave */
             uint8_t score;      /* how much of a bulk stream it is */
+            uint8_t shots;      /* of a multishot receive: those that left more behind them */
         } ur;
         struct {
             void *sock;

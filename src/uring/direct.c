@@ -33,6 +33,8 @@ enum {
     TURN_BYTES = 32 * 1024,      /* received bytes after which a turn ends: what the first-level cache holds */
     SCORE_MAX = 8,
     SCORE_DIRECT = 4,
+    SHOTS_SAFE = 32,             /* receives that Linux makes in a row before it puts the rest off */
+    SHOTS_SETTLED = 255,         /* one found nothing behind it: from here on every arrival is told */
     SEND_BYTES_MIN = 24 * 1024,  /* smaller sends go with the batch */
 };
 
@@ -90,11 +92,28 @@ void gyre__direct_prepare(const struct gyre_uring *u, struct gyre_op *op)
         f->be_flags |= GYRE_UF_DIRECT;
 }
 
-void gyre__direct_received(struct gyre_uring *u, struct gyre_op *op, uint32_t bytes)
+/* A multishot receive that is armed on a socket where more than 32 buffers' worth waits is put off by the kernel in the
+ * middle, and after the last byte waits for an arrival: the end of a unix stream, or a reset, that was there already is
+ * never told (Linux 6.18.44). Armed again it finds that at once. With less, or later, nothing is lost. Kernels that do
+ * not say whether there is more go on until they find nothing, and lose nothing either. */
+static bool may_miss_end(struct gyre_fd *f, bool more)
+{
+    uint8_t shots = f->be.ur.shots;
+    if (shots == SHOTS_SETTLED)
+        return false;
+    if (!more)
+        f->be.ur.shots = SHOTS_SETTLED;
+    else if (shots < SHOTS_SAFE)
+        f->be.ur.shots++;
+    return !more && shots == SHOTS_SAFE;
+}
+
+void gyre__direct_received(struct gyre_uring *u, struct gyre_op *op, uint32_t bytes, bool more)
 {
     struct gyre_fd *f = op->f;
+    bool again = may_miss_end(f, more);
     score(f, bytes >= u->bufs.pool->size);
-    if (!wants_direct(u, f) || op->state != GYRE_OPS_INFLIGHT || (f->be_flags & GYRE_UF_ENDING))
+    if (!(again || wants_direct(u, f)) || op->state != GYRE_OPS_INFLIGHT || (f->be_flags & GYRE_UF_ENDING))
         return;
     f->be_flags |= GYRE_UF_ENDING;
     gyre__uring_ask_end(u, op);
@@ -108,7 +127,10 @@ bool gyre__direct_takes_over(struct gyre_uring *u, struct gyre_op *op, struct gy
     f->be_flags &= (uint8_t)~GYRE_UF_ENDING;
     if (op->state != GYRE_OPS_INFLIGHT || (ev->res <= 0 && ev->res != -ECANCELED && ev->res != -ENOBUFS))
         return false;
-    f->be_flags |= GYRE_UF_DIRECT;
+    if (wants_direct(u, f))
+        f->be_flags |= GYRE_UF_DIRECT;
+    else if (ev->res == -ENOBUFS)
+        return false;
     (void)gyre__uring_put_or_wait(u, op);
     ev->flags |= GYRE_EV_MORE;
     return true;

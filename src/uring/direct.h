@@ -8,11 +8,11 @@
 /* A multishot pool receive was submitted: decide how it waits. */
 void gyre__direct_prepare(const struct gyre_uring *u, struct gyre_op *op);
 
-/* A multishot receive brought `bytes`. */
-void gyre__direct_received(struct gyre_uring *u, struct gyre_op *op, uint32_t bytes);
+/* A multishot receive brought `bytes`, and goes on; `more`: the kernel says that others wait. */
+void gyre__direct_received(struct gyre_uring *u, struct gyre_op *op, uint32_t bytes, bool more);
 
-/* A multishot receive has ended with `ev`. Whether a poll took its place: then the event is no last one, and none at
- * all if it brought no bytes. */
+/* A multishot receive has ended with `ev`. Whether a poll or another receive took its place: then the event is no last
+ * one, and none at all if it brought no bytes. */
 bool gyre__direct_takes_over(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev);
 
 /* A completion of the poll. Whether `ev` is an event. */

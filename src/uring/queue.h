@@ -41,7 +41,10 @@ static inline struct io_uring_sqe *gyre__uring_sqe(struct gyre_uring *u)
 /* Write `op` into `sqe`. */
 static inline void gyre__uring_put(struct gyre_uring *u, struct io_uring_sqe *sqe, struct gyre_op *op)
 {
-    u->batch.armed += op->kind == GYRE_OP_RECV;
+    if (op->kind == GYRE_OP_RECV) {
+        u->batch.armed++;
+        op->f->be.ur.shots = 0;
+    }
     gyre__uring_prep(u, sqe, op);
 }
 

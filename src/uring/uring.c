@@ -106,7 +106,7 @@ static uint16_t take_buffer(struct gyre_uring *u, const struct io_uring_cqe *cqe
     }
     gyre__batch_received(&u->batch, (uint32_t)cqe->res);
     if (cqe->flags & IORING_CQE_F_MORE)
-        gyre__direct_received(u, ev->op, (uint32_t)cqe->res);
+        gyre__direct_received(u, ev->op, (uint32_t)cqe->res, (cqe->flags & IORING_CQE_F_SOCK_NONEMPTY) != 0);
     ev->buf = buf;
     return GYRE_EV_BUF;
 }

@@ -57,7 +57,7 @@ enum {
     GYRE_UF_QUEUED = 1u << 1, /* believed readable: in the queue */
     GYRE_UF_ODD = 1u << 2,    /* hang-up, error or urgent data was seen: only EAGAIN says that nothing is left */
     GYRE_UF_FILLED = 1u << 3, /* the last call filled a buffer */
-    GYRE_UF_ENDING = 1u << 4, /* a multishot receive asked to end for a poll; or a poll for the last event, be.ur.res */
+    GYRE_UF_ENDING = 1u << 4, /* a multishot receive asked to end, for another or a poll; or a poll, for be.ur.res */
     GYRE_UF_BACK = 1u << 5,   /* a poll asked to end for a multishot receive */
 };
 
