@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 PATTERN = bytes(range(251)) * 8400  # 2.1 MB, of a length that fits no buffer
 checks = []
@@ -372,6 +373,70 @@ def ends_after_all(s):
         pass
 
 
+def fnv1a(data):
+    value = 0xCBF29CE484222325
+    for byte in data:
+        value = (value ^ byte) * 0x100000001B3 % (1 << 64)
+    return value
+
+
+def ask(guest, request):
+    guest.say(request)
+    return guest.hear()
+
+
+def ask_until_taken(address, request):
+    """A connection whose request was not answered with "busy", or one whose was, if all are for a minute."""
+    deadline = time.monotonic() + 60
+    while True:
+        guest = Guest(address, request, "what")
+        answer = guest.hear()  # if it is not to the request, then to what is none
+        if answer != "busy" or time.monotonic() > deadline:
+            check(f"{request!r} is taken at last: {answer!r}", answer.startswith("ask: "))
+            return guest
+        guest.close()
+
+
+def run_worker(programs, backend, directory):
+    """One thread, one job that waits: two jobs that take long keep it busy, until they are called off."""
+    folder = tempfile.mkdtemp(dir=directory)
+    files = {"empty": b"", "some": PATTERN[:70001]}
+    for name, data in files.items():
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(data)
+    with open(os.path.join(folder, "long"), "wb") as file:
+        file.truncate(1 << 40)  # nothing is stored, and reading it would take minutes
+    os.mkfifo(os.path.join(folder, "fifo"))
+    worker = Program(os.path.join(programs, "worker"), *flags(backend), "tcp://127.0.0.1:0", folder, "1", "1")
+    name = f"worker on {backend}"
+
+    guest = Guest(worker.address)
+    for file, data in files.items():
+        expected = f"{file}: {fnv1a(data):016x}, {len(data)} bytes"
+        check(f"{name} digests {file}", ask(guest, f"digest {file}") == expected)
+    for file, words in (("none", "no such file"), ("fifo", "invalid"), ("..", "invalid"), ("", "no such file")):
+        heard = ask(guest, f"digest {file}")
+        check(f"{name} does not digest {file!r}: {heard}", heard.startswith(f"{file}: ") and words in heard.lower())
+    for request in ("", "digest", "digest ../test", "sum x", "cancel\r\n?"):
+        check(f"{name} says what to ask, to {request!r}", ask(guest, request).startswith("ask: "))
+
+    running, waiting = ask_until_taken(worker.address, "digest long"), ask_until_taken(worker.address, "digest long")
+    check(f"{name}: one job at a time", ask(waiting, "digest some") == "one at a time")
+    check(f"{name}: no room is told", ask(guest, "digest some") == "busy")
+    check(f"{name}: loops go on meanwhile", ask(guest, "what") == "ask: digest FILE, or cancel")
+    running.close()  # which calls off its job, or the next would never be taken
+    third = ask_until_taken(worker.address, "digest long")
+    check(f"{name}: a job is called off by asking", ask(waiting, "cancel") == "long: cancelled")
+    check(f"{name}: and so is one that waits or has just begun", ask(third, "cancel") == "long: cancelled")
+    check(f"{name}: one that ends in an error leaves room", ask(waiting, "digest none").startswith("none: "))
+    check(f"{name}: a line too long ends", Guest(worker.address, "digest " + "x" * 300).hear() == "")
+    last = ask_until_taken(worker.address, "digest long")
+    worker.ask_to_end()
+    for each in (guest, waiting, third, last):
+        each.close()
+    worker.end(f"{name} with a job under way")
+
+
 def refused(path, arguments, status, words):
     done = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=30, check=False)
     name = " ".join([os.path.basename(path), *arguments])
@@ -408,13 +473,19 @@ def run_bad_input(programs):
     refused(client, ["tcp://127.0.0.1:1", "1", "0"], 2, "BATCHES")
     refused(client, ["tcp://127.0.0.1:1", "1", "1", "-1"], 2, "FRAMES")
     refused(client, ["here", "2", "1"], 1, "does not parse")
+    worker = os.path.join(programs, "worker")
+    refused(worker, ["tcp://127.0.0.1:0"], 2, "a directory")
+    refused(worker, ["tcp://127.0.0.1:0", ".", "4"], 2, "two numbers")
+    refused(worker, ["tcp://127.0.0.1:0", ".", "257", "1"], 2, "THREADS")
+    refused(worker, ["tcp://127.0.0.1:0", ".", "1", "0"], 2, "WAITING")
+    refused(worker, ["tcp://127.0.0.1:0", "/no/such/directory"], 1, "ENOENT")
 
 
 def main():
     programs, backends = sys.argv[1], [argument.partition("=") for argument in sys.argv[2:]]
     with tempfile.TemporaryDirectory() as directory:
         for backend, _, own_programs in backends:
-            for run in (run_echo, run_relay, run_push, run_chat, run_framed):
+            for run in (run_echo, run_relay, run_push, run_chat, run_framed, run_worker):
                 run(own_programs or programs, backend, directory)
     run_bad_input(programs)
     failed = [what for what, ok in checks if not ok]
