@@ -256,6 +256,29 @@ def check_rooms(tree):
     return found
 
 
+OURS = re.compile(r"\b(?:gyre|GYRE)_\w+")
+
+
+def check_names(tree):
+    """Each of our names that a page mentions is one; followed by … or *, or ending with _, it is how one begins."""
+    known = set()
+    for path, text in tree.items():
+        if not path.endswith(".md") and not path.startswith("tests/tidy/"):
+            known.update(OURS.findall(source.blank_comments(text) if source.is_c(path) else text))
+    found = []
+    for path, text in tree.items():
+        for match in OURS.finditer(text) if path.endswith(".md") else ():
+            name = match.group(0)
+            if text[match.end():match.end() + 1] in ("…", "*") or name.endswith("_"):
+                exists = any(other.startswith(name) for other in known)
+            else:
+                exists = name in known
+            if not exists:
+                found.append(f"{path}:{source.line_of(text, match.start())}: {name} is nowhere in the code; "
+                             "write what it is called now")
+    return found
+
+
 def check_marks(tree):
     """No work left in a comment without a number; how many branches are marked untested."""
     found, untested = [], 0
@@ -295,6 +318,7 @@ CHECKS = {
     "opening": check_opening,
     "documented": check_documented,
     "rooms": check_rooms,
+    "names": check_names,
     "marks": check_marks,
     "words": check_words,
 }

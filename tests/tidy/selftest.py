@@ -108,6 +108,14 @@ CASES = [
     ("rooms", "a page too long", {"examples/README.md": "# x\n" * 81}, "81 lines"),
     ("rooms", "a page without a title", {"examples/README.md": "x\n"}, "no title"),
     ("rooms", "what is asked", {"src/core/a.c": "", "src/core/README.md": "# src/core\n", "src/libgyre.map": ""}, None),
+    ("names", "one that is in a comment alone", {
+        "README.md": "See\n`gyre_fly()`", "include/gyre/a.h": "/* gyre_fly */ int gyre_flee(void);"}, "README.md:2"),
+    ("names", "the beginning of one", {"README.md": "gyre_fl", "src/core/a.c": "int gyre_flee;"}, "gyre_fl is nowhere"),
+    ("names", "a beginning that none has", {"src/core/README.md": "GYRE_F…", "src/core/a.c": "GYRE_G"}, "GYRE_F is"),
+    ("names", "what is allowed", {
+        "README.md": "`gyre_a()`, GYRE_A_…, `gyre_a*`, `GYRE_ENV=1`, gyre_lib, gyre/a.h, libgyre_x",
+        "include/gyre/a.h": "int gyre_a(void);\nenum { GYRE_A_B };\n", "src/core/a.c": 'f("GYRE_ENV")',
+        "CMakeLists.txt": "add_library(gyre_lib)"}, None),
     ("marks", "work left over", {"src/core/a.c": "/* TO" "DO: later */"}, "open an issue"),
     ("marks", "with a number", {"src/core/a.c": "/* TO" "DO (#12): later */\n/* UNTESTED: no such card */"}, None),
     ("words", "somebody's home", {"bench/README.md": "run /ho" "me/me/x"}, "belongs to a machine"),
