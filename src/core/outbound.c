@@ -94,6 +94,8 @@ void gyre__conn_flush(struct gyre_conn *c)
         (c->flags & (GYRE_CF_CORKED | GYRE_CF_SEND_FAILED)))
         return;
     const struct gyre__seg *head = head_to_send(c);
+    if (GYRE_UNLIKELY(head == NULL && c->extra != NULL))
+        c->extra->writing = false; /* the last of it, a file or an empty piece, needed no sending any more */
     if (head == NULL || c->state == GYRE_CONN_ENDING) /* a `done` of an empty piece may have aborted it */
         return;
     if (GYRE_UNLIKELY(head->kind == GYRE_SEG_FILE)) {
