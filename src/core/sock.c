@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -92,8 +93,11 @@ enum { REUSEPORT = SO_REUSEPORT };
 #endif
 
 #ifdef SO_BINDTODEVICE
+/* A name that is too long is no device's. (The kernel cuts it, and might find another.) */
 static int set_device(int fd, const char *device)
 {
+    if (strnlen(device, IFNAMSIZ) == IFNAMSIZ)
+        return -ENODEV;
     return setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device, (socklen_t)strlen(device)) == 0 ? 0 : -errno;
 }
 #else
