@@ -193,7 +193,8 @@ GYRE_API const char *gyre_listener_address(const struct gyre_listener *listener)
 
 /* Serve on this thread (the first loop) and loops - 1 others until gyre_engine_stop() or gyre_engine_drain().
  * Returns 0, or: GYRE_ESTATE if it ran before; -EAGAIN if a thread could not be made; -EINVAL if one of `cpus` does not
- * exist or may not be used; -EOPNOTSUPP if the system cannot pin threads; -errno if a backend is lost.
+ * exist or may not be used; -EOPNOTSUPP if the system cannot pin threads; -errno if a backend is lost; GYRE_EOPTION for
+ * several loops on a simulation, which gyre_sim_run() runs.
  * Thread: one. */
 GYRE_API int gyre_engine_run(struct gyre_engine *engine);
 

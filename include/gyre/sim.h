@@ -149,7 +149,8 @@ typedef bool gyre_sim_until_fn(void *user);
 
 /* Run the loops, in turn and without waiting, until `until(user)` holds, which is asked before each round; when all of
  * them are idle, go on to the next timer or thing due on the network. `until` may act too, through scripted peers for
- * instance. It may be NULL: until nothing can happen any more.
+ * instance. It may be NULL: until nothing can happen any more. The loops of an engine are run so, too, all of them, in
+ * place of gyre_engine_run(), which would need threads for more than one.
  *
  * Returns 0, or: -ETIMEDOUT after `rounds_max` rounds; -EDEADLK if nothing can happen any more and `until` does not
  * hold; what gyre_loop_run_nowait() said. */

@@ -516,6 +516,13 @@ void gyre__acceptor_conn_closed(struct gyre__acceptor *a)
     gyre__acceptor_release(a);
 }
 
+void gyre__acceptors_arm(struct gyre_loop *l)
+{
+    for (struct gyre__acceptor *a = l->acceptors; a != NULL; a = a->next)
+        if (a->used && a->started && !a->waiting)
+            gyre__acceptor_arm(a);
+}
+
 void gyre__acceptors_close(struct gyre_loop *l)
 {
     struct gyre__acceptor *a = l->acceptors, *next;

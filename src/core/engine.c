@@ -39,6 +39,7 @@ struct gyre_engine {
     uint32_t *cpus; /* NULL: as `pin` says */
     uint32_t cpu_count;
     bool pin;
+    bool simulated; /* its loops are one thread's */
     struct gyre__affinity affinity; /* of the thread in run, before it was pinned */
     bool pool_over;                 /* being destroyed: no pool any more */
     struct gyre_pool *pool;         /* NULL: not needed so far */
@@ -138,6 +139,7 @@ static int create(struct gyre_engine **out, const struct gyre_engine_options *o,
                                                                                                               : 0;
     if (err == 0 && engine->cpus != NULL)
         memcpy(engine->cpus, o->cpus, o->cpu_count * sizeof *engine->cpus);
+    engine->simulated = loop->sim != NULL;
     if (err == 0)
         err = create_loops_or_fall_back(engine, loop);
     if (err == 0)
@@ -383,6 +385,8 @@ int gyre_engine_run(struct gyre_engine *engine)
         return -EINVAL;
     if (gyre__loop_is_forked(engine->loops[0]))
         return GYRE_EFORK;
+    if (engine->loop_count > 1 && engine->simulated)
+        return GYRE_EOPTION;
     (void)pthread_mutex_lock(&engine->gate);
     if (!atomic_compare_exchange_strong(&engine->state, &new, ENGINE_RUNNING)) {
         (void)pthread_mutex_unlock(&engine->gate);

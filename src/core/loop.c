@@ -436,7 +436,10 @@ static int enter(struct gyre_loop *l)
         return GYRE_ETHREAD;
     if (l->inside || l->ended)
         return GYRE_ESTATE;
-    gyre__loop_own(l, pthread_self());
+    if (!atomic_load_explicit(&l->owned, memory_order_acquire)) {
+        gyre__loop_own(l, pthread_self());
+        gyre__acceptors_arm(l); /* an engine's, which waited for somebody to run them */
+    }
     return 0;
 }
 

@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: MIT
+ * An engine of several loops on the simulated network, all run by one thread: how connections are spread, who is let
+ * in, how many, listeners that pause, and what reaches every loop. What running.c, balance.c and crowd.c see with
+ * threads and real sockets, here with a network that delays, cuts short and shuffles, the same each time. */
+#include "fixture.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { LOOPS = 3, PEERS_MAX = 24, ROUNDS_MAX = 200000 };
+
+struct city {
+    struct env_mem mem;
+    struct gyre_sim *sim;
+    struct gyre_engine *engine;
+    struct gyre_loop *loops[LOOPS];
+    struct gyre_listener *listener;
+    struct gyre_sim_peer *peers[PEERS_MAX];
+    unsigned peer_count;
+    unsigned opens[LOOPS], closes[LOOPS], order[PEERS_MAX], opened;
+    unsigned asked, listener_closed, calls, dones;
+    struct gyre_broadcast_result cast;
+};
+
+static struct city city;
+
+static unsigned index_of(const struct gyre_loop *loop)
+{
+    unsigned i = 0;
+    while (city.loops[i] != loop)
+        i++;
+    return i;
+}
+
+static void on_open(struct gyre_conn *c)
+{
+    unsigned loop = index_of(gyre_conn_loop(c));
+    cr_assert(gyre_loop_is_current(gyre_conn_loop(c)));
+    city.opens[loop]++;
+    if (city.opened < PEERS_MAX)
+        city.order[city.opened] = loop;
+    city.opened++;
+}
+
+static void on_data(struct gyre_conn *c)
+{
+    cr_assert_geq(gyre_conn_forward(c, c, SIZE_MAX), 0);
+}
+
+static void on_close(struct gyre_conn *c, int err)
+{
+    (void)err;
+    city.closes[index_of(gyre_conn_loop(c))]++;
+}
+
+static const struct gyre_conn_handlers echo = {.on_open = on_open, .on_data = on_data, .on_close = on_close};
+
+static void on_listener_closed(void *user)
+{
+    cr_assert_eq(user, &city);
+    city.listener_closed++;
+}
+
+/* ---- making it ---- */
+
+static void found(uint32_t loop_max, uint32_t engine_max)
+{
+    city = (struct city){.opened = 0};
+    env_mem_init(&city.mem);
+    const struct gyre_sim_options sim = {.seed = 5,
+                                         .mem = &city.mem.mem,
+                                         .accept_emfile_permille = GYRE_SIM_NEVER,
+                                         .accept_aborted_permille = GYRE_SIM_NEVER,
+                                         .connect_timeout_permille = GYRE_SIM_NEVER,
+                                         .connect_unreachable_permille = GYRE_SIM_NEVER,
+                                         .reset_permille = GYRE_SIM_NEVER};
+    cr_assert_eq(gyre_sim_create(&city.sim, &sim), 0);
+    const struct gyre_loop_options loop = {.sim = city.sim, .mem = &city.mem.mem, .conns_max = loop_max};
+    const struct gyre_engine_options options = {.loops = LOOPS, .loop = &loop, .conns_max = engine_max};
+    cr_assert_eq(gyre_engine_create(&city.engine, &options), 0);
+    for (uint32_t i = 0; i < LOOPS; i++)
+        city.loops[i] = gyre_engine_loop(city.engine, i);
+}
+
+static void open_gates(const char *address, struct gyre_listener_options options)
+{
+    options.user = &city;
+    options.on_closed = on_listener_closed;
+    int err = gyre_engine_listen_sized(&city.listener, city.engine, address, &echo, &options, sizeof options);
+    cr_assert_eq(err, 0, "%s", gyre_err_name(err));
+}
+
+static void run_until(gyre_sim_until_fn *until)
+{
+    int err = gyre_sim_run(city.sim, city.loops, LOOPS, until, NULL, ROUNDS_MAX);
+    cr_assert_eq(err, 0, "%s", gyre_err_name(err));
+}
+
+static void run_for(int64_t ns)
+{
+    for (unsigned i = 0; i < 100; i++) {
+        gyre_sim_advance(city.sim, (uint64_t)ns / 100);
+        for (unsigned k = 0; k < 10 * LOOPS; k++)
+            cr_assert_geq(gyre_loop_run_nowait(city.loops[k % LOOPS]), 0);
+    }
+}
+
+static struct gyre_sim_peer *come(void)
+{
+    struct gyre_sim_peer **peer = &city.peers[city.peer_count++];
+    cr_assert_eq(gyre_sim_connect(city.sim, peer, gyre_listener_address(city.listener)), 0);
+    return *peer;
+}
+
+static void leave(unsigned i)
+{
+    gyre_sim_peer_close(city.peers[i]);
+    city.peers[i] = NULL;
+}
+
+static void raze(void)
+{
+    for (unsigned i = 0; i < city.peer_count; i++)
+        leave(i);
+    gyre_engine_destroy(city.engine);
+    gyre_sim_destroy(city.sim);
+    for (unsigned i = 0; i < LOOPS; i++)
+        cr_assert_eq(city.opens[i], city.closes[i], "an on_close is missing");
+    cr_assert_eq(atomic_load(&city.mem.blocks), 0, "%ld blocks are not freed", atomic_load(&city.mem.blocks));
+}
+
+static unsigned wanted;
+
+static bool all_open(void *user)
+{
+    (void)user;
+    return city.opened >= wanted;
+}
+
+static bool all_gone(void *user)
+{
+    (void)user;
+    return gyre_engine_conn_count(city.engine) <= wanted;
+}
+
+static void come_and_open(unsigned count)
+{
+    wanted = city.opened + count;
+    for (unsigned i = 0; i < count; i++)
+        (void)come();
+    run_until(all_open);
+    cr_assert_eq(city.opened, wanted);
+}
+
+static void expect_echo(unsigned i)
+{
+    char got[6] = "";
+    int64_t n = -EAGAIN;
+    while (gyre_sim_peer_send(city.peers[i], "hello", 5) == 0)
+        run_for(MS(1));
+    for (size_t at = 0; at < 5; at += n > 0 ? (size_t)n : 0) {
+        run_for(MS(1));
+        n = gyre_sim_peer_recv(city.peers[i], got + at, 5 - at);
+        cr_assert(n > 0 || n == -EAGAIN, "%lld", (long long)n);
+    }
+    cr_assert_eq(strcmp(got, "hello"), 0);
+}
+
+/* ---- spreading ---- */
+
+Test(api_sim_engine, in_turn_and_to_the_least)
+{
+    for (int kind = GYRE_BALANCE_ROUND_ROBIN; kind <= GYRE_BALANCE_LEAST_CONNS; kind++) {
+        found(0, 0);
+        open_gates("tcp://127.0.0.1:0", (struct gyre_listener_options){.balance = (enum gyre_balance)kind});
+        come_and_open(9);
+        for (unsigned i = 0; i < LOOPS; i++)
+            cr_assert_eq(city.opens[i], 3);
+        raze();
+    }
+}
+
+static bool on_loop_1(struct gyre_conn *c, void *user)
+{
+    (void)user;
+    if (index_of(gyre_conn_loop(c)) == 1)
+        cr_assert_eq(gyre_conn_abort(c), 0);
+    return true;
+}
+
+/* The connections of one loop end: that one gets the next. */
+Test(api_sim_engine, least_connections)
+{
+    found(0, 0);
+    open_gates("unix://@city", (struct gyre_listener_options){.balance = GYRE_BALANCE_LEAST_CONNS});
+    come_and_open(9);
+    cr_assert_eq(gyre_loop_each_conn(city.loops[1], on_loop_1, NULL), 3);
+    wanted = 6;
+    run_until(all_gone);
+    come_and_open(3);
+    cr_assert_eq(city.opens[1], 6);
+    cr_assert_eq(city.opens[0] + city.opens[2], 6);
+    raze();
+}
+
+static uint32_t choose(struct gyre_listener *listener, const struct sockaddr *peer, socklen_t len, void *user)
+{
+    cr_assert(listener == city.listener && user == &city && peer->sa_family == AF_INET && len > 0);
+    return city.asked++ % 4; /* 3: there is none */
+}
+
+Test(api_sim_engine, as_the_user_says)
+{
+    struct gyre_loop_stats stats;
+    found(0, 0);
+    open_gates("tcp://127.0.0.1:0",
+               (struct gyre_listener_options){.balance = GYRE_BALANCE_CUSTOM, .choose = choose});
+    come_and_open(8);
+    cr_assert_eq(city.asked, 8);
+    gyre_engine_stats(city.engine, &stats);
+    cr_assert_eq(stats.balance_errors, 2);
+    raze();
+}
+
+/* One host, one loop; another seed, perhaps another. At random, the same seed gives the same. */
+Test(api_sim_engine, by_host_and_at_random)
+{
+    unsigned before[12];
+    found(0, 0);
+    open_gates("tcp://127.0.0.1:0", (struct gyre_listener_options){.balance = GYRE_BALANCE_SOURCE_HASH});
+    come_and_open(9);
+    for (unsigned i = 1; i < 9; i++)
+        cr_assert_eq(city.order[i], city.order[0]);
+    raze();
+    for (unsigned round = 0; round < 2; round++) {
+        found(0, 0);
+        open_gates("tcp://127.0.0.1:0", (struct gyre_listener_options){.balance = GYRE_BALANCE_RANDOM, .seed = 9});
+        for (unsigned i = 0; i < 12; i++)
+            come_and_open(1);
+        cr_assert(round == 0 || memcmp(before, city.order, sizeof before) == 0, "the same seed, another spread");
+        memcpy(before, city.order, sizeof before);
+        cr_assert(city.opens[0] > 0 && city.opens[1] > 0 && city.opens[2] > 0);
+        raze();
+    }
+}
+
+/* A socket for each loop, and the network chooses. */
+Test(api_sim_engine, by_the_kernel)
+{
+    found(0, 0);
+    open_gates("tcp://127.0.0.1:0", (struct gyre_listener_options){.balance = GYRE_BALANCE_KERNEL});
+    cr_assert_eq(gyre_listener_socket_count(city.listener), LOOPS);
+    cr_assert_eq(gyre_listener_dup_fd(city.listener, 0), -EOPNOTSUPP);
+    come_and_open(20);
+    for (unsigned i = 0; i < 20; i++)
+        expect_echo(i);
+    cr_assert(city.opens[0] > 0 && city.opens[1] > 0 && city.opens[2] > 0);
+    raze();
+}
+
+/* ---- who, and how many ---- */
+
+static int filter(struct gyre_listener *listener, const struct sockaddr *peer, socklen_t len, void *user)
+{
+    cr_assert(listener == city.listener && user == &city && peer->sa_family == AF_INET && len > 0);
+    return (int)(city.asked++ % 3);
+}
+
+static bool all_told(void *user)
+{
+    (void)user;
+    unsigned over = 0;
+    for (unsigned i = 0; i < city.peer_count; i++) {
+        char byte;
+        int64_t n = gyre_sim_peer_recv(city.peers[i], &byte, 1);
+        over += n == 0 || n == -ECONNRESET;
+    }
+    return over == wanted;
+}
+
+Test(api_sim_engine, filter)
+{
+    struct gyre_loop_stats stats;
+    unsigned resets = 0;
+    found(0, 0);
+    open_gates("tcp://127.0.0.1:0",
+               (struct gyre_listener_options){.balance = GYRE_BALANCE_ROUND_ROBIN, .filter = filter});
+    for (unsigned i = 0; i < 12; i++)
+        (void)come();
+    wanted = 8;
+    run_until(all_told);
+    cr_assert_eq(city.asked, 12);
+    cr_assert_eq(city.opened, 4);
+    for (unsigned i = 0; i < 12; i++)
+        resets += gyre_sim_peer_error(city.peers[i]) == -ECONNRESET;
+    cr_assert_eq(resets, 4);
+    gyre_engine_stats(city.engine, &stats);
+    cr_assert_eq(stats.refused, 8);
+    raze();
+}
+
+static bool close_it(struct gyre_conn *c, void *user)
+{
+    (void)user;
+    cr_assert_eq(gyre_conn_abort(c), 0);
+    return false;
+}
+
+/* On that loop, or the next that has one. */
+static void close_one_on(unsigned loop)
+{
+    for (unsigned i = 0; i < LOOPS; i++)
+        if (gyre_loop_each_conn(city.loops[(loop + i) % LOOPS], close_it, NULL) == 1)
+            return;
+}
+
+/* Limits of the listener, of the engine and of each loop: the others wait, and come in as others leave. */
+Test(api_sim_engine, limits)
+{
+    enum { MAX = 6, COUNT = 15 };
+    for (unsigned kind = 0; kind < 3; kind++) {
+        found(kind == 2 ? MAX / LOOPS : 0, kind == 1 ? MAX : 0);
+        open_gates("tcp://127.0.0.1:0", (struct gyre_listener_options){.balance = GYRE_BALANCE_ROUND_ROBIN,
+                                                                      .conns_max = kind == 0 ? MAX : 0});
+        for (unsigned i = 0; i < COUNT; i++)
+            (void)come();
+        wanted = MAX;
+        run_until(all_open);
+        run_for(MS(1000));
+        cr_assert_eq(city.opened, MAX, "limit %u: %u are in", kind, city.opened);
+        cr_assert_eq(gyre_listener_conn_count(city.listener), MAX);
+        for (unsigned i = 1; i < COUNT; i++) {
+            close_one_on(i % LOOPS);
+            wanted = MAX + i < COUNT ? MAX + i : COUNT;
+            run_until(all_open);
+            cr_assert_leq(gyre_engine_conn_count(city.engine), MAX);
+        }
+        close_one_on(0);
+        wanted = 0;
+        run_until(all_gone);
+        cr_assert_eq(city.opened, COUNT);
+        raze();
+    }
+}
+
+Test(api_sim_engine, pause_and_close)
+{
+    for (int kind = GYRE_BALANCE_KERNEL; kind <= GYRE_BALANCE_ROUND_ROBIN; kind++) {
+        found(0, 0);
+        open_gates("tcp://127.0.0.1:0", (struct gyre_listener_options){.balance = (enum gyre_balance)kind});
+        come_and_open(3);
+        cr_assert_eq(gyre_listener_pause(city.listener), 0);
+        run_for(MS(500));
+        for (unsigned i = 0; i < 5; i++)
+            (void)come();
+        run_for(MS(500));
+        cr_assert_eq(city.opened, 3, "accepted while paused");
+        expect_echo(0);
+        cr_assert_eq(gyre_listener_resume(city.listener), 0);
+        wanted = 8;
+        run_until(all_open);
+        gyre_listener_close(city.listener);
+        run_for(MS(500));
+        cr_assert_eq(city.listener_closed, 1);
+        cr_assert_eq(gyre_listener_resume(city.listener), GYRE_ESTATE);
+        struct gyre_sim_peer *late = come();
+        run_for(MS(5000));
+        cr_assert_eq(gyre_sim_peer_error(late), -ECONNREFUSED);
+        expect_echo(7);
+        raze();
+    }
+}
+
+/* ---- every loop ---- */
+
+static void call(struct gyre_loop *loop, void *user)
+{
+    cr_assert(gyre_loop_is_current(loop) && user == &city);
+    city.calls++;
+}
+
+static void done(struct gyre_engine *engine, void *user)
+{
+    cr_assert(engine == city.engine && user == &city);
+    city.dones++;
+}
+
+static void on_cast(struct gyre_engine *engine, const struct gyre_broadcast_result *result, void *user)
+{
+    done(engine, user);
+    city.cast = *result;
+}
+
+static bool see(struct gyre_conn *c, void *user)
+{
+    call(gyre_conn_loop(c), user);
+    return true;
+}
+
+static bool is_done(void *user)
+{
+    (void)user;
+    return city.dones == wanted;
+}
+
+static void cast(const void *data, size_t len, enum gyre_slow slow)
+{
+    const struct gyre_broadcast_options options = {.slow = slow, .done = on_cast, .user = &city};
+    wanted = city.dones + 1;
+    cr_assert_eq(gyre_engine_broadcast(city.engine, data, len, &options), 0);
+    run_until(is_done);
+}
+
+Test(api_sim_engine, reaches_all)
+{
+    char got[16];
+    found(0, 0);
+    open_gates("tcp://127.0.0.1:0", (struct gyre_listener_options){.balance = GYRE_BALANCE_ROUND_ROBIN});
+    come_and_open(7);
+    wanted = 1;
+    cr_assert_eq(gyre_engine_post_all(city.engine, call, done, &city), 0);
+    run_until(is_done);
+    cr_assert_eq(city.calls, LOOPS);
+    wanted = 2;
+    cr_assert_eq(gyre_engine_each_conn(city.engine, see, done, &city), 0);
+    run_until(is_done);
+    cr_assert_eq(city.calls, LOOPS + 7);
+    cast("hello, all", 10, GYRE_SLOW_SKIP);
+    cr_assert_eq(city.cast.queued, 7);
+    for (unsigned i = 0; i < 7; i++)
+        for (size_t at = 0; at < 10;) {
+            run_for(MS(1));
+            int64_t n = gyre_sim_peer_recv(city.peers[i], got + at, sizeof got - at);
+            cr_assert(n == -EAGAIN || (n > 0 && memcmp(got + at, &"hello, all"[at], (size_t)n) == 0));
+            at += n > 0 ? (size_t)n : 0;
+        }
+    raze();
+}
+
+/* Nobody reads: left out, queued up to the limit, aborted. */
+Test(api_sim_engine, slow_ones)
+{
+    static const uint8_t big[50000];
+    found(0, 0);
+    open_gates("tcp://127.0.0.1:0",
+               (struct gyre_listener_options){.balance = GYRE_BALANCE_ROUND_ROBIN,
+                                              .conn = {.write_high_bytes = 100000, .write_max_bytes = 400000}});
+    come_and_open(6);
+    do {
+        cast(big, sizeof big, GYRE_SLOW_SKIP);
+        run_for(MS(1000));
+    } while (city.cast.queued > 0);
+    cr_assert_eq(city.cast.skipped, 6);
+    cast("x", 1, GYRE_SLOW_QUEUE);
+    cr_assert_eq(city.cast.queued, 6);
+    do
+        cast(big, sizeof big, GYRE_SLOW_QUEUE);
+    while (city.cast.queued > 0);
+    cr_assert_eq(city.cast.skipped, 6);
+    cast("x", 1, GYRE_SLOW_ABORT);
+    cr_assert_eq(city.cast.aborted, 6);
+    wanted = 0;
+    run_until(all_gone);
+    raze();
+}
+
+/* Threads are not for a simulation. */
+Test(api_sim_engine, is_not_run_by_threads)
+{
+    found(0, 0);
+    open_gates("tcp://127.0.0.1:0", (struct gyre_listener_options){.balance = GYRE_BALANCE_ROUND_ROBIN});
+    cr_assert_eq(gyre_engine_run(city.engine), GYRE_EOPTION);
+    come_and_open(3);
+    raze();
+}
