@@ -81,12 +81,13 @@ static int64_t move_head(struct gyre_conn *src, struct gyre_conn *dst, size_t ma
 int64_t gyre_conn_forward(struct gyre_conn *src, struct gyre_conn *dst, size_t max_bytes)
 {
     int err = gyre__conn_usable(src);
+    /* Before anything else of `dst` is looked at, which then is another thread's. */
+    if (err == 0 && dst != NULL && dst->magic == GYRE_CONN_MAGIC && src->loop != dst->loop)
+        return -EXDEV;
     if (err == 0)
         err = gyre__conn_usable(dst);
     if (err != 0)
         return err;
-    if (src->loop != dst->loop)
-        return -EXDEV;
     if (dst->flags & GYRE_CF_SEND_FAILED)
         return dst->err;
     if (dst->flags & GYRE_CF_SHUT)
