@@ -9,10 +9,11 @@
  * longer than a buffer has room for (`buf_size_bytes` of the loop less 64 to 256 bytes: with the default more than
  * 16 KiB) comes cut, marked and counted; for 64 KiB ones give the loop larger buffers.
  *
- * Sending queues. What one turn of the loop queued leaves together. The queue is bounded: a send that finds it full is
- * refused with -EAGAIN, and `on_drain` follows. Datagrams leave in the order in which they were queued; when the
- * socket's own send buffer overflows, which loopback and most networks never see, one may overtake another on
- * io_uring, UDP only. The network may lose, repeat and reorder UDP anyway; unix datagrams it does not.
+ * Sending queues. What one turn of the loop queued leaves together; what of it goes to one receiver in a row, of one
+ * length up to 1452 bytes, even as one, which the kernel cuts (UDP_SEGMENT, Linux). The queue is bounded: a send that
+ * finds it full is refused with -EAGAIN, and `on_drain` follows. Datagrams leave in the order in which they were
+ * queued; when the socket's own send buffer overflows, which loopback and most networks never see, one may overtake
+ * another on io_uring, UDP only. The network may lose, repeat and reorder UDP anyway; unix datagrams it does not.
  *
  * An error of the network, such as the port unreachable that a connected socket is told of, comes with `on_error`; the
  * socket stays open. */
@@ -90,6 +91,7 @@ struct gyre_udp_options {
     bool start_paused;             /* as if gyre_udp_pause() were called */
     enum gyre_udp_gro gro;
     void *user;                    /* gyre_udp_user() from the start */
+    bool no_runs;                  /* what goes to one receiver leaves one by one all the same */
 };
 
 /* ---- Opening ---- */

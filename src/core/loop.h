@@ -90,6 +90,7 @@ struct gyre__udps {
     struct gyre_udp *starved; /* receives that found no buffer or no memory */
     struct gyre__udp_send *free_sends;
     struct gyre__udp_slab *slabs; /* of them */
+    struct gyre__udp_run *free_runs;
 };
 
 struct gyre_loop {

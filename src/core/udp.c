@@ -110,6 +110,8 @@ int gyre__udp_new(struct gyre_udp **out, struct gyre_loop *l, int fd, int family
     u->timer.kind = GYRE_TIMER_UDP;
     if (options->start_paused)
         u->flags |= GYRE_UDPF_PAUSED;
+    if (options->no_runs || family == AF_UNIX)
+        u->flags |= GYRE_UDPF_NO_RUNS;
     int err = l->be->ops->attach(l->be, &u->f);
     if (err != 0) {
         l->be->ops->sock->close(l->be, fd);
@@ -181,6 +183,8 @@ void gyre__udp_shut(struct gyre_udp *u)
 /* UNTESTED: no way is known to make a backend fail at this point. */
 static void abandon(struct gyre_udp *u)
 {
+    for (struct gyre__udp_send *s = u->flying; s != NULL; s = s->next)
+        (void)gyre__udp_scatter(u, s);
     u->f.inflight = 0;
     u->sending = 0;
     finish(u);
@@ -213,9 +217,11 @@ static void settle(struct gyre_udp *u)
         gyre__udp_deliver_kept(u);
         if (u->state == GYRE_UDP_OPEN)
             gyre__udp_update_recv(u);
+        gyre__udp_flush(u);
         gyre__udp_tell_drain(u);
         break;
     case GYRE_UDP_CLOSING:
+        gyre__udp_flush(u);
         if (u->out_count == 0)
             gyre__udp_end(u, 0);
         break;

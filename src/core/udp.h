@@ -34,6 +34,7 @@ enum {
     GYRE_UDPF_GSO_KNOWN = 1u << 7,  /* whether the kernel cuts was asked; */
     GYRE_UDPF_GSO = 1u << 8,        /* it does */
     GYRE_UDPF_UNLINK = 1u << 9,     /* the unix path is ours to remove */
+    GYRE_UDPF_NO_RUNS = 1u << 10,   /* what goes to one receiver does not leave as one */
 };
 
 enum {
@@ -60,11 +61,22 @@ struct gyre__udp_send {
     struct gyre__seg *seg;       /* the bytes */
     struct msghdr hdr;
     struct iovec iov;
+    struct gyre__udp_run *run; /* others go with it; see udp_run.c */
     uint64_t seq;    /* the order of queueing */
     uint16_t pieces; /* datagrams the kernel makes of it */
     bool retried;    /* it met an error that was another's */
+    bool alone;      /* of a run that failed: never again in one */
     _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(uint16_t)) + CMSG_SPACE(sizeof(struct in6_pktinfo))];
     union gyre__udp_name to;
+};
+
+/* Datagrams that leave as one send, which the kernel cuts. */
+struct gyre__udp_run {
+    struct gyre__udp_run *next;   /* free */
+    struct gyre__udp_send *rest;  /* in order, all but the first, which has the op */
+    size_t bytes;
+    size_t control_len;           /* of the first one's own control data */
+    struct iovec iov[GYRE_UDP_SEGMENTS_MAX];
 };
 
 struct gyre_udp {
@@ -152,6 +164,19 @@ void gyre__udp_cancel_sends(struct gyre_udp *u);
 /* on_drain, if it is owed and there is room. */
 void gyre__udp_tell_drain(struct gyre_udp *u);
 void gyre__udp_sends_fini(struct gyre_loop *l);
+
+/* Whether the kernel cuts what this socket sends. */
+bool gyre__udp_kernel_cuts(struct gyre_udp *u);
+/* Have the kernel cut `s`. */
+void gyre__udp_add_segment_size(struct gyre__udp_send *s, size_t segment_bytes);
+
+/* ---- udp_run.c ---- */
+
+/* Let `s`, just taken from the queue, be followed by those next in it that can leave with it. */
+void gyre__udp_gather(struct gyre_udp *u, struct gyre__udp_send *s);
+/* Undo that. Returns the others, linked in order, or NULL. */
+struct gyre__udp_send *gyre__udp_scatter(struct gyre_udp *u, struct gyre__udp_send *s);
+void gyre__udp_runs_fini(struct gyre_loop *l);
 
 /* ---- udp_open.c ---- */
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * Sending datagrams.
  *
- * The normal course: a send is submitted at once, up to a window of them, with GYRE_OPF_DONTWAIT; what one turn submits
- * leaves together. What is beyond the window waits in the queue, in order.
+ * The normal course: the end of a turn submits what the turn queued, up to a window of sends, with GYRE_OPF_DONTWAIT:
+ * they leave together, those to one receiver even as one (udp_run.c). What is beyond the window waits in the queue, in
+ * order.
  *
  * What can go wrong: the socket's buffer is full (-EAGAIN): those that met it go back to their places in the queue, and
  * from then on one is sent at a time, which waits, until it has gone. On a unix socket order is a promise, and the
@@ -61,6 +62,7 @@ void gyre__udp_sends_fini(struct gyre_loop *l)
         l->udps.slabs = slab->next;
         gyre__free(l->mem, slab);
     }
+    gyre__udp_runs_fini(l);
 }
 
 /* ---- the queue ---- */
@@ -110,6 +112,8 @@ void gyre__udp_flush(struct gyre_udp *u)
         u->head = s->next;
         if (u->head == NULL)
             u->tail = &u->head;
+        else
+            gyre__udp_gather(u, s);
         submit(u, s);
     }
 }
@@ -205,6 +209,50 @@ static void note_sent(struct gyre_udp *u, const struct gyre__udp_send *s, int re
     }
 }
 
+/* Whether that may be an error of the run, and not of the datagrams in it. */
+static bool is_of_run(int err)
+{
+    return err == -EINVAL || err == -EIO || err == -EMSGSIZE || err == -EOPNOTSUPP || err == -ENOPROTOOPT;
+}
+
+/* A run is over. One that failed goes back, to be sent one by one: then each has its own error, if it was not the run
+ * that could not be sent. Returns whether the user is to be told of `res`. */
+static bool run_sent(struct gyre_udp *u, struct gyre__udp_send *s, int res)
+{
+    bool over = res >= 0 || res == -ECANCELED || u->state == GYRE_UDP_ENDING;
+    bool back = !over && goes_back(u, s, res);
+    struct gyre__udp_send *next;
+    if (over)
+        note_sent(u, s, res);
+    else if (is_of_run(res))
+        u->flags |= GYRE_UDPF_NO_RUNS;
+    for (struct gyre__udp_send *rest = gyre__udp_scatter(u, s); s != NULL; s = next) {
+        next = rest;
+        rest = next != NULL ? next->next : NULL;
+        s->alone = !over && !back;
+        if (over)
+            forget(u, s);
+        else
+            put_back(u, s);
+    }
+    bool told = !over && res == -ECONNREFUSED; /* of an earlier one */
+    gyre__count(&u->stats.errors, told);
+    return over || told;
+}
+
+/* The same for one datagram. */
+static bool one_sent(struct gyre_udp *u, struct gyre__udp_send *s, int res)
+{
+    if (goes_back(u, s, res)) {
+        put_back(u, s);
+        gyre__count(&u->stats.errors, res != -EAGAIN);
+    } else {
+        note_sent(u, s, res);
+        forget(u, s);
+    }
+    return true;
+}
+
 void gyre__udp_on_sent(struct gyre_op *op, const struct gyre_event *ev)
 {
     struct gyre__udp_send *s = GYRE_CONTAINER(op, struct gyre__udp_send, op);
@@ -214,19 +262,11 @@ void gyre__udp_on_sent(struct gyre_op *op, const struct gyre_event *ev)
     landed(u, s);
     if (!(op->flags & GYRE_OPF_DONTWAIT))
         u->flags &= ~(unsigned)GYRE_UDPF_BLOCKED;
-    if (goes_back(u, s, res)) {
-        put_back(u, s);
-        gyre__count(&u->stats.errors, res != -EAGAIN);
-    } else {
-        note_sent(u, s, res);
-        forget(u, s);
-    }
-    if (u->state != GYRE_UDP_OPEN || (u->flags & GYRE_UDPF_DRAIN_OWED))
+    bool tell = s->run != NULL ? run_sent(u, s, res) : one_sent(u, s, res);
+    if (u->state != GYRE_UDP_OPEN || u->head != NULL || (u->flags & GYRE_UDPF_DRAIN_OWED))
         gyre__udp_settle_later(u);
-    if (GYRE_UNLIKELY(res < 0 && res != -ECANCELED && (res != -EAGAIN || is_unix(u))))
+    if (GYRE_UNLIKELY(tell && res < 0 && res != -ECANCELED && (res != -EAGAIN || is_unix(u))))
         tell_error(u, res);
-    if (u->head != NULL && u->state != GYRE_UDP_ENDING)
-        gyre__udp_flush(u);
 }
 
 /* ---- making one ---- */
@@ -303,13 +343,13 @@ static void add_control(struct gyre__udp_send *s, int level, int type, const voi
 }
 
 #ifdef UDP_SEGMENT
-static void add_segment_size(struct gyre__udp_send *s, size_t segment_bytes)
+void gyre__udp_add_segment_size(struct gyre__udp_send *s, size_t segment_bytes)
 {
     uint16_t size = (uint16_t)segment_bytes;
     add_control(s, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof size);
 }
 #else
-static void add_segment_size(struct gyre__udp_send *s, size_t segment_bytes)
+void gyre__udp_add_segment_size(struct gyre__udp_send *s, size_t segment_bytes)
 {
     (void)s;
     (void)segment_bytes;
@@ -384,10 +424,12 @@ static int make(struct gyre__udp_send **out, struct gyre_udp *u, const struct or
         return -ENOMEM;
     s->hdr = (struct msghdr){.msg_iov = &s->iov};
     s->pieces = (uint16_t)(o->segment_bytes > 0 ? (o->len + o->segment_bytes - 1) / o->segment_bytes : 1);
+    s->run = NULL;
     s->retried = false;
+    s->alone = false;
     int err = place(u, s, o->to, o->to_len);
     if (err == 0 && o->segment_bytes > 0)
-        add_segment_size(s, o->segment_bytes);
+        gyre__udp_add_segment_size(s, o->segment_bytes);
     if (err == 0 && o->answers != NULL && u->options.pktinfo)
         add_source(u, s);
     if (err == 0)
@@ -427,7 +469,7 @@ static int send_order(struct gyre_udp *u, const struct order *o)
     if (err != 0)
         return err;
     push(u, s);
-    gyre__udp_flush(u);
+    gyre__udp_settle_later(u);
     return 0;
 }
 
@@ -467,7 +509,7 @@ size_t gyre_udp_outbound(const struct gyre_udp *u)
 
 /* ---- many at once ---- */
 
-static bool kernel_cuts(struct gyre_udp *u)
+bool gyre__udp_kernel_cuts(struct gyre_udp *u)
 {
     struct gyre_backend *be = u->loop->be;
     if (!(u->flags & GYRE_UDPF_GSO_KNOWN)) {
@@ -500,7 +542,7 @@ static int send_pieces(struct gyre_udp *u, const struct order *whole, size_t eac
             free_send(u->loop, s);
     }
     if (err == 0)
-        gyre__udp_flush(u);
+        gyre__udp_settle_later(u);
     return err;
 }
 
@@ -518,7 +560,7 @@ int gyre_udp_send_segments(struct gyre_udp *u, const struct sockaddr *to, sockle
     size_t count = (len + segment_bytes - 1) / segment_bytes;
     if (count > GYRE_UDP_SEGMENTS_MAX || segment_bytes > UINT16_MAX)
         return -EMSGSIZE;
-    if (!is_unix(u) && kernel_cuts(u)) {
+    if (!is_unix(u) && gyre__udp_kernel_cuts(u)) {
         o.segment_bytes = segment_bytes;
         return send_order(u, &o);
     }
