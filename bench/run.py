@@ -53,7 +53,7 @@ def parse_arguments():
     parser.add_argument("--slice-ms", type=harness.in_range(10, 60000), default=200, help="10 to 60000 (200)")
     parser.add_argument("--servers", help="names of the servers to compare, with commas between (all)")
     parser.add_argument("--server", action="append", default=[], metavar="NAME=COMMAND",
-                        help="one more server; its first line must name its tcp:// or unix:// address")
+                        help="one more server; its first line must name its tcp://, unix:// or udp:// address")
     parser.add_argument("--no-memory", action="store_true", help="leave out the memory per idle connection")
     parser.add_argument("--output", help="file for the result as JSON (bench/results/TIME.json, or "
                         "PART.json in bench/results/full)")
@@ -86,7 +86,7 @@ def parse_arguments():
 
 def names_for(args, cell):
     """The servers of a cell, in the order they are told."""
-    extra = args.extra if cell.kind in ("echo", "peers", "churn") else []
+    extra = args.extra if cell.kind in ("echo", "peers", "churn", "udp") else []
     return [name for name in (*servers.BY_KIND[cell.kind], *extra) if name in args.servers]
 
 
@@ -119,7 +119,8 @@ def relay_backends(args, cell, run, load_cpu):
 def starters_for(args, cell, run, load_cpu):
     if cell.kind == "relay":
         return servers.relay_starters(args.build, relay_backends(args, cell, run, load_cpu), cell.connections)
-    found = servers.starters(servers.udp_commands(args.build) if cell.kind == "udp" else args.commands)
+    udp = servers.udp_commands(args.build) if cell.kind == "udp" else {}
+    found = servers.starters({**args.commands, **udp})
     return {name: found[name] for name in names_for(args, cell)}
 
 
