@@ -33,7 +33,8 @@ struct gyre_engine_handlers {
     void (*on_boot)(struct gyre_engine *engine);     /* every loop is about to serve; on the first loop */
     void (*on_shutdown)(struct gyre_engine *engine); /* after the last on_close; on the thread in gyre_engine_run() */
     /* On each loop, when it begins to serve and then so many nanoseconds after it returned as it says; negative: never
-     * again. It goes on while the engine drains. */
+     * again, which for one ticker in all is what the loops but gyre_engine_loop(engine, 0) return. It goes on while the
+     * engine drains. */
     int64_t (*on_tick)(struct gyre_engine *engine, struct gyre_loop *loop);
 };
 
@@ -115,16 +116,18 @@ struct gyre_listener_options {
 
 /* Listen on `address`: "tcp://0.0.0.0:7000", "tcp://[::1]:0" (port 0: any free one), "tcp4://…", "tcp6://…" (that
  * family only), "tcp://:7000" (every address, both families), "unix:///run/x.sock", "unix://@name" (Linux's abstract
- * names). `*out` may be NULL; borrowed, valid until gyre_listener_close() and as long as it has connections, at the
- * latest until the engine is destroyed. A unix path that is left over, a socket nobody listens on, is replaced; it is
- * unlinked again at the end.
+ * names). `*out` may be NULL, as it is with the macro: for the listener, and so for the port that 0 became, call
+ * gyre_engine_listen_sized() with `sizeof` the options. Borrowed, valid until gyre_listener_close() and as long as it
+ * has connections, at the latest until the engine is destroyed. A unix path that is left over, a socket nobody listens
+ * on, is replaced; it is unlinked again at the end.
  *
  * While the engine runs it does the same at once: when it returns 0 the address is bound and clients can connect; the
  * loops begin to accept with their next turn. (Should a loop fail at that, for want of kernel memory, it tries again
  * and says so in the log, as when accepting fails.)
  *
  * Returns 0, or: GYRE_EADDRESS; GYRE_EPATHLEN; GYRE_EHANDLERS; GYRE_EOPTION; -EADDRINUSE (port taken, path a socket in
- * use), -EEXIST (path is not a socket), -EADDRNOTAVAIL, -EACCES, -EMFILE, -ENOMEM; -ENODEV, -EPERM for the device;
+ * use; also for some milliseconds after a process that used io_uring was killed, for the kernel closes its sockets
+ * later), -EEXIST (path is not a socket), -EADDRNOTAVAIL, -EACCES, -EMFILE, -ENOMEM; -ENODEV, -EPERM for the device;
  * GYRE_ESHUTDOWN while it stops; GYRE_ESTATE when it has run. On error nothing stays open. Thread: any. */
 #define gyre_engine_listen(engine, address, handlers, ...)                                                             \
     gyre_engine_listen_sized(NULL, (engine), (address), (handlers), (__VA_ARGS__), sizeof(struct gyre_listener_options))
@@ -219,8 +222,9 @@ GYRE_API uint64_t gyre_engine_conn_count(const struct gyre_engine *engine);
 /* Called when all loops have done their part, on the one that was last. */
 typedef void gyre_all_done_fn(struct gyre_engine *engine, void *user);
 
-/* Have `task(loop, user)` called once on every loop, at the same time where they run at the same time; `done` (may be
- * NULL) follows. All or nothing. What the end of the engine finds waiting is called by gyre_engine_destroy().
+/* Have `task(loop, user)` called once on every loop, at the same time where they run at the same time; `done` (may
+ * be NULL) follows. All or nothing. Before the engine runs it waits for that. What the end of the engine finds waiting
+ * is called by gyre_engine_destroy().
  * Returns 0, or: -EINVAL; -ENOMEM; -EAGAIN if `tasks_max` wait on one of the loops; GYRE_ESHUTDOWN while the engine is
  * being destroyed. Thread: any. */
 GYRE_API int gyre_engine_post_all(struct gyre_engine *engine, gyre_task_fn *task, gyre_all_done_fn *done, void *user);
@@ -251,8 +255,9 @@ struct gyre_broadcast_options {
     void *user;
 };
 
-/* Queue `len` bytes, from 1 to 1 GiB, on every open connection of the engine. They are copied once, for all; the copy
- * is freed when the last connection has sent it or is gone.
+/* Queue `len` bytes, from 1 to 1 GiB, as they are, on every open connection of the engine, the one whose handler calls
+ * included. They are copied once, for all; the copy is freed when the last connection has sent it or is gone. What one
+ * thread broadcasts arrives in that order; what several do may be mixed differently from loop to loop.
  * Returns as gyre_engine_post_all(), and -E2BIG, GYRE_EOPTION for a `slow` that there is not. Thread: any. */
 #define gyre_engine_broadcast(engine, data, len, ...)                                                                  \
     gyre_engine_broadcast_sized((engine), (data), (len), (__VA_ARGS__), sizeof(struct gyre_broadcast_options))
