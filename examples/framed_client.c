@@ -71,7 +71,7 @@ static void on_frame(struct gyre_conn *c, struct gyre_slice answer)
     struct client *client = gyre_conn_user(c);
     uint8_t body[BODY_MAX_BYTES];
     size_t len = make_body(body, client, client->answered);
-    client->wrong = client->answered == client->sent || answer.len != len || memcmp(answer.data, body, len) != 0;
+    client->wrong = answer.len != len || memcmp(answer.data, body, len) != 0;
     if (client->wrong) {
         gyre_conn_abort(c);
         return;
@@ -110,7 +110,7 @@ static void start(struct gyre_loop *loop, void *user)
 
 static void on_signal(int number)
 {
-    (void)number;
+    signal(number, SIG_DFL);
     gyre_engine_stop(engine); /* what is open then counts as failed */
 }
 

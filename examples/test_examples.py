@@ -229,7 +229,7 @@ class Guest:
 
 def run_chat(programs, backend, directory):
     chat = Program(os.path.join(programs, "chat"), *flags(backend), "tcp://127.0.0.1:0")
-    guests = []
+    stranger, guests = Guest(chat.address), []
     for number in range(8):  # with two loops, some on each as a rule
         guests.append(Guest(chat.address, f"guest-{number}"))
         check(f"chat on {backend} asks for a name", guests[-1].hear() == "* your name?")
@@ -239,8 +239,10 @@ def run_chat(programs, backend, directory):
         guests[number].say(f"hello \x1b[2J from {number}\r")
         heard = {guest.hear() for guest in guests}
         check(f"chat on {backend} is heard by all ({heard})", heard == {f"guest-{number}: hello ?[2J from {number}"})
-    stranger = Guest(chat.address, "guest-3", "guest 9", "", "x" * 25)
-    check(f"chat on {backend} refuses names that are taken", "taken" in stranger.hear_until("!")[-1])
+    for name in ("guest-3", "guest 9", "", "x" * 25):
+        stranger.say(name)
+    check(f"chat on {backend} tells who has no name nothing", stranger.hear() == "* your name?")
+    check(f"chat on {backend} refuses names that are taken", stranger.hear() == "! that name is taken")
     check(f"chat on {backend} refuses names that are none", all("a name is" in stranger.hear() for _ in range(3)))
     loud = guests.pop(5)
     loud.say("y" * 1200)
@@ -348,22 +350,26 @@ def run_client(programs, backend, address, arguments, status):
 
 
 def run_bad_servers(programs, backend):
-    """Servers that answer wrongly: other bytes, no frame, nothing and a close."""
-    for answer, words in ((frame(b"wrong"), "not what was sent"), (b"HTTP/1.1 400", "rotocol"), (b"", "server closed")):
+    """Servers that answer wrongly: other bytes, another length, no frame, nothing and a close."""
+    answers = ((lambda sent: sent[:-1] + bytes([sent[-1] ^ 1]), "not what was sent"),
+               (lambda sent: frame(b""), "not what was sent"), (lambda sent: sent + sent, "after 1 answers: not what"),
+               (lambda sent: b"HTTP/1.1 400", "rotocol"), (lambda sent: b"", "server closed"))
+    for answer, words in answers:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             def serve(listener=listener, answer=answer):
                 s, _ = listener.accept()
                 with s:
-                    s.recv(1)
-                    s.sendall(answer)
+                    head = s.recv(6, socket.MSG_WAITALL)
+                    s.sendall(answer(head + s.recv(struct.unpack(">I", head[2:])[0], socket.MSG_WAITALL)))
                     s.shutdown(socket.SHUT_WR)
                     ends_after_all(s)
 
             server = threading.Thread(target=serve)
             server.start()
-            out = run_client(programs, backend, f"tcp://127.0.0.1:{listener.getsockname()[1]}", ["1", "1"], 1)
+            address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+            out = run_client(programs, backend, address, ["1", "2", "1"], 1)
             server.join()
-            check(f"framed_client on {backend} says {words!r}: {out!r}", words in out[1])
+            check(f"framed_client on {backend} says {words!r}: {out[1]!r}", words in out[1])
 
 
 def ends_after_all(s):

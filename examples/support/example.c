@@ -119,7 +119,7 @@ static struct gyre_engine *running;
 
 static void on_signal(int number)
 {
-    (void)number;
+    signal(number, SIG_DFL); /* a second one ends it at once */
     gyre_engine_drain(running, INT64_C(5000000000));
 }
 
@@ -138,8 +138,6 @@ int example_serve(struct gyre_engine **engine, const struct gyre_engine_options 
         signal(SIGINT, on_signal);
         signal(SIGTERM, on_signal);
         err = gyre_engine_run(*engine);
-        signal(SIGINT, SIG_DFL);
-        signal(SIGTERM, SIG_DFL);
     }
     if (err == 0 && stats)
         example_print_stats(*engine);
