@@ -4,9 +4,12 @@
  * thread. */
 #include "gnet.h"
 
+#include "core/addr.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 enum { CLIENTS = 8, REQUESTS = 4, REQUEST_MAX = 32768, DATAGRAM_MAX = 1400 };
 
@@ -136,6 +139,17 @@ static const struct gyre_udp_handlers datagrams = {.on_datagram = on_datagram, .
 
 /* ---- The engine of clients ---- */
 
+static int connected_socket(const char *address)
+{
+    struct gyre__address parsed;
+    cr_assert_eq(gyre__addr_parse(&parsed, address), 0, "%s", address);
+    int fd = socket(parsed.addr.ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(connect(fd, (struct sockaddr *)&parsed.addr.ss, parsed.addr.len), 0, "%s: %s", address,
+                 strerror(errno));
+    return fd;
+}
+
 static void go(struct gyre_loop *loop, void *user)
 {
     struct client *client = user;
@@ -149,7 +163,10 @@ static void go(struct gyre_loop *loop, void *user)
         return;
     }
     const struct gyre_conn_options o = {.user = client};
-    cr_assert_eq(gyre_connect(&client->c, loop, place->address, &streams, &o), 0);
+    int err = client->key % 2 == 0
+                  ? gyre_connect(&client->c, loop, place->address, &streams, &o)
+                  : gyre_conn_adopt_fd(&client->c, loop, connected_socket(place->address), &streams, &o);
+    cr_assert_eq(err, 0, "%s: %s", crowd.g->which->name, gyre_err_name(err));
 }
 
 static void on_boot(struct gyre_engine *engine)

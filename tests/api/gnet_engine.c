@@ -5,8 +5,10 @@
 
 #include <criterion/parameterized.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -298,6 +300,35 @@ REAL_TEST(gnet_engine, two_on_one_port)
         (void)close(fds[i]);
     gyre_engine_destroy(a.engine);
     gyre_engine_destroy(b.engine);
+}
+
+/* The server closed first, so the system keeps the port for a while (TIME_WAIT): a new server has it all the same. */
+REAL_TEST(gnet_engine, port_is_free_again)
+{
+    struct rig r;
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    char address[160], byte;
+    rig_open(&r, p, LOOPS);
+    rig_listen(&r, rig_tcp, NULL);
+    rig_run(&r);
+    (void)snprintf(address, sizeof address, "%s", gyre_listener_address(r.listener));
+    int fd = rig_client(address);
+    rig_ping(fd);
+    gyre_engine_drain(r.engine, MS(API_PATIENCE_MS));
+    cr_assert_eq(rig_receive(fd, &byte, 1), 0);
+    (void)close(fd);
+    rig_join(&r);
+    rig_close(&r);
+    in.sin_port = htons((uint16_t)strtoul(strrchr(address, ':') + 1, NULL, 10));
+    fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_eq(bind(fd, (struct sockaddr *)&in, sizeof in), -1, "nothing keeps the port");
+    (void)close(fd);
+    rig_open(&r, p, LOOPS);
+    rig_listen(&r, address, NULL);
+    rig_run(&r);
+    rig_ping(fd = rig_client(address));
+    (void)close(fd);
+    rig_stop(&r);
 }
 
 /* A loop for each processor that this process may use. */
