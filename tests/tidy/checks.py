@@ -279,6 +279,40 @@ def check_names(tree):
     return found
 
 
+PARITY = "tests/api/PARITY.md"
+
+
+def tests_of(text):
+    """The suite/name of each Criterion test in a file: with a list or a parameter in front, or without."""
+    found = set()
+    for match in re.finditer(r"^\w*(?:TEST|Test)\w*\(([^;{]*?)\)\s*\{", text, re.MULTILINE):
+        words = [re.split(r"[\s*]+", word.strip())[-1] for word in match.group(1).split(",") if "=" not in word]
+        if len(words) >= 2:
+            found.add("/".join(words[-2:]))
+    return found
+
+
+def check_parity(tree):
+    """Each row of the table names a test that exists, or says that it is not owed."""
+    if PARITY not in tree:
+        return [f"{PARITY}: is not there; it says which test proves what"]
+    found, rows = [], 0
+    for number, line in enumerate(tree[PARITY].splitlines(), 1):
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|") or set(line) <= set("| -") or cells[-1] in ("test", "here"):
+            continue
+        rows += 1
+        named = re.findall(r"`([^`]*\.c:[^`]*)`", cells[-1])
+        if not named and not re.match(r"not owed: \w", cells[-1]):
+            found.append(f"{PARITY}:{number}: no test; name one as `file.c: suite/name`, or say `not owed: why`")
+        for name in named:
+            file, _, test = name.partition(":")
+            path = f"tests/{file}" if "/" in file else f"tests/api/{file}"
+            if test.strip() not in tests_of(tree.get(path, "")):
+                found.append(f"{PARITY}:{number}: {name}: no such test; write what it is called now")
+    return found if rows else [f"{PARITY}: has no rows"]
+
+
 def check_marks(tree):
     """No work left in a comment without a number; how many branches are marked untested."""
     found, untested = [], 0
@@ -319,6 +353,7 @@ CHECKS = {
     "documented": check_documented,
     "rooms": check_rooms,
     "names": check_names,
+    "parity": check_parity,
     "marks": check_marks,
     "words": check_words,
 }

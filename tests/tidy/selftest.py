@@ -12,6 +12,8 @@ import driver_test
 
 OPENING = "/* SPDX-License-Identifier: MIT\n * What this file is, in a sentence. */\n"
 RATCHET = "tests/tidy/ratchet.txt"
+PARITY_TESTS = ("REAL_TEST(s, one)\n{\n}\nTest(s, two, .timeout = 5)\n{\n}\nBACKENDS_TEST_OF(list, s, four)\n{\n}\n"
+                "ParameterizedTest(struct x *p, s, five, .timeout = 5)\n{\n}\n")
 LONG_LINES = "".join(f"    x += {n};\n" for n in range(68))
 
 
@@ -116,6 +118,19 @@ CASES = [
         "README.md": "`gyre_a()`, GYRE_A_…, `gyre_a*`, `GYRE_ENV=1`, gyre_lib, gyre/a.h, libgyre_x",
         "include/gyre/a.h": "int gyre_a(void);\nenum { GYRE_A_B };\n", "src/core/a.c": 'f("GYRE_ENV")',
         "CMakeLists.txt": "add_library(gyre_lib)"}, None),
+    ("parity", "no table", {"tests/api/a.c": ""}, "is not there"),
+    ("parity", "a table without rows", {"tests/api/PARITY.md": "| x | y | test |\n| --- | --- | --- |\n"}, "no rows"),
+    ("parity", "a test that is gone", {
+        "tests/api/PARITY.md": "| x | y | `a.c: s/gone` |", "tests/api/a.c": PARITY_TESTS}, "s/gone: no such test"),
+    ("parity", "a test of another file", {
+        "tests/api/PARITY.md": "| x | y | `b.c: s/one` |", "tests/api/a.c": PARITY_TESTS,
+        "tests/api/b.c": "/* TEST(s, one) */"}, "s/one: no such test"),
+    ("parity", "a row without a test", {"tests/api/PARITY.md": "| x | y | |"}, "no test; name one"),
+    ("parity", "what is asked", {
+        "tests/api/PARITY.md": "# x\n\n| x | y | test |\n| --- | --- | --- |\n| x | y | `a.c: s/one`, `a.c: s/two` |\n"
+                               "| x | y | `unit/b.c: s/three` |\n| x | y | `a.c: s/four`, `a.c: s/five` |\n"
+                               "| x | y | not owed: nobody asked |\n",
+        "tests/api/a.c": PARITY_TESTS, "tests/unit/b.c": "BACKENDS_TEST_OF(list, s, three)\n{\n}\n"}, None),
     ("marks", "work left over", {"src/core/a.c": "/* TO" "DO: later */"}, "open an issue"),
     ("marks", "with a number", {"src/core/a.c": "/* TO" "DO (#12): later */\n/* UNTESTED: no such card */"}, None),
     ("words", "somebody's home", {"bench/README.md": "run /ho" "me/me/x"}, "belongs to a machine"),
