@@ -219,6 +219,59 @@ REAL_TEST(api_connect, time_limit)
     api_close(&api);
 }
 
+/* Nobody can be reached there: told by on_close, with the network's own error. (A broadcast address is one that TCP has
+ * no way to, and nothing leaves the machine.) */
+BACKEND_TEST(api_connect, unreachable)
+{
+    const struct gyre_sim_options sim_options = {.seed = 5, .connect_unreachable_permille = 1000};
+    struct api api;
+    api_init(&api, p);
+    api.sim_options = &sim_options;
+    api_open(&api);
+    static const char *const addresses[] = {"tcp://255.255.255.255:9", "tcp://224.0.0.1:9"};
+    for (unsigned i = 0; i < 2; i++) {
+        struct end *e = api_connect(&api, addresses[i], NULL, NULL);
+        end_put(e, 100);
+        cr_assert_eq(gyre_conn_write_ref(e->c, "x", 1, end_on_sent, e), 0);
+        api_until(&api, e->closes == 1);
+        cr_assert_eq(e->opens, 0);
+        cr_assert_eq(e->reason, GYRE_CLOSE_CONNECT);
+        cr_assert_eq(e->err, api.is_sim ? -EHOSTUNREACH : -ENETUNREACH, "%s", gyre_err_name(e->err));
+        cr_assert_eq(e->unsent, 101);
+        cr_assert_eq(e->sents, 1);
+        cr_assert_eq(e->sent_errs, 1, "bytes that never left were said to be sent");
+    }
+    cr_assert_eq(api_stats(&api).connect_errors, 2);
+    api_close(&api);
+}
+
+/* The network gives up, or our limit passes before: on virtual time, where a network takes its seconds at once. */
+Test(api_connect, time_limit_or_the_networks)
+{
+    const struct backend_param p = {.backend = "sim", .transport = TRANSPORT_TCP4};
+    const struct gyre_sim_options sim_options = {.seed = 5, .connect_timeout_permille = 1000};
+    struct api api;
+    struct stage stage;
+    api_init(&api, &p);
+    api.sim_options = &sim_options;
+    api_open(&api);
+    stage_open(&api, &stage);
+    for (unsigned i = 0; i < 10; i++) {
+        struct gyre_conn_options options = {.connect_timeout_ns = i % 2 == 0 ? MS(900) : MS(60000)};
+        uint64_t start_ns = api_now_ns(&api);
+        struct end *e = api_connect(&api, stage.address, NULL, &options);
+        api_until(&api, e->closes == 1);
+        uint64_t took_ns = api_now_ns(&api) - start_ns;
+        cr_assert_eq(e->reason, GYRE_CLOSE_CONNECT);
+        cr_assert_eq(e->err, i % 2 == 0 ? GYRE_ETIMEOUT : -ETIMEDOUT, "%s", gyre_err_name(e->err));
+        cr_assert_geq(took_ns, (uint64_t)MS(i % 2 == 0 ? 900 : 1000));
+        cr_assert_leq(took_ns, (uint64_t)MS(i % 2 == 0 ? 1000 : 20000));
+        cr_assert_eq(e->opens, 0);
+    }
+    stage_close(&stage);
+    api_close(&api);
+}
+
 static void must_not_be_called(struct end *e)
 {
     (void)e;
