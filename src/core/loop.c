@@ -386,6 +386,8 @@ void gyre__loop_end(struct gyre_loop *l)
 void gyre__loop_run_late_tasks(struct gyre_loop *l)
 {
     atomic_store(&l->closed, true);
+    l->owner = pthread_self(); /* who destroys it: its tasks may call what the loop's thread may */
+    atomic_store_explicit(&l->owned, true, memory_order_release);
     do
         run_tasks(l);
     while (l->tasks_left != NULL || atomic_load_explicit(&l->tasks.top, memory_order_relaxed) != NULL);
