@@ -49,6 +49,14 @@ static inline unsigned gyre__bufpool_available(const struct gyre_bufpool *pool)
     return (unsigned)pool->nfree + (unsigned)(pool->count_max - pool->count);
 }
 
+/* How many one call should receive into at most, of `most` that it can: a quarter of those to be had, for there are
+ * others. */
+static inline unsigned gyre__bufpool_share(const struct gyre_bufpool *pool, unsigned most)
+{
+    unsigned share = gyre__bufpool_available(pool) / 4;
+    return share == 0 ? 1 : share < most ? share : most;
+}
+
 /* How many are not with receivers: those, and what the backend has posted. */
 static inline unsigned gyre__bufpool_unheld(const struct gyre_bufpool *pool)
 {

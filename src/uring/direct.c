@@ -29,7 +29,7 @@
 #include <sys/uio.h>
 
 enum {
-    BUFS_MAX = 4,                /* receive buffers of one call */
+    BUFS_MAX = 16,               /* receive buffers of one call */
     TURN_BYTES = 32 * 1024,      /* received bytes after which a turn ends: what the first-level cache holds */
     SCORE_MAX = 8,
     SCORE_DIRECT = 4,
@@ -73,15 +73,9 @@ static void score(struct gyre_fd *f, bool filled)
     f->be.ur.score = (uint8_t)(now < SCORE_MAX ? now : SCORE_MAX);
 }
 
-/* Whether the streams that receive by multishot need more buffers at once than stay in the cache. */
-static bool is_crowded(const struct gyre_uring *u)
-{
-    return u->bufs.target > u->bufs.pool->first;
-}
-
 static bool wants_direct(const struct gyre_uring *u, const struct gyre_fd *f)
 {
-    return f->be.ur.score >= SCORE_DIRECT && (u->use & GYRE_URING_DIRECT) && is_crowded(u);
+    return f->be.ur.score >= SCORE_DIRECT && (u->use & GYRE_URING_DIRECT);
 }
 
 void gyre__direct_prepare(const struct gyre_uring *u, struct gyre_op *op)
@@ -267,7 +261,8 @@ static unsigned serve(struct gyre_uring *u, struct gyre_fd *f, struct gyre_event
     uint32_t size = op->u.recv.pool->size, room = 0;
     if (op->state != GYRE_OPS_INFLIGHT || (f->be_flags & (GYRE_UF_ENDING | GYRE_UF_BACK)))
         return 0;
-    unsigned want = !(f->be_flags & GYRE_UF_FILLED) ? 1 : cap < BUFS_MAX ? cap : BUFS_MAX;
+    unsigned most = cap < BUFS_MAX ? cap : BUFS_MAX;
+    unsigned want = f->be_flags & GYRE_UF_FILLED ? gyre__bufpool_share(op->u.recv.pool, most) : 1;
     ssize_t res = receive_in_pool(u, op, out, want, &room);
     if (res == -EAGAIN)
         return 0;

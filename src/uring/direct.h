@@ -5,6 +5,8 @@
 
 #include "queue.h"
 
+enum { GYRE_DIRECT_RESERVE = 64 }; /* receive buffers kept for the calls of bulk streams */
+
 /* A multishot pool receive was submitted: decide how it waits. */
 void gyre__direct_prepare(const struct gyre_uring *u, struct gyre_op *op);
 

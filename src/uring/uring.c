@@ -374,11 +374,21 @@ static int uring_detach(struct gyre_backend *be, struct gyre_fd *f)
     return fd;
 }
 
+/* What is never posted: for the calls of direct.c, or of dgram.c where there is no multishot receive. */
+static uint16_t pool_reserve(const struct gyre_uring *u, const struct gyre_bufpool *pool)
+{
+    uint16_t quarter = (uint16_t)(pool->count_max / 4);
+    if (!(u->use & GYRE_URING_MULTISHOT_RECV))
+        return quarter;
+    if (!(u->use & GYRE_URING_DIRECT))
+        return 0;
+    return quarter < GYRE_DIRECT_RESERVE ? quarter : GYRE_DIRECT_RESERVE;
+}
+
 static int uring_pool_add(struct gyre_backend *be, struct gyre_bufpool *pool)
 {
     struct gyre_uring *u = gyre__uring_of(be);
-    bool multishot = u->use & GYRE_URING_MULTISHOT_RECV;
-    return gyre__bufring_add(&u->bufs, u->ring.ring_fd, pool, multishot ? 0 : (uint16_t)(pool->count_max / 4));
+    return gyre__bufring_add(&u->bufs, u->ring.ring_fd, pool, pool_reserve(u, pool));
 }
 
 static void uring_pool_remove(struct gyre_backend *be, struct gyre_bufpool *pool)

@@ -81,7 +81,7 @@ struct gyre_bufring {
     uint16_t group;
     uint16_t tail;
     uint16_t posted; /* with the kernel, as far as completions told */
-    uint16_t reserve; /* never posted: see dgram.c */
+    uint16_t reserve; /* never posted */
     uint16_t target; /* how many to have posted at each enter */
     bool starved;    /* a receive found none since */
     uint32_t quiet;  /* buffers received since the target last moved */

@@ -84,14 +84,14 @@ READINESS_TEST(readiness_turns, a_request_as_long_as_the_buffer_costs_two_calls)
 }
 
 /* What exceeds one buffer comes in order, in events of one buffer each, none of them empty, and after the first with
- * calls of four buffers each. */
+ * calls of sixteen buffers each. */
 READINESS_TEST(readiness_turns, long_data_comes_in_order)
 {
     enum { LEN = 100000, KEY = 7, BUFS = (LEN + RD_BUF - 1) / RD_BUF };
     struct seam s;
     struct rd_end e;
     uint8_t *data = malloc(LEN);
-    open_with_pool(&s, p, 16);
+    open_with_pool(&s, p, 96);
     rd_open(&s, &e);
     env_pattern_fill(data, LEN, KEY, 0);
     rd_peer_write(&e, data, LEN);
@@ -100,7 +100,7 @@ READINESS_TEST(readiness_turns, long_data_comes_in_order)
     rd_receive(&e, GYRE_OPF_MULTI);
     seam_until(&s, e.in_len == LEN);
     cr_assert_eq(e.recv->events, BUFS);
-    cr_assert_eq(s.be->stats.calls - calls, 1 + (BUFS - 1 + 3) / 4);
+    cr_assert_eq(s.be->stats.calls - calls, 1 + (BUFS - 1 + 15) / 16);
     cr_assert_eq(env_pattern_check(e.in, LEN, KEY, 0), -1);
     rd_close(&e);
     seam_close(&s);
