@@ -8,7 +8,7 @@
 struct seen {
     struct api *api;
     uint64_t from_ns; /* set by the test */
-    uint64_t at_ns;   /* of the last on_timeout */
+    uint64_t at_ns;   /* of the last on_timeout, by the loop's clock, from which the next is counted */
     enum gyre_timeout_kind kind, kind_at_close;
     unsigned count[GYRE_TIMEOUT_CONNECT + 1];
     int64_t set_read_ns; /* in on_timeout; 0: nothing */
@@ -19,7 +19,7 @@ static struct seen seen;
 
 static void note(struct end *e)
 {
-    seen.at_ns = api_now_ns(e->api);
+    seen.at_ns = gyre_loop_now_ns(gyre_conn_loop(e->c));
     seen.kind = gyre_conn_timeout_kind(e->c);
     seen.count[seen.kind]++;
     if (seen.set_read_ns != 0)
@@ -31,7 +31,7 @@ static void note(struct end *e)
 static void note_close(struct end *e)
 {
     seen.kind_at_close = gyre_conn_timeout_kind(e->c);
-    seen.at_ns = api_now_ns(e->api);
+    seen.at_ns = gyre_loop_now_ns(gyre_conn_loop(e->c));
 }
 
 static const struct script noting = {.timeout = note, .close = note_close};
