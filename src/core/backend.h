@@ -30,7 +30,11 @@
  * 13. A RECVMSG event is one datagram, an empty one too, in a buffer of its own; what does not fit is cut off and
  *     flagged. An error that the network reported ends the op and not the socket. SENDMSG on a GYRE_FDF_DGRAM
  *     descriptor is one datagram and goes whole or fails; with GYRE_OPF_DONTWAIT it fails with -EAGAIN where it would
- *     wait. */
+ *     wait.
+ * 14. With GYRE_FDF_PIPE on its descriptor a RECV of MULTI and POOL may take an empty pipe in place of a buffer, and
+ *     fills it once: the pipe's bytes are those of one event, in their place in the stream. Where there is no pipe it
+ *     takes buffers; -ENOBUFS stays what it is. A SPLICE moves bytes out of one; those it does not tell of are still
+ *     in it. Neither raises a signal or waits. A backend whose sockets have no pipes knows neither. */
 #ifndef GYRE_CORE_BACKEND_H
 #define GYRE_CORE_BACKEND_H
 
@@ -43,6 +47,7 @@
 #include <netinet/in.h>
 
 struct gyre_backend;
+struct gyre_pipe;
 struct gyre_sim;
 
 /* An address as the kernel takes it. */
@@ -80,6 +85,15 @@ struct gyre_sockopt_ops {
     int (*congestion)(struct gyre_backend *be, int fd, char *out, size_t size);
     int (*tcp_info)(struct gyre_backend *be, int fd, struct gyre_tcp_info *out);
     int (*credentials)(struct gyre_backend *be, int fd, struct gyre_credentials *out);
+};
+
+/* Pipes for what GYRE_FDF_PIPE and GYRE_OP_SPLICE move. */
+struct gyre_pipe_ops {
+    /* A pipe for up to `size_bytes`, or less if the system grants no more. Returns 0, or -errno; -ENOBUFS if that is
+     * too little to be of use. */
+    int (*open)(struct gyre_backend *be, struct gyre_pipe *out, uint32_t size_bytes);
+    int64_t (*read)(struct gyre_backend *be, const struct gyre_pipe *p, void *buf, size_t len); /* bytes, or -errno */
+    void (*close)(struct gyre_backend *be, struct gyre_pipe *p); /* what is in it is lost */
 };
 
 /* Options of a datagram socket, in our words; each takes an int. */
@@ -122,6 +136,7 @@ struct gyre_sock_ops {
     int64_t (*unacked)(struct gyre_backend *be, int fd); /* of TCP: bytes sent, not acknowledged; 0 if unknown */
     void (*close)(struct gyre_backend *be, int fd);      /* of a descriptor that was never attached */
     const struct gyre_sockopt_ops *options;
+    const struct gyre_pipe_ops *pipe; /* NULL: none */
 
     /* Datagram sockets, UDP and unix. dgram_bind() replaces a unix path that nobody is bound to; an address of unix
      * without a name asks for any. dgram_connect() is immediate and may be repeated. */
@@ -136,6 +151,13 @@ struct gyre_sock_ops {
 
 extern const struct gyre_sockopt_ops gyre__sockopt_system; /* of the kernel's sockets; core/sockopt.c */
 extern const struct gyre_sock_ops gyre__sock_system; /* the kernel's sockets; core/sock.c */
+
+/* For backends on the kernel's sockets, core/sock_pipe.c: how many bytes wait to be received (0: unknown); fill an
+ * empty pipe from `fd`, where bytes wait; move up to `len` bytes of a pipe into `fd`, which does not block. The latter
+ * return bytes, 0 if there are none after all, -EAGAIN if nothing can be moved now, or -errno. */
+uint32_t gyre__pipe_waiting(int fd);
+int32_t gyre__pipe_fill(const struct gyre_pipe *p, int fd);
+int32_t gyre__pipe_drain(const struct gyre_pipe *p, int fd, uint32_t len);
 
 struct gyre_backend_config {
     uint32_t ops_max;    /* how many ops to expect in flight; a hint */

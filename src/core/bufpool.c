@@ -20,6 +20,8 @@ int gyre__bufpool_init(struct gyre_bufpool *pool, const struct gyre_mem *mem, ui
 {
     GYRE_ASSERT(count_max > 0 && count_max < UINT16_MAX && size_bytes > 0);
     *pool = (struct gyre_bufpool){.mem = mem, .size = size_bytes, .count_max = (uint16_t)count_max};
+    for (unsigned i = 0; i < GYRE_PIPES_MAX; i++)
+        pool->pipes[i] = (struct gyre_pipe){.read_fd = -1, .write_fd = -1};
     pool->first = (uint16_t)(first < count_max ? first : count_max);
     pool->stride = (size_bytes + GYRE_BUF_STAGGER + 63) & ~63u;
     pool->free = gyre__alloc(mem, count_max * sizeof *pool->free);
@@ -38,6 +40,7 @@ int gyre__bufpool_init(struct gyre_bufpool *pool, const struct gyre_mem *mem, ui
 
 void gyre__bufpool_fini(struct gyre_bufpool *pool)
 {
+    GYRE_ASSERT(pool->pipe_count == 0);
     if (pool->base != NULL)
         (void)munmap(pool->base, pool_bytes(pool));
     gyre__free(pool->mem, pool->free);

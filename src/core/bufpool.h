@@ -6,7 +6,11 @@
  * one of: the stack, the backend (posted), or receivers, who count references.
  *
  * The address space of all buffers is reserved at once and touched only as they come into being. Neighbours are
- * staggered by two cache lines, or their first lines would all fall into the same sets of the cache. */
+ * staggered by two cache lines, or their first lines would all fall into the same sets of the cache.
+ *
+ * Beside them a loop has a few pipes, for bytes that are to go from socket to socket unseen. They too are a stack of
+ * empty ones; one that is not empty has one owner, whose bytes are all there is in it. Core opens and closes them
+ * (pipe.c). */
 #ifndef GYRE_CORE_BUFPOOL_H
 #define GYRE_CORE_BUFPOOL_H
 
@@ -16,7 +20,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { GYRE_BUF_NONE = -1, GYRE_BUF_STAGGER = 128 };
+enum {
+    GYRE_BUF_NONE = -1,
+    GYRE_BUF_STAGGER = 128,
+    GYRE_PIPES_MAX = 32,           /* of one loop */
+    GYRE_PIPE_BYTES = 256 << 10,   /* at most in one pipe */
+    GYRE_PIPE_WORTH = 32 << 10,    /* with fewer bytes waiting buffers do better */
+};
+
+struct gyre_pipe {
+    int read_fd, write_fd;
+};
 
 struct gyre_bufpool {
     uint8_t *base;
@@ -31,6 +45,11 @@ struct gyre_bufpool {
     uint16_t held;      /* with receivers */
     uint16_t held_max;  /* most there were */
     uint16_t first;     /* how many a backend that posts ahead should post at first */
+
+    uint8_t pipe_count; /* open; of the others the descriptors are -1 */
+    uint8_t pipe_nfree; /* on the stack */
+    uint8_t pipe_free[GYRE_PIPES_MAX];
+    struct gyre_pipe pipes[GYRE_PIPES_MAX];
 };
 
 /* Returns 0, or -ENOMEM. */
@@ -84,6 +103,19 @@ static inline void gyre__bufpool_untake(struct gyre_bufpool *pool, uint16_t buf)
 {
     GYRE_ASSERT(buf < pool->count && pool->refs[buf] == 0);
     pool->free[pool->nfree++] = buf;
+}
+
+/* For backends: the pipe emptied last, now the backend's; GYRE_BUF_NONE if there is none. */
+static inline int gyre__bufpool_take_pipe(struct gyre_bufpool *pool)
+{
+    return pool->pipe_nfree > 0 ? pool->pipe_free[--pool->pipe_nfree] : GYRE_BUF_NONE;
+}
+
+/* An empty pipe goes back: one that a backend has not used, or that core has emptied. */
+static inline void gyre__bufpool_give_pipe(struct gyre_bufpool *pool, uint16_t pipe)
+{
+    GYRE_CHECK(pipe < GYRE_PIPES_MAX && pool->pipe_nfree < pool->pipe_count);
+    pool->pipe_free[pool->pipe_nfree++] = (uint8_t)pipe;
 }
 
 /* For core: an event brought the buffer; it has one reference now. */

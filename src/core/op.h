@@ -18,6 +18,7 @@ struct gyre_bufpool;
 struct gyre_event;
 struct gyre_fd;
 struct gyre_op;
+struct gyre_pipe;
 
 /* What to do, and what `res` says when it is done. An error is -errno. */
 enum gyre_op_kind {
@@ -29,6 +30,7 @@ enum gyre_op_kind {
     GYRE_OP_RECVMSG,    /* MULTI and POOL always. res: bytes in the buffer, laid out as struct gyre_dgram_head says */
     GYRE_OP_READ,       /* of the file in `u.read`, not of `f`, which is a connected socket; res: bytes; may be short; 0
                            is the end of the file */
+    GYRE_OP_SPLICE,     /* from the pipe in `u.splice` into `f`; res: bytes, at least 1; may be short */
 };
 
 enum {
@@ -77,6 +79,10 @@ struct gyre_op {
         } msg;
         const struct gyre_op_read *read; /* stays valid and unchanged until the last event */
         struct {
+            const struct gyre_pipe *pipe; /* likewise; it holds `len` bytes or more */
+            uint32_t len;
+        } splice;
+        struct {
             struct gyre_bufpool *pool;
             struct msghdr *room; /* msg_namelen and msg_controllen: how much of each buffer is for the sender's address
                                     and for control data, multiples of 8; the rest is 0 */
@@ -94,6 +100,8 @@ enum {
     GYRE_FDF_ACCEPTED = 1u << 0, /* came from an ACCEPT of a backend of the same kind: its mode is right already */
     GYRE_FDF_INET = 1u << 1,     /* TCP: a short receive has emptied it */
     GYRE_FDF_DGRAM = 1u << 2,    /* datagrams: RECVMSG and SENDMSG only */
+    GYRE_FDF_PIPE = 1u << 3,     /* a RECV of MULTI and POOL may bring pipes (GYRE_EV_PIPE) in place of buffers. Core
+                                    sets it and takes it back at any time; a backend takes it back if splice(2) fails */
 };
 
 /* How RECVMSG fills a buffer: this, the sender's address, control data (each in as much room as the op gave), and the
@@ -110,7 +118,7 @@ struct gyre_dgram_head {
 struct gyre_fd {
     int fd;            /* -1 once closed */
     uint16_t inflight; /* submitted ops whose last event is not yet dispatched; moved only by core/loop.c */
-    uint8_t flags;     /* GYRE_FDF_*; set by core before attach() */
+    uint8_t flags;     /* GYRE_FDF_*; set by core, but for GYRE_FDF_PIPE before attach() */
     uint8_t be_flags;  /* the backend's own; zeroed by attach() */
     union {            /* the backend's own bookkeeping; nobody else reads it; set up by attach() */
         struct {
@@ -121,6 +129,7 @@ struct gyre_fd {
             int32_t res;        /* of its last event, until that may leave */
             uint8_t score;      /* how much of a bulk stream it is */
             uint8_t shots;      /* of a multishot receive: those that left more behind them */
+            bool nonblocking;   /* the socket's mode, in which only calls of our own may use it */
         } ur;
         struct {
             void *sock;
@@ -131,6 +140,8 @@ struct gyre_fd {
 enum {
     GYRE_EV_MORE = 1u << 0, /* not the last event of this op: its buffers stay the backend's */
     GYRE_EV_BUF = 1u << 1,  /* `buf` is a pool buffer, now the receiver's to release; its bytes are the first `res` */
+    GYRE_EV_PIPE = 1u << 2, /* `buf` is the number of a pipe of the pool, now the receiver's to empty and give back; it
+                               holds `res` bytes */
 };
 
 /* One completion, by value. One event carries at most one buffer: a backend that receives several with one kernel

@@ -373,6 +373,7 @@ const struct gyre_sock_ops gyre__sock_system = {
     .unacked = sock_unacked,
     .close = sock_close,
     .options = &gyre__sockopt_system,
+    .pipe = GYRE_PIPE_SYSTEM,
     .dgram_open = gyre__sock_dgram_open,
     .dgram_bind = gyre__sock_dgram_bind,
     .dgram_connect = gyre__sock_dgram_connect,

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * What the two files of the kernel's sockets share: sock.c for streams, sock_dgram.c for datagrams. */
+ * What the files of the kernel's sockets share: sock.c for streams, sock_dgram.c for datagrams, sock_pipe.c for
+ * pipes. */
 #ifndef GYRE_CORE_SOCK_H
 #define GYRE_CORE_SOCK_H
 
 #include "backend.h"
+
+#include <fcntl.h>
 
 /* A socket, close-on-exec. `mode` may be SOCK_NONBLOCK where the system has it. Returns the descriptor or -errno. */
 int gyre__sock_new(int family, int type, int mode);
@@ -20,5 +23,13 @@ int gyre__sock_dgram_device(struct gyre_backend *be, int fd, const char *name);
 int gyre__sock_dgram_member(struct gyre_backend *be, int fd, const struct gyre_addr *group, uint32_t interface,
                             bool join);
 int64_t gyre__sock_dgram_drops(struct gyre_backend *be, int fd);
+
+/* sock_pipe.c; NULL where there is no splice(2). */
+#ifdef SPLICE_F_MOVE
+extern const struct gyre_pipe_ops gyre__pipe_system;
+#define GYRE_PIPE_SYSTEM (&gyre__pipe_system)
+#else
+#define GYRE_PIPE_SYSTEM NULL
+#endif
 
 #endif

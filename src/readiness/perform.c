@@ -237,10 +237,41 @@ static void learn(struct gyre_fd *f, int32_t res, uint32_t size, uint32_t room)
         f->be_flags &= (uint8_t)~GYRE_RDF_READABLE;
 }
 
+/* Receive into a pipe, if one is free and that is worth it: it is not worth it for few bytes, and hang-ups, errors and
+ * urgent data are for ordinary receives. Returns 0 if nothing was received so. */
+static int32_t receive_in_pipe(const struct gyre_op *op, struct gyre_event *ev, struct gyre_loop_stats *stats)
+{
+    struct gyre_fd *f = op->f;
+    struct gyre_bufpool *pool = op->u.recv.pool;
+    if (pool->pipe_nfree == 0 || (f->be_flags & GYRE_RDF_ODD))
+        return 0;
+    gyre__count(&stats->calls, 1);
+    uint32_t waiting = gyre__pipe_waiting(f->fd);
+    if (waiting < GYRE_PIPE_WORTH)
+        return 0;
+    int pipe = gyre__bufpool_take_pipe(pool);
+    gyre__count(&stats->calls, 1);
+    int32_t res = gyre__pipe_fill(&pool->pipes[pipe], f->fd);
+    if (res <= 0) {
+        gyre__bufpool_give_pipe(pool, (uint16_t)pipe);
+        f->flags &= (uint8_t)~GYRE_FDF_PIPE;
+        return 0;
+    }
+    ev->res = res;
+    ev->flags = GYRE_EV_PIPE;
+    ev->buf = (uint16_t)pipe;
+    if ((uint32_t)res >= waiting) /* what has come since makes an edge */
+        f->be_flags &= (uint8_t)~GYRE_RDF_READABLE;
+    return res;
+}
+
 /* Returns how many events it made; as gyre__perform(). */
 static unsigned do_recv(const struct gyre_op *op, struct gyre_event *ev, unsigned room, struct gyre_loop_stats *stats)
 {
     bool pooled = op->flags & GYRE_OPF_POOL;
+    if (GYRE_UNLIKELY(op->f->flags & GYRE_FDF_PIPE) && pooled && (op->flags & GYRE_OPF_MULTI) &&
+        receive_in_pipe(op, ev, stats) > 0)
+        return 1;
     uint32_t size = pooled ? op->u.recv.pool->size : op->u.recv.len, bytes = size;
     int32_t res = pooled ? receive_in_pool(op, ev, bufs_wanted(op, room), &bytes, stats)
                          : receive(op->f->fd, op->u.recv.buf, size, stats);
@@ -273,6 +304,13 @@ static int32_t do_sendmsg(const struct gyre_op *op, struct gyre_loop_stats *stat
     return result(n);
 }
 
+static int32_t do_splice(const struct gyre_op *op, struct gyre_loop_stats *stats)
+{
+    gyre__count(&stats->calls, 1);
+    int32_t n = gyre__pipe_drain(op->u.splice.pipe, op->f->fd, op->u.splice.len);
+    return n == -EAGAIN ? BLOCKED : n;
+}
+
 /* A file is always ready: the disk may make this wait, which no poller can tell. */
 static int32_t do_read(const struct gyre_op *op, struct gyre_loop_stats *stats)
 {
@@ -298,6 +336,8 @@ static int32_t call(struct gyre_op *op, struct gyre_loop_stats *stats)
         return do_sendmsg(op, stats);
     case GYRE_OP_READ:
         return do_read(op, stats);
+    case GYRE_OP_SPLICE:
+        return do_splice(op, stats);
     case GYRE_OP_RECV:
     case GYRE_OP_RECVMSG:
         break;

@@ -70,6 +70,7 @@ static unsigned op_dir(const struct gyre_op *op)
     case GYRE_OP_CONNECT:
     case GYRE_OP_SEND:
     case GYRE_OP_SENDMSG:
+    case GYRE_OP_SPLICE:
     case GYRE_OP_READ: /* what is read is to be written: not before that can be */
         return GYRE_DIR_WRITE;
     case GYRE_OP_ACCEPT:

@@ -304,6 +304,8 @@ bool gyre__sim_perform(struct sim_backend *be, struct sim_req *req, struct gyre_
         return gyre__sim_perform_recvmsg(be, req, ev, goes_on(be, req->op, be->one_recv));
     case GYRE_OP_READ:
         return perform_read(be, req, ev);
+    case GYRE_OP_SPLICE: /* our sockets have no pipes */
+        break;
     }
     return finish(ev, -EOPNOTSUPP);
 }

@@ -21,7 +21,7 @@
  *
  * Sends of many bytes are tried at once in submit(), while these are in the cache. What came of it waits in `done` for
  * the next wait(). A send that would block is left to the ring. */
-#include "direct.h"
+#include "splice.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -75,7 +75,9 @@ static void score(struct gyre_fd *f, bool filled)
 
 static bool wants_direct(const struct gyre_uring *u, const struct gyre_fd *f)
 {
-    return f->be.ur.score >= SCORE_DIRECT && (u->use & GYRE_URING_DIRECT);
+    if (!(u->use & GYRE_URING_DIRECT))
+        return false;
+    return f->be.ur.score >= SCORE_DIRECT || ((f->flags & GYRE_FDF_PIPE) && (u->use & GYRE_URING_MULTISHOT_RECV));
 }
 
 void gyre__direct_prepare(const struct gyre_uring *u, struct gyre_op *op)
@@ -143,7 +145,7 @@ static void last_event(struct gyre_uring *u, struct gyre_op *op, int32_t res, st
 static void go_on(struct gyre_uring *u, struct gyre_op *op, int32_t res)
 {
     struct gyre_fd *f = op->f;
-    if (f->be.ur.score == 0 || (res < 0 && res != -ECANCELED)) {
+    if ((f->be_flags & GYRE_UF_BACK) || (res < 0 && res != -ECANCELED)) {
         unqueue(u, f);
         f->be_flags = 0;
         f->be.ur.score = 0;
@@ -159,6 +161,8 @@ bool gyre__direct_polled(struct gyre_uring *u, struct gyre_op *op, const struct 
     struct gyre_fd *f = op->f;
     if (cqe->res > 0 && (cqe->res & (POLLRDHUP | POLLHUP | POLLERR | POLLPRI)))
         f->be_flags |= GYRE_UF_ODD;
+    if (cqe->res > 0 && (cqe->res & (POLLRDHUP | POLLHUP | POLLERR)))
+        f->be_flags |= GYRE_UF_HUNG;
     if (cqe->flags & IORING_CQE_F_MORE) {
         enqueue(u, f);
         return false;
@@ -202,6 +206,18 @@ static ssize_t receive(int fd, const struct gyre_bufpool *pool, const uint16_t *
     return n >= 0 ? n : -errno;
 }
 
+/* A free buffer, or for a stream of pipes, whose rest is small, one of those posted: going back to multishot for each
+ * rest would cost more than the rest. The kernel takes buffers only within enter, so it has those at most that the
+ * completions not looked at tell of. */
+static int take_buf(struct gyre_uring *u, const struct gyre_op *op)
+{
+    int buf = gyre__bufpool_take(op->u.recv.pool);
+    if (GYRE_LIKELY(buf != GYRE_BUF_NONE) || !(op->f->flags & GYRE_FDF_PIPE) || !(u->use & GYRE_URING_DEFER_TASKRUN))
+        return buf;
+    bool may = !u->overflowing && u->bufs.posted > gyre__uring_completed(u);
+    return may ? gyre__bufring_unpost(&u->bufs) : GYRE_BUF_NONE;
+}
+
 /* Receive into several buffers if the last call filled one, an event for each as far as the bytes go. */
 static ssize_t receive_in_pool(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *out, unsigned want,
                                uint32_t *room)
@@ -209,7 +225,7 @@ static ssize_t receive_in_pool(struct gyre_uring *u, struct gyre_op *op, struct 
     struct gyre_bufpool *pool = op->u.recv.pool;
     uint16_t bufs[BUFS_MAX];
     unsigned count = 0;
-    for (int buf; count < want && (buf = gyre__bufpool_take(pool)) != GYRE_BUF_NONE; count++)
+    for (int buf; count < want && (buf = take_buf(u, op)) != GYRE_BUF_NONE; count++)
         bufs[count] = (uint16_t)buf;
     if (GYRE_UNLIKELY(count == 0))
         return -ENOBUFS;
@@ -254,6 +270,19 @@ static void go_back(struct gyre_uring *u, struct gyre_op *op)
     }
 }
 
+/* Returns whether it made an event. */
+static bool serve_pipe(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *out)
+{
+    bool more = false;
+    if (gyre__splice_receive(u, op, out, &more) == 0)
+        return false;
+    op->f->be_flags |= GYRE_UF_FILLED;
+    score(op->f, true);
+    if (more)
+        enqueue(u, op->f);
+    return true;
+}
+
 /* Returns how many events it made. */
 static unsigned serve(struct gyre_uring *u, struct gyre_fd *f, struct gyre_event *out, unsigned cap)
 {
@@ -261,6 +290,8 @@ static unsigned serve(struct gyre_uring *u, struct gyre_fd *f, struct gyre_event
     uint32_t size = op->u.recv.pool->size, room = 0;
     if (op->state != GYRE_OPS_INFLIGHT || (f->be_flags & (GYRE_UF_ENDING | GYRE_UF_BACK)))
         return 0;
+    if (GYRE_UNLIKELY(f->flags & GYRE_FDF_PIPE) && serve_pipe(u, op, out))
+        return 1;
     unsigned most = cap < BUFS_MAX ? cap : BUFS_MAX;
     unsigned want = f->be_flags & GYRE_UF_FILLED ? gyre__bufpool_share(op->u.recv.pool, most) : 1;
     ssize_t res = receive_in_pool(u, op, out, want, &room);
@@ -276,7 +307,7 @@ static unsigned serve(struct gyre_uring *u, struct gyre_fd *f, struct gyre_event
     bool filled = (size_t)res >= size;
     f->be_flags = (uint8_t)(filled ? f->be_flags | GYRE_UF_FILLED : f->be_flags & ~GYRE_UF_FILLED);
     score(f, filled);
-    if (f->be.ur.score == 0) {
+    if (f->be.ur.score == 0 && !(f->flags & GYRE_FDF_PIPE)) {
         go_back(u, op);
     } else if ((size_t)res >= room || !(f->flags & GYRE_FDF_INET) || (f->be_flags & GYRE_UF_ODD)) {
         enqueue(u, f);

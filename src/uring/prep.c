@@ -60,6 +60,9 @@ void gyre__uring_prep(const struct gyre_uring *u, struct io_uring_sqe *sqe, cons
     case GYRE_OP_READ:
         io_uring_prep_read(sqe, op->u.read->fd, op->u.read->buf, op->u.read->len, op->u.read->offset);
         break;
+    case GYRE_OP_SPLICE: /* of the kernel's own it would make a thread each */
+        io_uring_prep_poll_add(sqe, op->f->fd, POLLOUT);
+        break;
     }
     /* A multishot receive that polls first, on a socket where data and then its end or a reset are waiting already,
      * reports the data and never the end (seen on Linux 6.18.44: unix sockets always, TCP with a reset). */

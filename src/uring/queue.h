@@ -38,6 +38,9 @@ static inline struct io_uring_sqe *gyre__uring_sqe(struct gyre_uring *u)
     return gyre__uring_flush(u) ? io_uring_get_sqe(&u->ring) : NULL;
 }
 
+/* splice.c: put the socket into the mode. */
+void gyre__splice_set_mode(struct gyre_fd *f, bool nonblocking);
+
 /* Write `op` into `sqe`. */
 static inline void gyre__uring_put(struct gyre_uring *u, struct io_uring_sqe *sqe, struct gyre_op *op)
 {
@@ -45,6 +48,8 @@ static inline void gyre__uring_put(struct gyre_uring *u, struct io_uring_sqe *sq
         u->batch.armed++;
         op->f->be.ur.shots = 0;
     }
+    if (GYRE_UNLIKELY(op->f->be.ur.nonblocking) && !gyre__uring_is_poll(op))
+        gyre__splice_set_mode(op->f, false);
     gyre__uring_prep(u, sqe, op);
 }
 

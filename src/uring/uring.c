@@ -17,6 +17,7 @@
  * goes back, its descriptor is closed, its op is not touched. */
 #include "direct.h"
 #include "queue.h"
+#include "splice.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -41,6 +42,8 @@ static void uring_submit(struct gyre_backend *be, struct gyre_op *op)
     if (op->kind == GYRE_OP_RECV && (op->flags & GYRE_OPF_POOL) && (op->flags & GYRE_OPF_MULTI))
         gyre__direct_prepare(u, op);
     else if ((op->kind == GYRE_OP_SEND || op->kind == GYRE_OP_SENDMSG) && gyre__direct_send(u, op))
+        return;
+    else if (op->kind == GYRE_OP_SPLICE && gyre__splice_try(u, op))
         return;
     (void)gyre__uring_put_or_wait(u, op);
 }
@@ -144,6 +147,8 @@ static bool to_event(struct gyre_uring *u, const struct io_uring_cqe *cqe, struc
         (void)gyre__uring_put_or_wait(u, op);
         return false;
     }
+    if (op->kind == GYRE_OP_SPLICE)
+        return gyre__splice_polled(u, op, ev);
     if (GYRE_UNLIKELY(ev->res == -ENOBUFS && (op->flags & GYRE_OPF_POOL))) {
         gyre__count(&u->base.stats.enobufs, 1);
         u->bufs.starved = true;
@@ -348,6 +353,7 @@ static int uring_attach(struct gyre_backend *be, struct gyre_fd *f)
     }
     f->be_flags = 0;
     f->be.ur.score = 0;
+    f->be.ur.nonblocking = false;
     u->attached++;
     return 0;
 }
@@ -365,11 +371,13 @@ static void uring_close(struct gyre_backend *be, struct gyre_fd *f)
     f->fd = -1;
 }
 
-/* It blocks already. */
+/* As a rule it blocks already. */
 static int uring_detach(struct gyre_backend *be, struct gyre_fd *f)
 {
     int fd = f->fd;
     forget(gyre__uring_of(be), f);
+    if (f->be.ur.nonblocking)
+        gyre__splice_set_mode(f, false);
     f->fd = -1;
     return fd;
 }

@@ -59,10 +59,17 @@ enum {
     GYRE_UF_FILLED = 1u << 3, /* the last call filled a buffer */
     GYRE_UF_ENDING = 1u << 4, /* a multishot receive asked to end, for another or a poll; or a poll, for be.ur.res */
     GYRE_UF_BACK = 1u << 5,   /* a poll asked to end for a multishot receive */
+    GYRE_UF_HUNG = 1u << 6,   /* hang-up or error was seen */
 };
 
 #define GYRE_URING_GEN_SHIFT 48
 #define GYRE_URING_ADDR_MASK (((uint64_t)1 << GYRE_URING_GEN_SHIFT) - 4)
+
+/* Whether the receive or the send waits by a poll that says nothing else. */
+static inline bool gyre__uring_is_poll(const struct gyre_op *op)
+{
+    return op->kind == GYRE_OP_SPLICE || (op->kind == GYRE_OP_RECV && (op->f->be_flags & GYRE_UF_DIRECT));
+}
 
 static inline uint64_t gyre__uring_tag(const struct gyre_op *op)
 {

@@ -39,9 +39,17 @@ void seam_open(struct seam *s, const struct backend_param *p)
     seam_open_config(s, p, (struct gyre_backend_config){.ops_max = 256});
 }
 
+static void close_pipes(struct seam *s)
+{
+    cr_assert_eq(s->pool.pipe_nfree, s->pool.pipe_count, "pipes are missing");
+    for (int pipe; (pipe = gyre__bufpool_take_pipe(&s->pool)) != GYRE_BUF_NONE; s->pool.pipe_count--)
+        s->ops->sock->pipe->close(s->be, &s->pool.pipes[pipe]);
+}
+
 static void close_pool(struct seam *s)
 {
     cr_assert_eq(s->held, 0, "%u buffers are still with the test", s->held);
+    close_pipes(s);
     s->ops->pool_remove(s->be, &s->pool);
     unsigned free_count = gyre__bufpool_available(&s->pool);
     cr_assert_eq(free_count, s->pool.count_max, "after pool_remove() %u of %u buffers are free", free_count,
@@ -88,6 +96,17 @@ void seam_pool(struct seam *s, uint32_t size_bytes, uint32_t first, uint32_t cou
     int err = s->ops->pool_add(s->be, &s->pool);
     cr_assert_eq(err, 0, "pool_add: %s", strerror(-err));
     s->has_pool = true;
+}
+
+void seam_pipes(struct seam *s, unsigned count)
+{
+    cr_assert(s->has_pool && s->pool.pipe_count == 0 && count <= GYRE_PIPES_MAX);
+    for (unsigned i = 0; i < count; i++) {
+        int err = s->ops->sock->pipe->open(s->be, &s->pool.pipes[i], GYRE_PIPE_BYTES);
+        cr_assert_eq(err, 0, "a pipe: %s", strerror(-err));
+        s->pool.pipe_count++;
+        gyre__bufpool_give_pipe(&s->pool, (uint16_t)i);
+    }
 }
 
 struct seam_op *seam_op_new(struct seam *s)
@@ -141,6 +160,13 @@ void seam_send(struct seam_op *so, struct gyre_fd *f, const void *buf, uint32_t 
     struct gyre_op *op = fill(so, f, GYRE_OP_SEND, 0);
     op->u.send.buf = buf;
     op->u.send.len = len;
+}
+
+void seam_splice(struct seam_op *so, struct gyre_fd *f, const struct gyre_pipe *pipe, uint32_t len)
+{
+    struct gyre_op *op = fill(so, f, GYRE_OP_SPLICE, 0);
+    op->u.splice.pipe = pipe;
+    op->u.splice.len = len;
 }
 
 void seam_sendmsg(struct seam_op *so, struct gyre_fd *f, struct msghdr *hdr)
@@ -267,22 +293,24 @@ void seam_addr(struct seam *s, struct gyre_addr *out)
 static void check_event(const struct seam_op *so, const struct gyre_event *ev)
 {
     bool more = ev->flags & GYRE_EV_MORE;
-    bool buf = ev->flags & GYRE_EV_BUF;
+    bool pipe = ev->flags & GYRE_EV_PIPE, buf = ev->flags & GYRE_EV_BUF;
     const struct gyre_op *op = &so->op;
     cr_assert_eq(so->magic, SEAM_MAGIC, "an event names what is no operation");
     cr_assert_neq(op->state, GYRE_OPS_IDLE, "an event (res %d) of an operation that is over", ev->res);
-    cr_assert_eq(ev->flags & ~(GYRE_EV_MORE | GYRE_EV_BUF), 0, "unknown event flags %x", ev->flags);
+    cr_assert_eq(ev->flags & ~(GYRE_EV_MORE | GYRE_EV_BUF | GYRE_EV_PIPE), 0, "unknown event flags %x", ev->flags);
+    cr_assert(!pipe || (!buf && op->kind == GYRE_OP_RECV && (op->flags & GYRE_OPF_MULTI) && ev->res > 0));
     cr_assert(!more || (op->flags & GYRE_OPF_MULTI), "GYRE_EV_MORE (res %d) from an op that is not multi", ev->res);
     cr_assert(!more || ev->res > 0 || op->kind == GYRE_OP_ACCEPT, "result %d did not end its op", ev->res);
     cr_assert(!more || ev->res >= 0, "error %d did not end its op", ev->res);
-    cr_assert_eq(buf, (op->flags & GYRE_OPF_POOL) && ev->res > 0, "kind %d, res %d, buffer %d", op->kind, ev->res, buf);
+    cr_assert_eq(buf || pipe, (op->flags & GYRE_OPF_POOL) && ev->res > 0, "kind %d, res %d, flags %x", op->kind,
+                 ev->res, ev->flags);
     cr_assert(ev->res != -ECANCELED || so->cancelled, "-ECANCELED from an op that nobody cancelled");
     cr_assert(ev->res != -EINTR, "-EINTR came out");
     bool may_say_again = op->kind == GYRE_OP_CONNECT || (op->flags & GYRE_OPF_DONTWAIT);
     cr_assert(ev->res != -EAGAIN || may_say_again, "-EAGAIN came out of kind %d", op->kind);
     cr_assert(ev->res != -ENOBUFS || (op->flags & GYRE_OPF_POOL), "-ENOBUFS came out of kind %d", op->kind);
     cr_assert(ev->res <= 0 || op->kind != GYRE_OP_CONNECT, "connect gave %d", ev->res);
-    if (op->kind == GYRE_OP_RECV && ev->res > 0)
+    if (op->kind == GYRE_OP_RECV && ev->res > 0 && !pipe)
         cr_assert_leq((uint32_t)ev->res, buf ? op->u.recv.pool->size : op->u.recv.len, "more bytes than room");
     if (op->kind == GYRE_OP_RECVMSG && ev->res > 0) {
         cr_assert_leq((uint32_t)ev->res, op->u.recvmsg.pool->size, "more bytes than room");
@@ -290,6 +318,9 @@ static void check_event(const struct seam_op *so, const struct gyre_event *ev)
     }
     if (op->kind == GYRE_OP_SEND && ev->res > 0)
         cr_assert_leq((uint32_t)ev->res, op->u.send.len, "more bytes than there were");
+    if (op->kind == GYRE_OP_SPLICE && ev->res > 0)
+        cr_assert_leq((uint32_t)ev->res, op->u.splice.len, "more bytes than there were");
+    cr_assert(op->kind != GYRE_OP_SPLICE || ev->res != 0, "a splice moved nothing and gave no error");
 }
 
 static struct gyre_bufpool *pool_of(const struct gyre_op *op)

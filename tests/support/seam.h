@@ -81,6 +81,9 @@ void seam_open_config(struct seam *s, const struct backend_param *p, struct gyre
 /* Give the backend a pool of buffers. */
 void seam_pool(struct seam *s, uint32_t size_bytes, uint32_t first, uint32_t count_max);
 
+/* Put pipes into the pool; seam_close() wants all of them back. The backend's sockets must have some. */
+void seam_pipes(struct seam *s, unsigned count);
+
 /* Make an operation; it is freed by seam_close(). The others fill in one that is idle. */
 struct seam_op *seam_op_new(struct seam *s);
 void seam_accept(struct seam_op *so, struct gyre_fd *f, unsigned flags);
@@ -88,6 +91,7 @@ void seam_connect(struct seam_op *so, struct gyre_fd *f, const struct gyre_addr 
 void seam_recv(struct seam_op *so, struct gyre_fd *f, void *buf, uint32_t len);
 void seam_recv_pool(struct seam_op *so, struct gyre_fd *f, struct gyre_bufpool *pool, unsigned flags);
 void seam_send(struct seam_op *so, struct gyre_fd *f, const void *buf, uint32_t len);
+void seam_splice(struct seam_op *so, struct gyre_fd *f, const struct gyre_pipe *pipe, uint32_t len);
 void seam_sendmsg(struct seam_op *so, struct gyre_fd *f, struct msghdr *hdr);
 void seam_recvmsg(struct seam_op *so, struct gyre_fd *f, struct gyre_bufpool *pool, struct msghdr *room);
 /* The same for a datagram; `flags` may have GYRE_OPF_DONTWAIT. */

@@ -30,13 +30,34 @@ void listener_close(struct seam *s, struct listener *l)
     seam_fd_close(s, &l->f);
 }
 
+/* What a pipe holds is what its event says, to the byte; it goes back empty. */
+static const uint8_t *empty_pipe(struct stream *st, const struct gyre_event *ev)
+{
+    static uint8_t bytes[GYRE_PIPE_BYTES + 1];
+    const struct gyre_pipe *pipe = &st->s->pool.pipes[ev->buf];
+    cr_assert_leq(ev->res, GYRE_PIPE_BYTES);
+    size_t got = 0;
+    for (int64_t n; (n = st->s->ops->sock->pipe->read(st->s->be, pipe, bytes + got, sizeof bytes - got)) > 0;)
+        got += (size_t)n;
+    cr_assert_eq(got, (size_t)ev->res, "a pipe of %d bytes holds %zu", ev->res, got);
+    gyre__bufpool_give_pipe(&st->s->pool, ev->buf);
+    st->pipes++;
+    return bytes;
+}
+
+static const uint8_t *bytes_of(struct stream *st, const struct gyre_event *ev)
+{
+    if (ev->flags & GYRE_EV_PIPE)
+        return empty_pipe(st, ev);
+    return ev->flags & GYRE_EV_BUF ? gyre__bufpool_data(&st->s->pool, ev->buf) : st->in;
+}
+
 static void on_recv(struct seam *s, struct seam_op *so, const struct gyre_event *ev)
 {
     struct stream *st = so->user;
     (void)s;
     if (ev->res > 0) {
-        bool pool = ev->flags & GYRE_EV_BUF;
-        const uint8_t *data = pool ? gyre__bufpool_data(&st->s->pool, ev->buf) : st->in;
+        const uint8_t *data = bytes_of(st, ev);
         int64_t bad = env_pattern_check(data, (size_t)ev->res, st->key_in, st->got);
         cr_assert_eq(bad, -1, "pattern %u: byte %llu is wrong (%d came, at %llu)", st->key_in,
                      (unsigned long long)st->got + (unsigned long long)bad, ev->res, (unsigned long long)st->got);

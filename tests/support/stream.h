@@ -34,6 +34,7 @@ struct stream {
     bool receiving;   /* arm again when an op ended with data */
     bool starved;     /* ended with -ENOBUFS, waits for buffers */
     uint64_t got;     /* bytes */
+    uint64_t pipes;   /* events that brought one */
     bool eof;
     int recv_err;     /* what ended receiving, other than its end; -ECANCELED too */
     unsigned after_end; /* must stay 0: data after the end */
