@@ -198,7 +198,8 @@ GYRE_API size_t gyre_conn_inbound(const struct gyre_conn *c);
  * be; -ENOMEM; GYRE_ECLOSED. */
 GYRE_API int gyre_conn_peek(struct gyre_conn *c, size_t len, struct gyre_slice *out);
 
-/* All bytes as up to `iov_count` pieces, without joining or taking. Returns how many pieces were filled. */
+/* All bytes as up to `iov_count` pieces, without joining or taking. Returns how many pieces were filled. (Here and in
+ * the next calls that count: 0 also where bytes that came through a pipe, gyre_conn_forward(), find no memory.) */
 GYRE_API int gyre_conn_peekv(struct gyre_conn *c, struct iovec *iov, int iov_count);
 
 /* Take the first `len` bytes as one piece: peek and discard in one. The view is valid until the handler returns or the
@@ -215,7 +216,7 @@ GYRE_API size_t gyre_conn_read(struct gyre_conn *c, void *dst, size_t len);
 GYRE_API size_t gyre_conn_copy(const struct gyre_conn *c, size_t from, void *dst, size_t len);
 
 /* Offset of the first occurrence of `needle` (1 to 64 bytes) in the bytes received, looking from `from` on.
- * Returns the offset (0 or more), or -EAGAIN if it is not (yet) there, or -EINVAL. */
+ * Returns the offset (0 or more), or -EAGAIN if it is not (yet) there, or -EINVAL, -ENOMEM. */
 GYRE_API int64_t gyre_conn_find(const struct gyre_conn *c, const void *needle, size_t needle_len, size_t from);
 
 /* ---- Writing. Thread: the connection's loop. ---- */
@@ -259,6 +260,9 @@ GYRE_API int gyre_conn_sendfile(struct gyre_conn *c, int fd, uint64_t offset, ui
  * that is cheap (`src` and `dst` may be the same). Back-pressure is built in: once `dst` is congested the rest stays
  * with `src`, which stops receiving; when `dst` has drained, `src` receives again and its on_data is called.
  * (A piece is not cut for the mark: it may be passed by one receive.)
+ * On Linux a TCP connection whose bulk is always forwarded whole, and not looked at, to another one goes through pipes
+ * within the kernel (splice(2)): up to 32 for each loop, two descriptors and at most 256 KiB each, which count like
+ * other bytes that wait. Nothing else is to be seen of it; the first look at such bytes ends it for that connection.
  * Returns how many bytes were moved, or: GYRE_ECLOSED if either is closing; -EPIPE if `dst` was shut down; -EXDEV if
  * they are on different loops; what broke `dst`, if its sending failed before and its on_close is still to come;
  * -ENOMEM; GYRE_ETHREAD. */

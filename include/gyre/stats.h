@@ -18,6 +18,8 @@
  *   bytes_copied_in            Handlers leave bytes for later: take them as they come, or forward them.
  *   bytes_copied_out           gyre_conn_write() copies: gyre_conn_write_ref() and gyre_conn_forward() do not.
  *   bytes_forward_copied       Forwarding copied because receive buffers were scarce: raise buf_count_max.
+ *   bytes_spliced              Far below bytes_forwarded on a relay of bulk over TCP: handlers look at bytes, forward
+ *                              parts, or there are no descriptors for pipes.
  *   sends_short, congestions   Peers read more slowly than we send. forward_waits counts how often that made a source
  *                              wait; without it a proxy's memory would grow. bytes_outbound is what waits now.
  *   writes_refused             Handlers write on although the connection is congested: wait for on_drain.
@@ -115,7 +117,8 @@ struct gyre_histogram {
     C(refused, "refused_connections", "connections closed as soon as accepted: the filter or a limit said so")         \
     C(balance_errors, "balance_errors", "times the user's balance function named a loop that there is not")            \
     C(adopted, "adopted_connections", "connections made of a descriptor that the user gave")                           \
-    C(detached, "detached_connections", "of those closed, the ones whose descriptor went to the user")
+    C(detached, "detached_connections", "of those closed, the ones whose descriptor went to the user")             \
+    C(bytes_spliced, "spliced_bytes", "bytes of those forwarded that went from socket to socket within the kernel")
 
 enum { GYRE_UNIT_ONE = 0, GYRE_UNIT_NS };
 

@@ -38,6 +38,8 @@ static struct gyre__seg *detach(struct gyre_conn *c, uint32_t len)
 int gyre_buf_hold(struct gyre_buf **out, struct gyre_slice *view, struct gyre_conn *c, size_t len)
 {
     int err = gyre__conn_readable(c);
+    if (err == 0)
+        err = gyre__conn_look(c);
     if (err != 0)
         return err;
     if (len == 0)

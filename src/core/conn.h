@@ -55,6 +55,11 @@ enum {
     GYRE_CF_FRAMES = 1u << 17,      /* whole frames are left for the next turn, and the end waits for them */
     GYRE_CF_SHARED = 1u << 18,      /* gyre_conn_share() */
     GYRE_CF_TURN_OVER = 1u << 19,   /* has received its share of this turn */
+    GYRE_CF_PIPED = 1u << 20,       /* there may be PIPE segments in `in` */
+    GYRE_CF_LOOKED = 1u << 21,      /* the handler has looked at bytes that came by pipe, or no pipe can be filled */
+    GYRE_CF_BULK_ONE = 1u << 22,    /* pipe.c: how much of a bulk stream it is, from 0 to 15 */
+    GYRE_CF_BULK = 15u << 22,
+    GYRE_CF_MARKED = 1u << 26,      /* core has set GYRE_FDF_PIPE */
     GYRE_CF_TIMEOUT_SHIFT = 29, /* the upper bits: which limit passed last, enum gyre_timeout_kind */
 };
 
@@ -275,6 +280,26 @@ bool gyre__file_has_more(const struct gyre__seg *seg);
 /* Submit the read of the next piece of `seg`, a file that is first in the queue. */
 void gyre__file_read(struct gyre_conn *c, const struct gyre__seg *seg);
 void gyre__file_on_read(struct gyre_conn *c, int32_t res);
+
+/* ---- pipe.c ---- */
+
+/* `len` bytes of `src`, received together, were forwarded to `dst`: whether receives are to bring pipes. */
+void gyre__pipe_weigh(struct gyre_conn *src, const struct gyre_conn *dst, uint32_t len);
+/* The segment of an event with GYRE_EV_PIPE, or NULL: no memory, and the bytes are lost. */
+struct gyre__seg *gyre__pipe_received(struct gyre_conn *c, const struct gyre_event *ev);
+/* Read everything of the inbound queue out of pipes. Returns 0, or -ENOMEM with nothing lost. */
+int gyre__pipe_read_out(struct gyre_conn *c);
+/* Submit a SPLICE of `seg`, which is first in the queue; account for what it moved. */
+void gyre__pipe_send(struct gyre_conn *c, const struct gyre__seg *seg);
+void gyre__pipe_sent(struct gyre_conn *c, uint32_t len);
+/* No connection is left: close the pipes. */
+void gyre__pipes_fini(struct gyre_loop *l);
+
+/* Before anybody looks at the inbound queue. Returns 0, or -ENOMEM. */
+static inline int gyre__conn_look(struct gyre_conn *c)
+{
+    return GYRE_UNLIKELY(c->flags & GYRE_CF_PIPED) ? gyre__pipe_read_out(c) : 0;
+}
 
 /* ---- frame.c ---- */
 

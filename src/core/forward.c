@@ -4,6 +4,8 @@
  * The normal course: the receive buffers themselves change queues; nothing is copied. When buffers are getting scarce
  * (slow destinations hold them) the bytes are copied into chunks instead, which the write marks bound.
  *
+ * Bulk goes through pipes instead, see pipe.c: a pipe that the source received into changes queues like a buffer.
+ *
  * Back-pressure: a destination above its high mark takes no more. The source then waits on the destination's list and
  * does not receive; when the destination drains, or closes, the source's on_data is called again. */
 #include "conn.h"
@@ -54,12 +56,28 @@ static void wait_for(struct gyre_conn *src, struct gyre_conn *dst)
     gyre__conn_update_recv(src);
 }
 
+/* Whether the head of `src`'s queue, in a pipe, can be moved as it is; else what there is in pipes is read out. Returns
+ * 0 or -ENOMEM. */
+static int prepare_pipe(struct gyre_conn *src, const struct gyre_conn *dst, const struct gyre__seg *head, size_t max)
+{
+    if (head->len <= max && (dst->f.flags & GYRE_FDF_INET))
+        return 0;
+    return gyre__pipe_read_out(src);
+}
+
 /* Move the head of `src`'s queue, at most `max` bytes of it. Returns how many, or -ENOMEM. */
 static int64_t move_head(struct gyre_conn *src, struct gyre_conn *dst, size_t max)
 {
     struct gyre__segs *segs = &src->loop->segs;
     struct gyre__seg *head = gyre__segq_head(&src->in);
+    if (GYRE_UNLIKELY(head->kind == GYRE_SEG_PIPE)) {
+        if (prepare_pipe(src, dst, head, max) != 0)
+            return -ENOMEM;
+        head = gyre__segq_head(&src->in);
+    }
     uint32_t len = head->len;
+    if (GYRE_UNLIKELY(len >= segs->pool->size || (src->flags & GYRE_CF_BULK)))
+        gyre__pipe_weigh(src, dst, len);
     if (len > max) {
         len = (uint32_t)max;
         if (gyre__segq_split_head(&src->in, segs, len) != 0)
@@ -106,6 +124,8 @@ int64_t gyre_conn_forward(struct gyre_conn *src, struct gyre_conn *dst, size_t m
         moved += n;
         gyre__conn_queued(dst, (size_t)n);
     }
+    if (src->in.tail == NULL)
+        src->flags &= ~(unsigned)GYRE_CF_PIPED;
     if (GYRE_UNLIKELY(dst->flags & GYRE_CF_CONGESTED) && (size_t)moved < max_bytes)
         wait_for(src, dst);
     if (GYRE_UNLIKELY(src->recv.state == GYRE_OPS_IDLE))

@@ -45,6 +45,8 @@ int gyre_frame_next(struct gyre_conn *c, const struct gyre_framer *framer, struc
 {
     struct gyre_frame frame = {.skip = 0};
     int err = gyre__conn_usable(c);
+    if (err == 0)
+        err = gyre__conn_look(c);
     if (err != 0)
         return err;
     if (framer == NULL || framer->decode == NULL || out == NULL)

@@ -216,6 +216,11 @@ static struct gyre__seg *received(struct gyre_conn *c, const struct gyre_event *
         gyre__seg_free(segs, seg, 0);
         return NULL;
     }
+    if (GYRE_UNLIKELY(ev->flags & GYRE_EV_PIPE)) {
+        seg = gyre__pipe_received(c, ev);
+        *err = seg == NULL ? -ENOMEM : 0;
+        return seg;
+    }
     if (!(ev->flags & GYRE_EV_BUF))
         return NULL;
     gyre__bufpool_receive(&c->loop->pool, ev->buf);
@@ -339,6 +344,8 @@ static int join(struct gyre_conn *c, size_t len)
 int gyre_conn_peek(struct gyre_conn *c, size_t len, struct gyre_slice *out)
 {
     int err = gyre__conn_readable(c);
+    if (err == 0)
+        err = gyre__conn_look(c);
     if (err != 0)
         return err;
     const struct gyre__seg *head = gyre__segq_head(&c->in);
@@ -360,7 +367,7 @@ int gyre_conn_peek(struct gyre_conn *c, size_t len, struct gyre_slice *out)
 
 int gyre_conn_peekv(struct gyre_conn *c, struct iovec *iov, int iov_count)
 {
-    struct gyre__seg *seg = gyre__segq_head(&c->in);
+    struct gyre__seg *seg = gyre__conn_look(c) == 0 ? gyre__segq_head(&c->in) : NULL;
     int n = 0;
     for (; seg != NULL && n < iov_count; n++) {
         iov[n] = (struct iovec){.iov_base = seg->data, .iov_len = seg->len};
@@ -411,6 +418,8 @@ int gyre__conn_take(struct gyre_conn *c, size_t skip, size_t len, size_t drop, s
 int gyre_conn_next(struct gyre_conn *c, size_t len, struct gyre_slice *out)
 {
     int err = gyre__conn_readable(c);
+    if (err == 0)
+        err = gyre__conn_look(c);
     if (err != 0)
         return err;
     if (len == 0 || len > c->in.bytes) { /* what peek says of these two is all there is to say */
@@ -422,9 +431,15 @@ int gyre_conn_next(struct gyre_conn *c, size_t len, struct gyre_slice *out)
     return gyre__conn_take(c, 0, len, 0, out);
 }
 
+/* Bytes that nobody has looked at are in another place after that, and the queue says the same as before. */
+static int look_const(const struct gyre_conn *c)
+{
+    return gyre__conn_look((struct gyre_conn *)(uintptr_t)c);
+}
+
 size_t gyre_conn_copy(const struct gyre_conn *c, size_t from, void *dst, size_t len)
 {
-    if (gyre__conn_readable(c) != 0 || from >= c->in.bytes)
+    if (gyre__conn_readable(c) != 0 || from >= c->in.bytes || look_const(c) != 0)
         return 0;
     size_t n = len < c->in.bytes - from ? len : c->in.bytes - from;
     copy_out(c, from, dst, n);
@@ -433,7 +448,7 @@ size_t gyre_conn_copy(const struct gyre_conn *c, size_t from, void *dst, size_t 
 
 size_t gyre_conn_discard(struct gyre_conn *c, size_t len)
 {
-    if (gyre__conn_readable(c) != 0)
+    if (gyre__conn_readable(c) != 0 || gyre__conn_look(c) != 0)
         return 0;
     size_t n = len < c->in.bytes ? len : c->in.bytes;
     gyre__segq_consume(&c->in, &c->loop->segs, n, true);
@@ -443,7 +458,7 @@ size_t gyre_conn_discard(struct gyre_conn *c, size_t len)
 
 size_t gyre_conn_read(struct gyre_conn *c, void *dst, size_t len)
 {
-    if (gyre__conn_readable(c) != 0)
+    if (gyre__conn_readable(c) != 0 || gyre__conn_look(c) != 0)
         return 0;
     size_t n = len < c->in.bytes ? len : c->in.bytes;
     copy_out(c, 0, dst, n);
@@ -470,6 +485,8 @@ int64_t gyre_conn_find(const struct gyre_conn *c, const void *needle, size_t nee
     size_t before = 0;
     if (needle == NULL || needle_len == 0 || needle_len > 64)
         return -EINVAL;
+    if (look_const(c) != 0)
+        return -ENOMEM;
     const struct gyre__seg *seg = gyre__segq_head(&c->in);
     for (; seg != NULL; seg = seg == c->in.tail ? NULL : seg->next) {
         size_t at = from > before ? from - before : 0;

@@ -404,6 +404,7 @@ void gyre_loop_destroy(struct gyre_loop *l)
         gyre__loop_end(l);
     gyre__loop_run_late_tasks(l);
     GYRE_CHECK(atomic_load(&l->jobs) == 0); /* a pool must be destroyed before the loops it tells */
+    gyre__pipes_fini(l);
     l->be->ops->pool_remove(l->be, &l->pool);
     l->be->ops->destroy(l->be);
     gyre__loop_free_sendvs(l);

@@ -66,7 +66,7 @@ static void gather(struct gyre__sendv *v, const struct gyre__segq *q)
         size_t part = seg->len < SEND_BYTES_MAX - bytes ? seg->len : SEND_BYTES_MAX - bytes;
         v->iov[n++] = (struct iovec){.iov_base = seg->data, .iov_len = part};
         bytes += part;
-        if (seg == q->tail || seg->next->kind == GYRE_SEG_FILE)
+        if (seg == q->tail || seg->next->kind >= GYRE_SEG_FILE)
             break;
         seg = seg->next;
     }
@@ -102,7 +102,11 @@ void gyre__conn_flush(struct gyre_conn *c)
         gyre__file_read(c, head);
         return;
     }
-    bool several = head != c->out.tail && head->next->kind != GYRE_SEG_FILE;
+    if (GYRE_UNLIKELY(head->kind == GYRE_SEG_PIPE)) {
+        gyre__pipe_send(c, head);
+        return;
+    }
+    bool several = head != c->out.tail && head->next->kind < GYRE_SEG_FILE;
     struct gyre__sendv *v = several ? take_sendv(l) : NULL;
     c->send.flags = 0;
     if (v != NULL) {
@@ -153,7 +157,7 @@ void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev)
         gyre__file_on_read(c, ev->res);
         return;
     }
-    size_t asked = op->kind == GYRE_OP_SEND ? op->u.send.len : 0;
+    size_t asked = op->kind == GYRE_OP_SEND ? op->u.send.len : op->u.splice.len;
     if (op->kind == GYRE_OP_SENDMSG) {
         struct gyre__sendv *v = GYRE_CONTAINER(op->u.msg.hdr, struct gyre__sendv, hdr);
         asked = v->bytes;
@@ -163,7 +167,10 @@ void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev)
         gyre__count(&l->be->stats.sends_short, (size_t)ev->res < asked);
         gyre__count(&l->be->stats.bytes_out, (uint64_t)ev->res);
         c->active = (uint32_t)l->now_tick;
-        gyre__segq_consume(&c->out, &l->segs, (size_t)ev->res, false);
+        if (op->kind == GYRE_OP_SPLICE)
+            gyre__pipe_sent(c, (uint32_t)ev->res);
+        else
+            gyre__segq_consume(&c->out, &l->segs, (size_t)ev->res, false);
         if (GYRE_UNLIKELY(c->extra != NULL))
             gyre__limits_sent(c);
         if (GYRE_UNLIKELY(c->flags & (GYRE_CF_CONGESTED | GYRE_CF_DRAIN_OWED)) &&

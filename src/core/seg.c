@@ -106,6 +106,9 @@ void gyre__seg_free(struct gyre__segs *segs, struct gyre__seg *seg, int err)
     case GYRE_SEG_FILE:
         gyre__file_free(segs, seg, err);
         break;
+    case GYRE_SEG_PIPE:
+        gyre__pipe_free(segs, seg);
+        break;
     case GYRE_SEG_REF:
         if (seg->u.ref.done != NULL) {
             gyre_sent_fn *done = seg->u.ref.done;
@@ -173,6 +176,7 @@ void gyre__segq_consume(struct gyre__segq *q, struct gyre__segs *segs, size_t le
 {
     while (len > 0 && q->tail != NULL) {
         struct gyre__seg *head = gyre__segq_head(q);
+        GYRE_ASSERT(head->kind != GYRE_SEG_PIPE);
         if (len < head->len) {
             head->data += len;
             head->len -= (uint32_t)len;
@@ -192,7 +196,7 @@ void gyre__segq_consume(struct gyre__segq *q, struct gyre__segs *segs, size_t le
 int gyre__segq_split_head(struct gyre__segq *q, struct gyre__segs *segs, uint32_t len)
 {
     struct gyre__seg *head = gyre__segq_head(q), *first;
-    GYRE_ASSERT(head != NULL && len > 0 && len < head->len);
+    GYRE_ASSERT(head != NULL && head->kind != GYRE_SEG_PIPE && len > 0 && len < head->len);
     if (head->kind == GYRE_SEG_CHUNK) {
         first = gyre__seg_chunk(segs, len);
         if (first == NULL)

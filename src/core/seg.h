@@ -17,7 +17,9 @@ enum gyre__seg_kind {
     GYRE_SEG_BUF = 1, /* `data` lies in receive buffer `buf`, of which it holds one reference */
     GYRE_SEG_CHUNK,   /* `data` lies behind the segment; `room` more bytes may follow the last */
     GYRE_SEG_REF,     /* `data` is the user's until `done` */
-    GYRE_SEG_FILE,    /* no bytes of its own: what is left of `u.ref.user`, a struct gyre__file; sendfile.c */
+    /* From here on without bytes that could be looked at. */
+    GYRE_SEG_FILE, /* what is left of `u.ref.user`, a struct gyre__file; sendfile.c */
+    GYRE_SEG_PIPE, /* `len` bytes in pipe `buf`, and nothing else there; pipe.c */
 };
 
 enum {
@@ -71,6 +73,9 @@ struct gyre__seg *gyre__seg_chunk(struct gyre__segs *segs, uint32_t size_bytes);
 
 /* sendfile.c: tell a FILE segment's `done`, and free its struct. */
 void gyre__file_free(struct gyre__segs *segs, struct gyre__seg *seg, int err);
+
+/* pipe.c: give back the pipe of a PIPE segment; with bytes in it it is closed. `segs` are a loop's. */
+void gyre__pipe_free(struct gyre__segs *segs, const struct gyre__seg *seg);
 
 /* Free a segment and what it refers to; a REF segment's `done` is called with `err`. */
 void gyre__seg_free(struct gyre__segs *segs, struct gyre__seg *seg, int err);
