@@ -42,8 +42,9 @@ enum gyre_sockopt {
     GYRE_SOCKOPT_FREEBIND,             /* IP_FREEBIND; has an effect only before binding */
     GYRE_SOCKOPT_BIND_NO_PORT,         /* IP_BIND_ADDRESS_NO_PORT; has an effect only before binding */
     GYRE_SOCKOPT_INCOMING_CPU,         /* SO_INCOMING_CPU: reads the processor that its packets come in on */
-    GYRE_SOCKOPT_BUSY_POLL_US,         /* SO_BUSY_POLL */
+    GYRE_SOCKOPT_BUSY_POLL_US,         /* SO_BUSY_POLL: poll the device so long before sleeping; privileged */
     GYRE_SOCKOPT_COOKIE,               /* SO_COOKIE: reads a number that no other socket of the system ever has */
+    GYRE_SOCKOPT_PREFER_BUSY_POLL,     /* SO_PREFER_BUSY_POLL: hold interrupts off while it is polled; privileged */
     GYRE_SOCKOPT_END /* not an option */
 };
 

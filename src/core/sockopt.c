@@ -65,6 +65,9 @@ static const struct row rows[GYRE_SOCKOPT_END] = {
 #ifdef SO_BUSY_POLL
     [GYRE_SOCKOPT_BUSY_POLL_US] = {SOL_SOCKET, SO_BUSY_POLL},
 #endif
+#ifdef SO_PREFER_BUSY_POLL
+    [GYRE_SOCKOPT_PREFER_BUSY_POLL] = {SOL_SOCKET, SO_PREFER_BUSY_POLL},
+#endif
 #ifdef SO_COOKIE
     [GYRE_SOCKOPT_COOKIE] = {SOL_SOCKET, SO_COOKIE},
 #endif
@@ -82,7 +85,7 @@ static bool suits(int family, enum gyre_sockopt option, int level)
 {
     bool inet = family == AF_INET || family == AF_INET6;
     return inet || (level == SOL_SOCKET && option != GYRE_SOCKOPT_KEEPALIVE && option != GYRE_SOCKOPT_INCOMING_CPU &&
-                    option != GYRE_SOCKOPT_BUSY_POLL_US);
+                    option != GYRE_SOCKOPT_BUSY_POLL_US && option != GYRE_SOCKOPT_PREFER_BUSY_POLL);
 }
 
 /* What the failed call said, unknown options made one. */
@@ -145,7 +148,7 @@ static bool is_switch(enum gyre_sockopt option)
 {
     return option == GYRE_SOCKOPT_NODELAY || option == GYRE_SOCKOPT_QUICKACK || option == GYRE_SOCKOPT_CORK ||
            option == GYRE_SOCKOPT_KEEPALIVE || option == GYRE_SOCKOPT_TRANSPARENT || option == GYRE_SOCKOPT_FREEBIND ||
-           option == GYRE_SOCKOPT_BIND_NO_PORT;
+           option == GYRE_SOCKOPT_BIND_NO_PORT || option == GYRE_SOCKOPT_PREFER_BUSY_POLL;
 }
 
 static int sockopt_get(struct gyre_backend *be, int fd, enum gyre_sockopt option, int64_t *out)

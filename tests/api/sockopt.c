@@ -42,6 +42,9 @@ static const struct trip trips[] = {
     {GYRE_SOCKOPT_FREEBIND, 1, false, false, false},
     {GYRE_SOCKOPT_BIND_NO_PORT, 1, false, false, false},
     {GYRE_SOCKOPT_BUSY_POLL_US, 50, false, true, false},
+    {GYRE_SOCKOPT_BUSY_POLL_US, 0, false, false, false},
+    {GYRE_SOCKOPT_PREFER_BUSY_POLL, 1, false, true, false},
+    {GYRE_SOCKOPT_PREFER_BUSY_POLL, 0, false, false, false},
 };
 
 enum { TRIPS = sizeof trips / sizeof trips[0] };
