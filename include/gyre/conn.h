@@ -335,6 +335,13 @@ GYRE_API int gyre_conn_fd(const struct gyre_conn *c);
 GYRE_API int gyre_conn_local_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len);
 GYRE_API int gyre_conn_peer_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len);
 
+/* Where the client of an accepted TCP connection meant to go, if the firewall of this machine redirected it here
+ * (SO_ORIGINAL_DST, with IPv6 IP6T_SO_ORIGINAL_DST): what a transparent proxy connects to. A connection that is tracked
+ * and was not redirected has its own address.
+ * Returns 0, or: -ENOENT if the kernel does not track it; -ENOPROTOOPT if it tracks none; -EOPNOTSUPP for unix sockets,
+ * on the simulator and beside Linux; GYRE_ECLOSED, GYRE_ETHREAD, -EINVAL. On error `*out` stays as it was. */
+GYRE_API int gyre_conn_original_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len);
+
 /* ---- From other threads ---- */
 
 /* A name for a connection that outlives it. Once it has closed the name is stale for ever: it never reaches another

@@ -85,6 +85,7 @@ struct gyre_sockopt_ops {
     int (*congestion)(struct gyre_backend *be, int fd, char *out, size_t size);
     int (*tcp_info)(struct gyre_backend *be, int fd, struct gyre_tcp_info *out);
     int (*credentials)(struct gyre_backend *be, int fd, struct gyre_credentials *out);
+    int (*original)(struct gyre_backend *be, int fd, struct gyre_addr *out); /* before it was redirected to here */
 };
 
 /* Pipes for what GYRE_FDF_PIPE and GYRE_OP_SPLICE move. */

@@ -194,3 +194,17 @@ int gyre_conn_credentials(struct gyre_credentials *out, const struct gyre_conn *
         return err;
     return out == NULL ? -EINVAL : ops->credentials(c->loop->be, c->f.fd, out);
 }
+
+int gyre_conn_original_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len)
+{
+    const struct gyre_sockopt_ops *ops;
+    struct gyre_addr addr;
+    int err = options_of(c, &ops);
+    if (err == 0)
+        err = out == NULL || out_len == NULL ? -EINVAL : ops->original(c->loop->be, c->f.fd, &addr);
+    if (err != 0)
+        return err;
+    *out = addr.ss;
+    *out_len = addr.len;
+    return 0;
+}

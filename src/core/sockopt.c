@@ -273,6 +273,38 @@ static int credentials(struct gyre_backend *be, int fd, struct gyre_credentials 
 }
 #endif
 
+#ifdef __linux__
+/* Both are this number, in headers of netfilter that define much else. */
+enum { ORIGINAL_DST = 80 };
+
+/* An IPv6 socket may talk IPv4, and then that part of the firewall has redirected it. */
+static int original(struct gyre_backend *be, int fd, struct gyre_addr *out)
+{
+    struct gyre_addr addr = {.len = sizeof addr.ss};
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&addr.ss;
+    (void)be;
+    if (getsockname(fd, (struct sockaddr *)&addr.ss, &addr.len) != 0)
+        return -errno;
+    if (addr.ss.ss_family != AF_INET && addr.ss.ss_family != AF_INET6)
+        return -EOPNOTSUPP;
+    bool v6 = addr.ss.ss_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
+    addr.len = v6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    memset(&addr.ss, 0, sizeof addr.ss);
+    if (getsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, ORIGINAL_DST, &addr.ss, &addr.len) != 0)
+        return -errno;
+    *out = addr;
+    return 0;
+}
+#else
+static int original(struct gyre_backend *be, int fd, struct gyre_addr *out)
+{
+    (void)be;
+    (void)fd;
+    (void)out;
+    return -EOPNOTSUPP;
+}
+#endif
+
 const struct gyre_sockopt_ops gyre__sockopt_system = {
     .set = sockopt_set,
     .get = sockopt_get,
@@ -280,4 +312,5 @@ const struct gyre_sockopt_ops gyre__sockopt_system = {
     .congestion = congestion,
     .tcp_info = tcp_info,
     .credentials = credentials,
+    .original = original,
 };

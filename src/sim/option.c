@@ -79,6 +79,14 @@ static int credentials(struct gyre_backend *be, int fd, struct gyre_credentials 
     return -EOPNOTSUPP;
 }
 
+static int original(struct gyre_backend *be, int fd, struct gyre_addr *out)
+{
+    (void)be;
+    (void)fd;
+    (void)out;
+    return -EOPNOTSUPP;
+}
+
 const struct gyre_sockopt_ops gyre__sockopt_sim = {
     .set = sockopt_set,
     .get = sockopt_get,
@@ -86,4 +94,5 @@ const struct gyre_sockopt_ops gyre__sockopt_sim = {
     .congestion = congestion,
     .tcp_info = tcp_info,
     .credentials = credentials,
+    .original = original,
 };

@@ -199,6 +199,36 @@ TRANSPORT_TEST(api_sockopt, what_the_kernel_knows)
     close_pair(&api, &peer);
 }
 
+/* Nobody redirected it: the kernel tracks it, does not, or has no tracking. */
+TRANSPORT_TEST(api_sockopt, original_address)
+{
+    struct api api;
+    struct peer peer;
+    struct sockaddr_storage own, to;
+    socklen_t own_len, to_len = 77;
+    struct end *e = open_pair(&api, p, &peer);
+    memset(&to, 0x5a, sizeof to);
+    struct sockaddr_storage before = to;
+    int err = gyre_conn_original_address(e->c, &to, &to_len);
+    if (api.is_sim || !is_tcp(&api)) {
+        cr_assert_eq(err, -EOPNOTSUPP, "%s", gyre_err_name(err));
+    } else if (err == 0) {
+        cr_assert_eq(gyre_conn_local_address(e->c, &own, &own_len), 0);
+        cr_assert_eq(to.ss_family, own.ss_family);
+        cr_assert_eq(to_len, own_len);
+    } else {
+        cr_assert(err == -ENOENT || err == -ENOPROTOOPT, "%s", gyre_err_name(err));
+    }
+    if (err != 0) {
+        cr_assert_eq(to_len, 77);
+        cr_assert_eq(memcmp(&to, &before, sizeof to), 0, "written to, though it failed");
+    }
+    cr_assert_eq(gyre_conn_original_address(e->c, NULL, &to_len), -EINVAL);
+    cr_assert_eq(gyre_conn_original_address(e->c, &to, NULL), -EINVAL);
+    cr_assert_eq(gyre_conn_original_address(NULL, &to, &to_len), GYRE_ECLOSED);
+    close_pair(&api, &peer);
+}
+
 /* ---- set beforehand ---- */
 
 static int64_t option_of(const struct end *e, enum gyre_sockopt option)
@@ -326,6 +356,8 @@ static void *from_elsewhere(void *arg)
     struct gyre_tcp_info info;
     struct gyre_credentials who;
     struct gyre_keepalive keepalive = {.idle_ns = 0};
+    struct sockaddr_storage to;
+    socklen_t to_len;
     char name[16];
     bool all = gyre_conn_set_sockopt(e->c, GYRE_SOCKOPT_CORK, 1) == GYRE_ETHREAD &&
                gyre_conn_sockopt(&value, e->c, GYRE_SOCKOPT_CORK) == GYRE_ETHREAD &&
@@ -334,7 +366,8 @@ static void *from_elsewhere(void *arg)
                gyre_conn_set_congestion(e->c, "reno") == GYRE_ETHREAD &&
                gyre_conn_congestion(name, sizeof name, e->c) == GYRE_ETHREAD &&
                gyre_conn_tcp_info(&info, e->c) == GYRE_ETHREAD &&
-               gyre_conn_credentials(&who, e->c) == GYRE_ETHREAD;
+               gyre_conn_credentials(&who, e->c) == GYRE_ETHREAD &&
+               gyre_conn_original_address(e->c, &to, &to_len) == GYRE_ETHREAD;
     return all ? e : NULL;
 }
 

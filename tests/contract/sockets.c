@@ -80,6 +80,7 @@ BACKEND_TEST(sockets, bad_descriptor)
     int64_t value;
     cr_assert_lt(sock->options->set(s.be, 19999, GYRE_SOCKOPT_NODELAY, 1), 0);
     cr_assert_lt(sock->options->get(s.be, 19999, GYRE_SOCKOPT_NODELAY, &value), 0);
+    cr_assert_lt(sock->options->original(s.be, 19999, &addr), 0);
     seam_close(&s);
 }
 
@@ -90,6 +91,7 @@ BACKEND_TEST(sockets, options)
     struct seam s;
     struct gyre_tcp_info info;
     struct gyre_credentials who;
+    struct gyre_addr addr;
     int64_t value = -1;
     seam_open(&s, p);
     const struct gyre_sockopt_ops *options = s.ops->sock->options;
@@ -101,12 +103,15 @@ BACKEND_TEST(sockets, options)
     cr_assert_eq(options->get(s.be, fd, GYRE_SOCKOPT_KEEPALIVE_IDLE_S, &value), 0);
     cr_assert_eq(value, 3);
     cr_assert_eq(options->credentials(s.be, fd, &who), -EOPNOTSUPP);
+    int err = options->original(s.be, fd, &addr);
+    cr_assert(s.sim != NULL ? err == -EOPNOTSUPP : err == -ENOENT || err == -ENOPROTOOPT, "%s", gyre_err_name(err));
     s.ops->sock->close(s.be, fd);
     s.transport = TRANSPORT_UNIX;
     fd = seam_socket(&s);
     cr_assert_eq(options->set(s.be, fd, GYRE_SOCKOPT_NODELAY, 1), -EOPNOTSUPP);
     cr_assert_eq(options->get(s.be, fd, GYRE_SOCKOPT_NODELAY, &value), -EOPNOTSUPP);
     cr_assert_eq(options->tcp_info(s.be, fd, &info), -EOPNOTSUPP);
+    cr_assert_eq(options->original(s.be, fd, &addr), -EOPNOTSUPP);
     s.ops->sock->close(s.be, fd);
     seam_close(&s);
 }
