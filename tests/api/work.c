@@ -234,7 +234,7 @@ struct errand {
     struct gyre_conn_id id;
     _Atomic(int) *gate;
     _Atomic(int) err; /* of offloading */
-    _Atomic(unsigned) done;
+    _Atomic(unsigned) begun, done;
     bool conn_there;
     int result;
 };
@@ -243,6 +243,7 @@ static int run_errand(struct gyre_work *w, void *user)
 {
     struct errand *e = user;
     (void)w;
+    atomic_store(&e->begun, 1);
     while (e->gate != NULL && atomic_load(e->gate) == 0)
         crew_pause();
     return 7;
@@ -329,6 +330,7 @@ REAL_TEST(api_work, engine_ends)
         cr_assert_eq(gyre_loop_post(loop, go, &errands[i]), 0);
         crew_until(atomic_load(&errands[i].err) == 0);
     }
+    crew_until(atomic_load(&errands[0].begun) == 1);
     gyre_engine_stop(crew.engine);
     crew_join(&crew);
     atomic_store(&gate, 1);
