@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { WAITS_MAX = 64 };
@@ -80,8 +81,8 @@ static void start(struct api *api, const struct backend_param *p, char *address,
     api->quiet_sim = true;
     api_open(api);
     stage_open(api, &stage);
-    (void)strncpy(address, stage.address, size - 1);
-    address[size - 1] = '\0';
+    int len = snprintf(address, size, "%s", stage.address);
+    cr_assert(len > 0 && (size_t)len < size);
     stage_close(&stage);
 }
 

@@ -227,15 +227,15 @@ Test(uring_direct, small_messages_go_back, .timeout = 30)
 /* Full sockets on many bulk streams, and a quiet one: its messages come within a bounded number of waits, whatever room
  * there is for events. Without direct calls the floods use up all buffers: what is in those leaves first, and a message
  * that found none free waits as long again. */
-static void ping_beside_floods(enum transport transport, unsigned cap, uint64_t bound)
+static void ping_beside_floods(enum transport transport, unsigned bufs, unsigned cap, uint64_t bound)
 {
-    enum { FLOODS = 16, BUFS = 1024 };
+    enum { FLOODS = 16 };
     struct stream a[FLOODS + 1], b[FLOODS + 1];
     struct seam s;
     uint64_t worst = 0;
-    open_uring(&s, transport, (struct gyre_backend_config){0}, BUFS);
+    open_uring(&s, transport, (struct gyre_backend_config){0}, bufs);
     if (!can_direct(&s))
-        bound += 4 * BUFS / cap;
+        bound += 4 * bufs / cap;
     for (unsigned i = 0; i <= FLOODS; i++)
         pair(&s, &a[i], &b[i], 2 * i);
     stream_receive(&b[FLOODS], MULTI);
@@ -254,8 +254,10 @@ static void ping_beside_floods(enum transport transport, unsigned cap, uint64_t 
             (void)seam_turn(&s, 0);
         worst = s.waits - start > worst ? s.waits - start : worst;
     }
-    cr_assert_leq(worst, bound, "with room for %u events a message took %llu waits", cap, (unsigned long long)worst);
-    expect_calls(&s, 0);
+    cr_assert_leq(worst, bound, "with %u buffers and room for %u events a message took %llu waits", bufs, cap,
+                  (unsigned long long)worst);
+    if (bufs == 1024)
+        expect_calls(&s, 0);
     s.cap = SEAM_BATCH;
     for (unsigned i = 0; i <= FLOODS; i++)
         close_both(&a[i], &b[i]);
@@ -265,9 +267,20 @@ static void ping_beside_floods(enum transport transport, unsigned cap, uint64_t 
 Test(uring_direct, quiet_stream_beside_floods, .timeout = 90)
 {
     for EACH_TRANSPORT (t) {
-        ping_beside_floods(transports[t], SEAM_BATCH, 64);
-        ping_beside_floods(transports[t], 8, 128);
-        ping_beside_floods(transports[t], 1, 512);
+        ping_beside_floods(transports[t], 1024, SEAM_BATCH, 64);
+        ping_beside_floods(transports[t], 1024, 8, 128);
+        ping_beside_floods(transports[t], 1024, 1, 512);
+    }
+}
+
+/* The same with so few buffers that all that may be are posted. With still fewer it is up to who arms the starved
+ * receives again, for the first of them may take all there are; core gives each its turn. */
+Test(uring_direct, quiet_stream_beside_floods_in_few_buffers, .timeout = 90)
+{
+    for EACH_TRANSPORT (t) {
+        ping_beside_floods(transports[t], 64, SEAM_BATCH, 64);
+        ping_beside_floods(transports[t], 64, 8, 128);
+        ping_beside_floods(transports[t], 64, 1, 512);
     }
 }
 
