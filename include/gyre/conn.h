@@ -117,6 +117,10 @@ struct gyre_conn_options {
     const char *source_address;
     uint16_t source_port_first;
     uint16_t source_port_last;
+    /* Of gyre_connect() over TCP: the network device to leave by and nothing else, such as "eth1" (SO_BINDTODEVICE);
+     * borrowed during the call; NULL: as the routes say. -ENODEV: there is none of that name; -EOPNOTSUPP on the
+     * simulator and beside Linux. */
+    const char *device;
 };
 
 /* Connect to `address` ("tcp://127.0.0.1:7000", "tcp://[::1]:7000", "unix:///run/x.sock", "unix://@abstract"; a

@@ -127,6 +127,7 @@ struct gyre_sock_ops {
     /* Look at a descriptor that somebody else opened, and make it close-on-exec. -ENOTSOCK if it is no socket. */
     int (*inspect)(struct gyre_backend *be, int fd, struct gyre_sock_info *out);
     int (*dup)(struct gyre_backend *be, int fd);      /* another descriptor for the same socket, close-on-exec */
+    int (*device)(struct gyre_backend *be, int fd, const char *name); /* of either kind: use that device only */
     int (*shutdown)(struct gyre_backend *be, int fd); /* send FIN: SHUT_WR */
     int (*set_nodelay)(struct gyre_backend *be, int fd);
     int (*set_reset)(struct gyre_backend *be, int fd); /* close() will send RST and drop what is unsent */
@@ -145,7 +146,6 @@ struct gyre_sock_ops {
     int (*dgram_bind)(struct gyre_backend *be, int fd, const struct gyre_addr *addr, uint32_t unix_mode);
     int (*dgram_connect)(struct gyre_backend *be, int fd, const struct gyre_addr *addr);
     int (*dgram_set)(struct gyre_backend *be, int fd, int family, enum gyre_sock_option option, int value);
-    int (*dgram_device)(struct gyre_backend *be, int fd, const char *name); /* send and receive through it only */
     int (*dgram_member)(struct gyre_backend *be, int fd, const struct gyre_addr *group, uint32_t interface, bool join);
     int64_t (*dgram_drops)(struct gyre_backend *be, int fd); /* received and thrown away for want of room; 0 unknown */
 };

@@ -124,6 +124,8 @@ static int open_socket(struct gyre_loop *l, const struct gyre__profile *profile,
     int err = inet && !profile->options.delay ? sock->set_nodelay(l->be, fd) : 0;
     if (err == 0)
         err = gyre__options_apply(l, fd, &profile->options, inet);
+    if (err == 0 && route->device[0] != '\0')
+        err = sock->device(l->be, fd, route->device);
     if (err == 0 && route->bound)
         err = sock->bind(l->be, fd, &route->from, route->port_last);
     if (err == 0)
@@ -187,6 +189,20 @@ static int find_source(struct gyre__route *route, const struct gyre_conn_options
     return 0;
 }
 
+/* The device to leave by, if the options say one. A name that is none's is not left to the kernel, which may cut it. */
+static int find_device(struct gyre__route *route, const char *device)
+{
+    if (device == NULL)
+        return 0;
+    if (gyre__addr_is_unix(&route->to))
+        return GYRE_EOPTION;
+    size_t len = strnlen(device, GYRE_DEVICE_SIZE);
+    if (len == 0 || len == GYRE_DEVICE_SIZE)
+        return -ENODEV;
+    memcpy(route->device, device, len + 1);
+    return 0;
+}
+
 int gyre__route_find(struct gyre__route *out, const char *address, const struct gyre_conn_options *options)
 {
     struct gyre__address parsed;
@@ -194,7 +210,8 @@ int gyre__route_find(struct gyre__route *out, const char *address, const struct 
     if (err != 0)
         return err;
     *out = (struct gyre__route){.to = parsed.addr};
-    return find_source(out, options);
+    err = find_device(out, options->device);
+    return err != 0 ? err : find_source(out, options);
 }
 
 int gyre__profile_new(struct gyre__profile **out, const struct gyre_mem *mem,

@@ -21,15 +21,18 @@ static inline int gyre__loop_may_connect(const struct gyre_loop *l)
     return l->phase == GYRE_PHASE_SERVING ? 0 : GYRE_ESHUTDOWN;
 }
 
+enum { GYRE_DEVICE_SIZE = 16 }; /* of a network device's name, the kernel's limit */
+
 /* Where to, and from where. */
 struct gyre__route {
     struct gyre_addr to;
     struct gyre_addr from; /* if `bound` */
     in_port_t port_last;   /* of a range that begins with the port of `from`; 0: no range */
     bool bound;
+    char device[GYRE_DEVICE_SIZE]; /* to leave by; empty: any */
 };
 
-/* Returns 0, GYRE_EADDRESS, GYRE_EPATHLEN or GYRE_EOPTION. */
+/* Returns 0, GYRE_EADDRESS, GYRE_EPATHLEN, GYRE_EOPTION or -ENODEV. */
 int gyre__route_find(struct gyre__route *out, const char *address, const struct gyre_conn_options *options);
 
 /* A checked profile of its own for one connection, with no reference. Returns 0, -E2BIG, -ENOMEM, GYRE_EHANDLERS or

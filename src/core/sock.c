@@ -289,6 +289,12 @@ static int sock_dup(struct gyre_backend *be, int fd)
     return copy >= 0 ? copy : -errno;
 }
 
+static int sock_device(struct gyre_backend *be, int fd, const char *name)
+{
+    (void)be;
+    return name[0] != '\0' ? set_device(fd, name) : -ENODEV; /* none would be any */
+}
+
 static int sock_shutdown(struct gyre_backend *be, int fd)
 {
     (void)be;
@@ -365,6 +371,7 @@ const struct gyre_sock_ops gyre__sock_system = {
     .bind = sock_bind,
     .inspect = sock_inspect,
     .dup = sock_dup,
+    .device = sock_device,
     .shutdown = sock_shutdown,
     .set_nodelay = sock_set_nodelay,
     .set_reset = sock_set_reset,
@@ -378,7 +385,6 @@ const struct gyre_sock_ops gyre__sock_system = {
     .dgram_bind = gyre__sock_dgram_bind,
     .dgram_connect = gyre__sock_dgram_connect,
     .dgram_set = gyre__sock_dgram_set,
-    .dgram_device = gyre__sock_dgram_device,
     .dgram_member = gyre__sock_dgram_member,
     .dgram_drops = gyre__sock_dgram_drops,
 };

@@ -19,7 +19,6 @@ int gyre__sock_dgram_open(struct gyre_backend *be, int family);
 int gyre__sock_dgram_bind(struct gyre_backend *be, int fd, const struct gyre_addr *addr, uint32_t unix_mode);
 int gyre__sock_dgram_connect(struct gyre_backend *be, int fd, const struct gyre_addr *addr);
 int gyre__sock_dgram_set(struct gyre_backend *be, int fd, int family, enum gyre_sock_option option, int value);
-int gyre__sock_dgram_device(struct gyre_backend *be, int fd, const char *name);
 int gyre__sock_dgram_member(struct gyre_backend *be, int fd, const struct gyre_addr *group, uint32_t interface,
                             bool join);
 int64_t gyre__sock_dgram_drops(struct gyre_backend *be, int fd);

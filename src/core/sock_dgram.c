@@ -7,7 +7,6 @@
 #include "sock.h"
 
 #include <errno.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <stddef.h>
@@ -148,25 +147,6 @@ int gyre__sock_dgram_connect(struct gyre_backend *be, int fd, const struct gyre_
     (void)be;
     return connect(fd, (const struct sockaddr *)&addr->ss, addr->len) == 0 ? 0 : -errno;
 }
-
-#ifdef SO_BINDTODEVICE
-int gyre__sock_dgram_device(struct gyre_backend *be, int fd, const char *name)
-{
-    (void)be;
-    size_t len = strnlen(name, IFNAMSIZ);
-    if (len == 0 || len >= IFNAMSIZ)
-        return -EINVAL;
-    return setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)len) == 0 ? 0 : -errno;
-}
-#else
-int gyre__sock_dgram_device(struct gyre_backend *be, int fd, const char *name)
-{
-    (void)be;
-    (void)fd;
-    (void)name;
-    return -EOPNOTSUPP;
-}
-#endif
 
 static int member6(int fd, const struct gyre_addr *group, uint32_t interface, bool join)
 {

@@ -100,7 +100,7 @@ static int set_options(struct gyre_loop *l, int fd, int family, const struct gyr
         if (err != 0)
             return err;
     }
-    return o->device != NULL ? l->be->ops->sock->dgram_device(l->be, fd, o->device) : 0;
+    return o->device != NULL ? l->be->ops->sock->device(l->be, fd, o->device) : 0;
 }
 
 /* ---- multicast ---- */

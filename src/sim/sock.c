@@ -69,6 +69,12 @@ static int sock_dup(struct gyre_backend *be, int fd)
     return -EOPNOTSUPP;
 }
 
+static int sock_device(struct gyre_backend *be, int fd, const char *name)
+{
+    (void)name;
+    return find(be, fd) != NULL ? -EOPNOTSUPP : -EBADF;
+}
+
 static int sock_shutdown(struct gyre_backend *be, int fd)
 {
     struct sim_sock *s = find(be, fd);
@@ -206,12 +212,6 @@ static int dgram_set(struct gyre_backend *be, int fd, int family, enum gyre_sock
     return -EOPNOTSUPP;
 }
 
-static int dgram_device(struct gyre_backend *be, int fd, const char *name)
-{
-    (void)name;
-    return find(be, fd) != NULL ? -EOPNOTSUPP : -EBADF;
-}
-
 static int dgram_member(struct gyre_backend *be, int fd, const struct gyre_addr *group, uint32_t interface, bool join)
 {
     (void)group;
@@ -232,6 +232,7 @@ const struct gyre_sock_ops gyre__sock_sim = {
     .bind = sock_bind,
     .inspect = sock_inspect,
     .dup = sock_dup,
+    .device = sock_device,
     .shutdown = sock_shutdown,
     .set_nodelay = sock_set_nodelay,
     .set_reset = sock_set_reset,
@@ -244,7 +245,6 @@ const struct gyre_sock_ops gyre__sock_sim = {
     .dgram_bind = dgram_bind,
     .dgram_connect = dgram_connect,
     .dgram_set = dgram_set,
-    .dgram_device = dgram_device,
     .dgram_member = dgram_member,
     .dgram_drops = dgram_drops,
 };

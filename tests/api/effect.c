@@ -188,6 +188,76 @@ REAL_TEST(api_effect, device)
     api_close(&api);
 }
 
+static int try_device(struct api *api, const char *address, const char *device)
+{
+    struct gyre_conn *c = NULL;
+    int err = gyre_connect(&c, api->loop, address, &api->sides->handlers,
+                           &(struct gyre_conn_options){.device = device});
+    if (err != 0)
+        cr_assert_null(c);
+    return err;
+}
+
+/* It is set before connecting, and a device that there is not is told. */
+REAL_TEST(api_effect, device_to_leave_by)
+{
+    struct api api;
+    struct stage stage;
+    struct peer peer;
+    char name[IF_NAMESIZE] = "";
+    socklen_t len = sizeof name;
+    listen_with(&api, p, NULL, NULL);
+    stage_open(&api, &stage);
+    struct end *e = api_connect(&api, stage.address, NULL, &(struct gyre_conn_options){.device = "lo"});
+    cr_assert_eq(getsockopt(gyre_conn_fd(e->c), SOL_SOCKET, SO_BINDTODEVICE, name, &len), 0);
+    cr_assert_eq(strcmp(name, "lo"), 0, "%s", name);
+    stage_accept(&stage, &peer, e);
+    api_until(&api, e->opens == 1);
+    cr_assert_eq(try_device(&api, stage.address, "no-such-dev"), -ENODEV);
+    cr_assert_eq(try_device(&api, stage.address, "a-name-that-is-too-long"), -ENODEV);
+    cr_assert_eq(try_device(&api, stage.address, ""), -ENODEV);
+    cr_assert_eq(try_device(&api, "unix://@device", "lo"), GYRE_EOPTION);
+    cr_assert_eq(gyre_loop_conn_count(api.loop), 1, "what was refused is still there");
+    peer_close(&peer);
+    api_until(&api, e->closes == 1);
+    stage_close(&stage);
+    api_close(&api);
+}
+
+/* A device that leads nowhere, and is down, in a network of the test's own. */
+static void add_device(char *name)
+{
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (ioctl(fd, SIOCBRADDBR, name) != 0)
+        cr_skip_test("no second device: %s", strerror(errno));
+    cr_assert_eq(close(fd), 0);
+}
+
+/* Where the routes lead does not matter: by a device that is down nobody gets to 127.0.0.1. */
+REAL_TEST(api_effect, device_that_leads_elsewhere)
+{
+    struct api api;
+    struct stage stage;
+    struct peer peer;
+    char name[IF_NAMESIZE] = "gyre0";
+    own_network();
+    add_device(name);
+    listen_with(&api, p, NULL, NULL);
+    stage_open(&api, &stage);
+    struct end *e = api_connect(&api, stage.address, NULL, &(struct gyre_conn_options){.device = name});
+    memset(name, 'x', sizeof name); /* it was borrowed during the call */
+    api_until(&api, e->closes == 1);
+    cr_assert_eq(e->err, -ENETUNREACH, "%s", gyre_err_name(e->err));
+    cr_assert_eq(e->opens, 0);
+    e = api_connect(&api, stage.address, NULL, &(struct gyre_conn_options){.device = "lo"});
+    stage_accept(&stage, &peer, e);
+    api_until(&api, e->opens == 1);
+    peer_close(&peer);
+    api_until(&api, e->closes == 1);
+    stage_close(&stage);
+    api_close(&api);
+}
+
 /* "tcp://[::]" takes IPv4 too, unless it is told not to; on the simulator alike. */
 BACKEND_TEST(api_effect, v6_only)
 {

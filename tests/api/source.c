@@ -99,3 +99,18 @@ BACKEND_TEST(api_source, errors)
     }
     api_close(&api);
 }
+
+/* The simulator has no devices, and says so. */
+BACKEND_TEST(api_source, device)
+{
+    struct api api;
+    struct gyre_conn *c = NULL;
+    static const struct gyre_conn_handlers none = {.on_data = on_data};
+    api_init(&api, p);
+    api_open(&api);
+    int err = gyre_connect(&c, api.loop, "tcp://127.0.0.1:1", &none, &(struct gyre_conn_options){.device = "lo"});
+    cr_assert_eq(err, api.is_sim ? -EOPNOTSUPP : 0, "%s", gyre_err_name(err));
+    cr_assert_eq(c != NULL, err == 0);
+    api_until(&api, gyre_loop_conn_count(api.loop) == 0);
+    api_close(&api);
+}
