@@ -76,6 +76,22 @@ struct gyre_conn_handlers {
     void (*on_bad_frame)(struct gyre_conn *c, int err);
 };
 
+/* What a socket is to become. */
+enum gyre_socket_purpose {
+    GYRE_SOCKET_LISTEN = 1, /* it will be bound, and listen */
+    GYRE_SOCKET_CONNECT,    /* it will be bound, if `source_address` or a range of ports is given, and connect */
+    GYRE_SOCKET_ACCEPT      /* it was accepted, and on_open comes next */
+};
+
+/* For options of sockets that the library has no setter for: called once with each socket, when those that it does
+ * have are set. `fd` is borrowed until it returns: set and read options, nothing else. `user` is that of the
+ * connection options. The function must not call the library.
+ * Returns 0, or -errno (anything above 0 is -EINVAL), and then the socket is closed: listening or connecting returns
+ * that error, and what was accepted gets on_close alone, with GYRE_CLOSE_ERROR and that error.
+ * Thread: the one that listens, and the loop that connects or has what was accepted. On the simulator `fd` is a number
+ * that the kernel does not know, -EBADF. */
+typedef int gyre_socket_fn(int fd, enum gyre_socket_purpose purpose, void *user);
+
 /* Settings of a connection, given to a listener for what it accepts or to gyre_connect(). Sizes are bytes. */
 struct gyre_conn_options {
     uint32_t read_max_bytes;     /* leftovers kept before receiving stops; 0: 1 MiB */
@@ -121,6 +137,9 @@ struct gyre_conn_options {
      * borrowed during the call; NULL: as the routes say. -ENODEV: there is none of that name; -EOPNOTSUPP on the
      * simulator and beside Linux. */
     const char *device;
+    /* Called for each socket that the library makes: with a listener's options its own and what it accepts. Not for
+     * descriptors that are given to it. NULL: none. */
+    gyre_socket_fn *on_socket;
 };
 
 /* Connect to `address` ("tcp://127.0.0.1:7000", "tcp://[::1]:7000", "unix:///run/x.sock", "unix://@abstract"; a

@@ -286,13 +286,17 @@ int gyre__conn_adopt(struct gyre_loop *l, int fd, struct gyre__profile *profile,
         return GYRE_ESHUTDOWN;
     }
     unsigned how = GYRE_CONN_RESERVED | GYRE_FDF_ACCEPTED | (inet ? GYRE_FDF_INET : 0u);
+    gyre__options_apply_accepted(l, fd, &profile->options, inet);
+    int refused = gyre__options_ask(&profile->options, fd, GYRE_SOCKET_ACCEPT);
     int err = gyre__conn_new(&c, l, fd, profile, how);
     if (err != 0)
         return err;
-    gyre__options_apply_accepted(l, fd, &profile->options, inet);
     profile->refs++;
     gyre__count(&l->be->stats.accepted, 1);
-    gyre__conn_opened(c);
+    if (refused == 0)
+        gyre__conn_opened(c);
+    else
+        gyre__conn_end(c, GYRE_CLOSE_ERROR, refused);
     return 0;
 }
 

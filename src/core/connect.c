@@ -126,6 +126,8 @@ static int open_socket(struct gyre_loop *l, const struct gyre__profile *profile,
         err = gyre__options_apply(l, fd, &profile->options, inet);
     if (err == 0 && route->device[0] != '\0')
         err = sock->device(l->be, fd, route->device);
+    if (err == 0)
+        err = gyre__options_ask(&profile->options, fd, GYRE_SOCKET_CONNECT);
     if (err == 0 && route->bound)
         err = sock->bind(l->be, fd, &route->from, route->port_last);
     if (err == 0)

@@ -72,6 +72,8 @@ static int open_socket(struct gyre_loop *l, const struct plan *plan, const struc
     if (err == 0)
         err = gyre__options_apply(l, fd, &plan->options.conn, inet);
     if (err == 0)
+        err = gyre__options_ask(&plan->options.conn, fd, GYRE_SOCKET_LISTEN);
+    if (err == 0)
         err = sock->listen(l->be, fd, addr, config);
     if (err == 0)
         return fd;

@@ -87,6 +87,14 @@ void gyre__options_apply_accepted(struct gyre_loop *l, int fd, const struct gyre
         (void)gyre__options_apply(l, fd, o, false);
 }
 
+int gyre__options_ask(const struct gyre_conn_options *o, int fd, enum gyre_socket_purpose purpose)
+{
+    if (o->on_socket == NULL)
+        return 0;
+    int err = o->on_socket(fd, purpose, o->user);
+    return err <= 0 ? err : -EINVAL;
+}
+
 /* ---- of an open connection ---- */
 
 /* The options of its socket, if it has one still and this thread may ask. */

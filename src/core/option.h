@@ -15,4 +15,7 @@ int gyre__options_apply(struct gyre_loop *l, int fd, const struct gyre_conn_opti
 /* What an accepted socket does not inherit from the one that listens: with unix sockets the sizes of its buffers. */
 void gyre__options_apply_accepted(struct gyre_loop *l, int fd, const struct gyre_conn_options *o, bool inet);
 
+/* Show the socket to the program. Returns 0 or what that refused it with. */
+int gyre__options_ask(const struct gyre_conn_options *o, int fd, enum gyre_socket_purpose purpose);
+
 #endif
