@@ -202,11 +202,11 @@ GYRE_API const char *gyre_listener_address(const struct gyre_listener *listener)
 GYRE_API int gyre_engine_run(struct gyre_engine *engine);
 
 /* End gyre_engine_run(): stop accepting, abort what is open (on_close with GYRE_ESHUTDOWN), return.
- * Async-signal-safe. Thread: any. */
+ * With NULL, as a signal may find it, nothing happens. Async-signal-safe. Thread: any. */
 GYRE_API void gyre_engine_stop(struct gyre_engine *engine);
 
 /* End gyre_engine_run() gently: stop accepting, close every connection gracefully (what was queued is sent), and after
- * `timeout_ns` stop. Async-signal-safe. Thread: any. */
+ * `timeout_ns` stop. NULL as above. Async-signal-safe. Thread: any. */
 GYRE_API void gyre_engine_drain(struct gyre_engine *engine, int64_t timeout_ns);
 
 /* Its loops, borrowed, and what its options gave as `user`. Thread: any. */

@@ -57,7 +57,7 @@ GYRE_API int gyre_loop_fd(const struct gyre_loop *loop);
 GYRE_API int64_t gyre_loop_timeout_ns(const struct gyre_loop *loop);
 
 /* Make gyre_loop_run() return after the current turn. Connections stay as they are. On a loop of an engine
- * it is gyre_engine_stop(). Async-signal-safe.
+ * it is gyre_engine_stop(). With NULL, as a signal may find it, nothing happens. Async-signal-safe.
  * Thread: any. */
 GYRE_API void gyre_loop_stop(struct gyre_loop *loop);
 

@@ -411,13 +411,13 @@ int gyre_engine_run(struct gyre_engine *engine)
 
 void gyre_engine_stop(struct gyre_engine *engine)
 {
-    for (uint32_t i = 0; i < engine->loop_count; i++)
+    for (uint32_t i = 0; engine != NULL && i < engine->loop_count; i++)
         gyre__loop_ask(engine->loops[i], GYRE_REQUEST_END);
 }
 
 void gyre_engine_drain(struct gyre_engine *engine, int64_t timeout_ns)
 {
-    for (uint32_t i = 0; i < engine->loop_count; i++) {
+    for (uint32_t i = 0; engine != NULL && i < engine->loop_count; i++) {
         atomic_store(&engine->loops[i]->drain_ns, timeout_ns);
         gyre__loop_ask(engine->loops[i], GYRE_REQUEST_DRAIN);
     }

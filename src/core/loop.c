@@ -475,6 +475,8 @@ int64_t gyre_loop_timeout_ns(const struct gyre_loop *l)
 
 void gyre_loop_stop(struct gyre_loop *l)
 {
+    if (l == NULL)
+        return;
     if (l->engine != NULL)
         gyre_engine_stop(l->engine);
     else

@@ -86,6 +86,9 @@ Test(nonsense, null)
 {
     gyre_loop_destroy(NULL);
     gyre_engine_destroy(NULL);
+    gyre_loop_stop(NULL);
+    gyre_engine_stop(NULL);
+    gyre_engine_drain(NULL, 0);
     gyre_timer_destroy(NULL);
     gyre_sim_destroy(NULL);
     gyre_buf_release(NULL);
