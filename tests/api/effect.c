@@ -134,6 +134,39 @@ REAL_TEST(api_effect, fast_open)
     }
 }
 
+static int open_fast(int fd, enum gyre_socket_purpose purpose, void *user)
+{
+    int on = 1;
+    (void)user;
+    if (purpose != GYRE_SOCKET_CONNECT)
+        return 0;
+    return setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &on, sizeof on) == 0 ? 0 : -errno;
+}
+
+/* What on_socket sets is there in time: the first bytes of a connection leave with its SYN. */
+REAL_TEST(api_effect, fast_open_connecting)
+{
+    own_network();
+    allow_fast_open();
+    for (int fast = 0; fast < 2; fast++) {
+        struct api api;
+        listen_with(&api, p, NULL, &(struct gyre_listener_options){.fastopen_queue = 5});
+        struct end *e = api_connect(&api, api.address, NULL,
+                                    &(struct gyre_conn_options){.on_socket = fast != 0 ? open_fast : NULL});
+        end_put(e, 100);
+        api_until(&api, e->opens == 1 && api.accepted == 1 && api_newest(&api)->got == 100);
+        struct end *accepted = api_newest(&api);
+        cr_assert_eq((info_of(gyre_conn_fd(accepted->c)).tcpi_options & TCPI_OPT_SYN_DATA) != 0, fast != 0);
+        end_put(accepted, KIB(100));
+        end_put(e, KIB(100));
+        api_until(&api, e->got == KIB(100) && accepted->got == 100 + KIB(100));
+        cr_assert_eq(gyre_conn_close(e->c), 0);
+        api_until(&api, e->closes == 1 && accepted->closes == 1);
+        cr_assert_eq(e->err, 0, "%s", gyre_err_name(e->err));
+        api_close(&api);
+    }
+}
+
 /* Any device but the loopback one; NULL if there is none. */
 static const char *other_device(void)
 {
