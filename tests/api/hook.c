@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * on_socket: each socket is shown to the program once, at the right moment, on every transport; what the program says
  * no to is closed, and told. */
-#include "fixture.h"
+#include "rig.h"
 
 #include <errno.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { SEEN_MAX = 16, TTL = 33 };
 
@@ -186,4 +187,79 @@ TRANSPORT_TEST(api_hook, refused_when_accepted)
     cr_assert_eq(told.err, 0, "%s", gyre_err_name(told.err));
     cr_assert_eq(seen.count, 3);
     api_close(&api);
+}
+
+/* ---- in an engine ---- */
+
+enum { LOOPS = 3, CLIENTS = 9 };
+
+static _Atomic(unsigned) listening, accepting;
+static _Atomic(int) answer;
+static _Thread_local int last_fd;
+
+static int count_socket(int fd, enum gyre_socket_purpose purpose, void *user)
+{
+    (void)user;
+    last_fd = fd;
+    atomic_fetch_add(purpose == GYRE_SOCKET_LISTEN ? &listening : &accepting, 1);
+    return purpose == GYRE_SOCKET_ACCEPT ? atomic_load(&answer) : 0;
+}
+
+static void check_open(struct gyre_conn *c)
+{
+    cr_assert_eq(gyre_conn_fd(c), last_fd, "shown on another thread, or not just before");
+    rig_on_open(c);
+}
+
+static const struct gyre_conn_handlers counting = {
+    .on_open = check_open, .on_data = rig_on_data, .on_close = rig_on_close};
+
+static void serve(struct rig *r, enum gyre_balance balance)
+{
+    int fds[CLIENTS];
+    char byte;
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        fds[i] = rig_client(gyre_listener_address(r->listener));
+        rig_ping(fds[i]);
+    }
+    cr_assert_eq(atomic_load(&accepting), CLIENTS);
+    if (balance == GYRE_BALANCE_ROUND_ROBIN)
+        for (unsigned i = 0; i < LOOPS; i++)
+            cr_assert_eq(r->opens[i], CLIENTS / LOOPS);
+    atomic_store(&answer, -EPERM);
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        int fd = rig_client(gyre_listener_address(r->listener));
+        cr_assert_leq(rig_receive(fd, &byte, 1), 0, "it was served");
+        cr_assert_eq(close(fd), 0);
+    }
+    await(atomic_load(&r->closes) == CLIENTS);
+    cr_assert_eq(r->last_err, -EPERM);
+    await(gyre_listener_conn_count(r->listener) == CLIENTS);
+    cr_assert_eq(rig_opened(r), CLIENTS);
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        rig_ping(fds[i]);
+        cr_assert_eq(close(fds[i]), 0);
+    }
+    await(gyre_listener_conn_count(r->listener) == 0);
+}
+
+/* Each socket that listens is shown, and each that is accepted on the loop that has it, whoever accepted it; the places
+ * of those that are refused are free again. */
+REAL_TEST(api_hook, in_an_engine)
+{
+    static const enum gyre_balance balances[] = {GYRE_BALANCE_KERNEL, GYRE_BALANCE_ROUND_ROBIN};
+    for (unsigned i = 0; i < 2; i++) {
+        struct rig r;
+        atomic_store(&listening, 0);
+        atomic_store(&accepting, 0);
+        atomic_store(&answer, 0);
+        rig_open(&r, p, LOOPS);
+        const struct gyre_listener_options options = {.balance = balances[i], .conn = {.on_socket = count_socket}};
+        int err = gyre_engine_listen_sized(&r.listener, r.engine, rig_tcp, &counting, &options, sizeof options);
+        cr_assert_eq(err, 0, "%s", gyre_err_name(err));
+        cr_assert_eq(atomic_load(&listening), balances[i] == GYRE_BALANCE_KERNEL ? LOOPS : 1);
+        rig_run(&r);
+        serve(&r, balances[i]);
+        rig_stop(&r);
+    }
 }
