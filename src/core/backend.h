@@ -34,7 +34,8 @@
  * 14. With GYRE_FDF_PIPE on its descriptor a RECV of MULTI and POOL may take an empty pipe in place of a buffer, and
  *     fills it once: the pipe's bytes are those of one event, in their place in the stream. Where there is no pipe it
  *     takes buffers; -ENOBUFS stays what it is. A SPLICE moves bytes out of one; those it does not tell of are still
- *     in it. Neither raises a signal or waits. A backend whose sockets have no pipes knows neither. */
+ *     in it, unless it fails: an error is told even where some bytes were moved before. Neither raises a signal or
+ *     waits. A backend whose sockets have no pipes knows neither. */
 #ifndef GYRE_CORE_BACKEND_H
 #define GYRE_CORE_BACKEND_H
 
@@ -155,7 +156,8 @@ extern const struct gyre_sock_ops gyre__sock_system; /* the kernel's sockets; co
 
 /* For backends on the kernel's sockets, core/sock_pipe.c: how many bytes wait to be received (0: unknown); fill an
  * empty pipe from `fd`, where bytes wait; move up to `len` bytes of a pipe into `fd`, which does not block. The latter
- * return bytes, 0 if there are none after all, -EAGAIN if nothing can be moved now, or -errno. */
+ * return bytes, 0 if there are none after all, -EAGAIN if nothing can be moved now, or -errno, whatever was moved
+ * before. */
 uint32_t gyre__pipe_waiting(int fd);
 int32_t gyre__pipe_fill(const struct gyre_pipe *p, int fd);
 int32_t gyre__pipe_drain(const struct gyre_pipe *p, int fd, uint32_t len);

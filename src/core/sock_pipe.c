@@ -4,10 +4,11 @@
  * The normal course: an empty pipe is filled from one socket, which moves references to the kernel's own pages, and
  * drained into another. It is filled once and then drained, and filled only if bytes are known to wait.
  *
- * Two traps. Whatever its flags say, splice(2) waits if the socket is in blocking mode (seen on Linux 6.18.44). Bytes
+ * Three traps. Whatever its flags say, splice(2) waits if the socket is in blocking mode (seen on Linux 6.18.44). Bytes
  * that wait are moved without that; to drain into a socket it must not block. And splice(2) raises SIGPIPE where the
  * peer is gone, with no flag against it, even after it has moved some bytes: the signal is blocked meanwhile, and one
- * that the call has raised is taken away, but none that was pending before. */
+ * that the call has raised is taken away, but none that was pending before. And an error that it meets after some bytes
+ * is lost, see drain(). */
 #include "bufpool.h"
 #include "sock.h"
 
@@ -83,12 +84,37 @@ int32_t gyre__pipe_fill(const struct gyre_pipe *p, int fd)
     return move(fd, p->write_fd, GYRE_PIPE_BYTES);
 }
 
-/* Take away a SIGPIPE that is pending for this thread. */
-static void take_signal(const sigset_t *sigpipe)
+/* Take away a SIGPIPE that is pending for this thread. Returns whether there was one. */
+static bool take_signal(const sigset_t *sigpipe)
 {
     const struct timespec none = {.tv_sec = 0};
-    while (sigtimedwait(sigpipe, NULL, &none) < 0 && errno == EINTR)
-        ;
+    int number;
+    do
+        number = sigtimedwait(sigpipe, NULL, &none);
+    while (number < 0 && errno == EINTR);
+    return number >= 0;
+}
+
+/* A call that stops short has met -EAGAIN, or an error that it takes from the socket and keeps to itself: a receive
+ * would find the end of the stream. The signal gives that away, or the next call, to which only -EPIPE is left. */
+static int32_t drain(const struct gyre_pipe *p, int fd, uint32_t len, const sigset_t *sigpipe)
+{
+    uint32_t moved = 0;
+    int32_t n = 1;
+    bool raised = false;
+    while (moved < len && n > 0 && !raised) {
+        n = move(p->read_fd, fd, len - moved);
+        moved += n > 0 ? (uint32_t)n : 0;
+        if (moved < len && n != -EAGAIN && sigpipe != NULL)
+            raised = take_signal(sigpipe);
+    }
+    if (moved == 0)
+        return n;
+    if (raised && n > 0)
+        return -EPIPE;
+    if (n < 0 && n != -EAGAIN)
+        return n == -EPIPE ? -ECONNRESET : n;
+    return (int32_t)moved;
 }
 
 int32_t gyre__pipe_drain(const struct gyre_pipe *p, int fd, uint32_t len)
@@ -100,9 +126,7 @@ int32_t gyre__pipe_drain(const struct gyre_pipe *p, int fd, uint32_t len)
     (void)pthread_sigmask(SIG_BLOCK, &sigpipe, &before);
     if (sigismember(&before, SIGPIPE))
         (void)sigpending(&pending);
-    int32_t n = move(p->read_fd, fd, len);
-    if ((n < 0 || (uint32_t)n < len) && !sigismember(&pending, SIGPIPE))
-        take_signal(&sigpipe);
+    int32_t n = drain(p, fd, len, sigismember(&pending, SIGPIPE) ? NULL : &sigpipe);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     return n;
 }

@@ -3,6 +3,7 @@
 #include "stream.h"
 
 #include <errno.h>
+#include <linux/filter.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -291,5 +292,41 @@ REAL_TEST(splice, no_signal)
     cr_assert_eq(pthread_sigmask(SIG_UNBLOCK, &sigpipe, NULL), 0);
     cr_assert_eq(signals, 1);
     close_both(&a, &b);
+    seam_close(&s);
+}
+
+/* The peer of `a` goes away and `a` does not hear of it: what it sends next is answered with a reset. */
+static void vanish(const struct stream *a, struct stream *b)
+{
+    struct sock_filter nothing = {.code = BPF_RET | BPF_K, .k = 0};
+    const struct sock_fprog deaf = {.len = 1, .filter = &nothing};
+    const struct linger linger = {.l_onoff = 1, .l_linger = 0};
+    cr_assert_eq(setsockopt(a->f.fd, SOL_SOCKET, SO_ATTACH_FILTER, &deaf, sizeof deaf), 0);
+    cr_assert_eq(setsockopt(b->f.fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger), 0);
+    stream_close(b);
+    cr_assert_eq(setsockopt(a->f.fd, SOL_SOCKET, SO_DETACH_FILTER, &linger, sizeof linger), 0);
+}
+
+/* A reset that arrives when a splice has moved a part is told: by the splice, for it has taken the socket's error, and
+ * to the receive the stream would have come to its end. */
+REAL_TEST(splice, reset_on_the_way)
+{
+    struct seam s;
+    struct stream a, b;
+    open_with_pipes(&s, p, 1);
+    const struct gyre_pipe *pipe = &s.pool.pipes[0];
+    struct seam_op *so = seam_op_new(&s);
+    uint32_t len = 0;
+    stream_pair(&s, &a, &b, 1);
+    vanish(&a, &b);
+    for (unsigned i = 0; i < 10; i++, a.sent += 20000)
+        len += fill(&a, pipe, 20000); /* more pieces than one splice sends at once */
+    seam_splice(so, &a.f, pipe, len);
+    seam_submit(&s, so);
+    seam_until(&s, seam_idle(so));
+    cr_assert_eq(so->res, -ECONNRESET, "the splice gave %d", so->res);
+    stream_receive(&a, MULTI);
+    seam_until(&s, a.eof || a.recv_err != 0);
+    stream_close(&a);
     seam_close(&s);
 }
