@@ -205,8 +205,8 @@ typedef void gyre_detached_fn(struct gyre_conn *c, int fd, void *user);
 GYRE_API int gyre_conn_detach(struct gyre_conn *c, gyre_detached_fn *done, void *user);
 
 /* Another descriptor for the connection's socket, close-on-exec, the caller's: its peer sees the end only when that is
- * closed too. Whether it blocks is the backend's affair. Returns it, or: -EMFILE; GYRE_ECLOSED; GYRE_ETHREAD;
- * -EOPNOTSUPP on the simulator. Thread: the connection's loop. */
+ * closed too. Whether it blocks is the backend's affair and shared with the loop's own: leave O_NONBLOCK alone.
+ * Returns it, or: -EMFILE; GYRE_ECLOSED; GYRE_ETHREAD; -EOPNOTSUPP on the simulator. Thread: the connection's loop. */
 GYRE_API int gyre_conn_dup_fd(const struct gyre_conn *c);
 
 /* ---- Reading. Thread: the connection's loop. ---- */

@@ -119,8 +119,10 @@ int64_t gyre_conn_forward(struct gyre_conn *src, struct gyre_conn *dst, size_t m
     int64_t moved = 0;
     while (src->in.tail != NULL && (size_t)moved < max_bytes && !(dst->flags & GYRE_CF_CONGESTED)) {
         int64_t n = move_head(src, dst, max_bytes - (size_t)moved);
+        if (n < 0 && moved == 0)
+            return n;
         if (n < 0)
-            return moved > 0 ? moved : n;
+            break;
         moved += n;
         gyre__conn_queued(dst, (size_t)n);
     }

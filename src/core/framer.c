@@ -74,6 +74,9 @@ static size_t search_inbound(const struct gyre_framer *f, const struct gyre_conn
 static int decode_delimiter(const struct gyre_framer *f, struct gyre_conn *c, struct gyre_frame *frame)
 {
     unsigned matched = (unsigned)(frame->state & ((1u << MATCH_BITS) - 1));
+    int err = gyre__conn_look(c); /* done already, but where a decoder of the user's calls this one */
+    if (err != 0)
+        return err;
     size_t end = search_inbound(f, c, (size_t)(frame->state >> MATCH_BITS), &matched);
     if (end == 0) {
         frame->state = (uint64_t)c->in.bytes << MATCH_BITS | matched;
