@@ -47,3 +47,15 @@ void gyre__bufpool_fini(struct gyre_bufpool *pool)
     gyre__free(pool->mem, pool->refs);
     memset(pool, 0, sizeof *pool);
 }
+
+void gyre__bufpool_deal_out(struct gyre_bufpool *pool, const uint16_t *bufs, unsigned count, int64_t res,
+                            struct gyre_op *op, uint16_t flags, struct gyre_event *out)
+{
+    const int64_t size = pool->size;
+    int64_t left = res;
+    for (unsigned i = 0; i < count && left > 0; i++, left -= size)
+        out[i] = (struct gyre_event){
+            .op = op, .res = (int32_t)(left < size ? left : size), .flags = flags, .buf = bufs[i]};
+    for (; count > 0 && res <= (int64_t)(count - 1) * size; count--)
+        gyre__bufpool_untake(pool, bufs[count - 1]);
+}

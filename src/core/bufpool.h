@@ -16,6 +16,7 @@
 
 #include "check.h"
 #include "mem.h"
+#include "op.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -143,5 +144,10 @@ static inline void gyre__bufpool_release(struct gyre_bufpool *pool, uint16_t buf
     pool->held--;
     pool->free[pool->nfree++] = buf;
 }
+
+/* For backends: one call has received `res` bytes, or an error, into `count` buffers that were taken for it, one after
+ * the other. Writes an event of `op` with `flags` for each buffer as far as the bytes go, and gives back the others. */
+void gyre__bufpool_deal_out(struct gyre_bufpool *pool, const uint16_t *bufs, unsigned count, int64_t res,
+                            struct gyre_op *op, uint16_t flags, struct gyre_event *out);
 
 #endif

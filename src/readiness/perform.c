@@ -199,12 +199,7 @@ static int32_t receive_in_pool(const struct gyre_op *op, struct gyre_event *ev, 
     *room = count * pool->size;
     int32_t res = count == 1 ? receive(op->f->fd, gyre__bufpool_data(pool, bufs[0]), pool->size, stats)
                              : receive_in_many(op->f->fd, pool, bufs, count, stats);
-    int32_t size = (int32_t)pool->size, left = res;
-    for (unsigned i = 0; i < count && left > 0; i++, left -= size)
-        ev[i] =
-            (struct gyre_event){.op = ev->op, .res = left < size ? left : size, .flags = GYRE_EV_BUF, .buf = bufs[i]};
-    for (; count > 0 && res <= (int32_t)(count - 1) * size; count--)
-        gyre__bufpool_untake(pool, bufs[count - 1]);
+    gyre__bufpool_deal_out(pool, bufs, count, res, ev->op, GYRE_EV_BUF, ev);
     return res;
 }
 

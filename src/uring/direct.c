@@ -231,14 +231,8 @@ static ssize_t receive_in_pool(struct gyre_uring *u, struct gyre_op *op, struct 
         return -ENOBUFS;
     *room = count * pool->size;
     gyre__count(&u->base.stats.calls, 1);
-    ssize_t res = receive(op->f->fd, pool, bufs, count), left = res;
-    for (unsigned i = 0; i < count && left > 0; i++, left -= pool->size)
-        out[i] = (struct gyre_event){.op = op,
-                                     .res = left < (ssize_t)pool->size ? (int32_t)left : (int32_t)pool->size,
-                                     .flags = GYRE_EV_BUF | GYRE_EV_MORE,
-                                     .buf = bufs[i]};
-    for (; count > 0 && res <= (ssize_t)(count - 1) * (ssize_t)pool->size; count--)
-        gyre__bufpool_untake(pool, bufs[count - 1]);
+    ssize_t res = receive(op->f->fd, pool, bufs, count);
+    gyre__bufpool_deal_out(pool, bufs, count, res, op, GYRE_EV_BUF | GYRE_EV_MORE, out);
     return res;
 }
 
