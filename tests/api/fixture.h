@@ -190,6 +190,10 @@ void peer_until_end(struct peer *p);
 void peer_shutdown(struct peer *p);
 void peer_close(struct peer *p); /* zeroed memory is closed already */
 void peer_reset(struct peer *p);
+/* Two peers through a relay: the ends have each other as user, and what `a` puts, `b` is to get. */
+void peer_relay_open(struct api *api, struct peer *a, struct peer *b, struct end **ea, struct end **eb);
+/* Fill the way from a to b until nothing moves any more. */
+void peer_relay_fill(struct api *api, struct peer *a, const struct end *eb);
 
 /* A listener of the test's, for gyre_connect(). */
 struct stage {

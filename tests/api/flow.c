@@ -157,17 +157,6 @@ static void pass_eof_on(struct end *e)
 
 static const struct script relay = {.data = forward_on, .eof = pass_eof_on};
 
-/* Two peers through a relay: what `a` puts, `b` gets. */
-static void relay_open(struct api *api, struct peer *a, struct peer *b, struct end **ea, struct end **eb)
-{
-    *ea = peer_open(api, a);
-    *eb = peer_open(api, b);
-    (*ea)->user = *eb;
-    (*eb)->user = *ea;
-    a->key_in = b->key_out;
-    b->key_in = a->key_out;
-}
-
 /* A slow reader at the far end slows the near one down; memory stays bounded; nothing is lost; both half-closes
  * pass. */
 TRANSPORT_TEST(api_flow, relay_slow_reader)
@@ -180,7 +169,7 @@ TRANSPORT_TEST(api_flow, relay_slow_reader)
     api.options.buf_count_max = 256;
     api_open(&api);
     api_listen(&api, &relay, NULL);
-    relay_open(&api, &a, &b, &ea, &eb);
+    peer_relay_open(&api, &a, &b, &ea, &eb);
     long before = atomic_load(&api.mem.bytes);
     while (a.sent < (api.is_sim ? MIB(2) : MIB(16))) {
         (void)peer_send_some(&a, MIB(1));
@@ -212,17 +201,6 @@ TRANSPORT_TEST(api_flow, relay_slow_reader)
     api_close(&api);
 }
 
-/* Fill the way from a to b until nothing moves any more. */
-static void relay_fill(struct api *api, struct peer *a, const struct end *eb)
-{
-    api_until(api, (peer_send_some(a, MIB(1)), gyre_conn_congested(eb->c)));
-    for (unsigned still = 0; still < 30; still++) {
-        if (peer_send_some(a, MIB(1)) > 0)
-            still = 0;
-        api_turn(api);
-    }
-}
-
 /* The destination goes away while a source waits for it: the source goes on, is called, and learns of it. */
 TRANSPORT_TEST(api_flow, destination_closes_while_source_waits)
 {
@@ -230,8 +208,8 @@ TRANSPORT_TEST(api_flow, destination_closes_while_source_waits)
     struct peer a, b;
     struct end *ea, *eb;
     api_start(&api, p, &relay);
-    relay_open(&api, &a, &b, &ea, &eb);
-    relay_fill(&api, &a, eb);
+    peer_relay_open(&api, &a, &b, &ea, &eb);
+    peer_relay_fill(&api, &a, eb);
     uint64_t called = ea->n;
     unsigned datas = ea->datas;
     api_watch(&api, MS(5));
@@ -253,8 +231,8 @@ TRANSPORT_TEST(api_flow, source_closes_while_waiting)
     struct peer a, b;
     struct end *ea, *eb;
     api_start(&api, p, &relay);
-    relay_open(&api, &a, &b, &ea, &eb);
-    relay_fill(&api, &a, eb);
+    peer_relay_open(&api, &a, &b, &ea, &eb);
+    peer_relay_fill(&api, &a, eb);
     uint64_t forwarded = ea->got;
     cr_assert_eq(gyre_conn_abort(ea->c), 0);
     api_until(&api, ea->closes == 1);
@@ -276,8 +254,8 @@ BACKEND_TEST(api_flow, eof_while_waiting)
     struct peer a, b;
     struct end *ea, *eb;
     api_start(&api, p, &relay);
-    relay_open(&api, &a, &b, &ea, &eb);
-    relay_fill(&api, &a, eb);
+    peer_relay_open(&api, &a, &b, &ea, &eb);
+    peer_relay_fill(&api, &a, eb);
     peer_shutdown(&a);
     api_watch(&api, MS(5));
     cr_assert_eq(ea->eofs, 0);
@@ -297,8 +275,8 @@ BACKEND_TEST(api_flow, paused_while_waiting)
     struct peer a, b;
     struct end *ea, *eb;
     api_start(&api, p, &relay);
-    relay_open(&api, &a, &b, &ea, &eb);
-    relay_fill(&api, &a, eb);
+    peer_relay_open(&api, &a, &b, &ea, &eb);
+    peer_relay_fill(&api, &a, eb);
     cr_assert_eq(gyre_conn_pause(ea->c), 0);
     unsigned datas = ea->datas;
     peer_expect(&b, ea->got);
@@ -355,7 +333,7 @@ TRANSPORT_TEST(api_flow, forward_pieces)
     struct end *ea, *eb;
     const struct script script = {.data = forward_ten};
     api_start(&api, p, &script);
-    relay_open(&api, &a, &b, &ea, &eb);
+    peer_relay_open(&api, &a, &b, &ea, &eb);
     for (unsigned i = 0; i < 20; i++) {
         peer_send(&a, 997 + i);
         api_turn(&api);
@@ -400,7 +378,7 @@ TRANSPORT_TEST(api_flow, relay_both_ways)
     struct peer a, b;
     struct end *ea, *eb;
     api_start(&api, p, &relay);
-    relay_open(&api, &a, &b, &ea, &eb);
+    peer_relay_open(&api, &a, &b, &ea, &eb);
     while (a.sent < MIB(3) || b.sent < MIB(3)) {
         (void)peer_send_some(&a, 70000);
         (void)peer_send_some(&b, 50000);

@@ -212,3 +212,23 @@ void stage_close(struct stage *s)
         cr_assert_eq(close(s->fd), 0);
     *s = (struct stage){.fd = -1};
 }
+
+void peer_relay_open(struct api *api, struct peer *a, struct peer *b, struct end **ea, struct end **eb)
+{
+    *ea = peer_open(api, a);
+    *eb = peer_open(api, b);
+    (*ea)->user = *eb;
+    (*eb)->user = *ea;
+    a->key_in = b->key_out;
+    b->key_in = a->key_out;
+}
+
+void peer_relay_fill(struct api *api, struct peer *a, const struct end *eb)
+{
+    api_until(api, (peer_send_some(a, MIB(1)), gyre_conn_congested(eb->c)));
+    for (unsigned still = 0; still < 30; still++) {
+        if (peer_send_some(a, MIB(1)) > 0)
+            still = 0;
+        api_turn(api);
+    }
+}

@@ -44,16 +44,6 @@ static void pass_eof_on(struct end *e)
 
 static const struct script relay = {.data = forward_on, .eof = pass_eof_on};
 
-static void relay_open(struct api *api, struct peer *a, struct peer *b, struct end **ea, struct end **eb)
-{
-    *ea = peer_open(api, a);
-    *eb = peer_open(api, b);
-    (*ea)->user = *eb;
-    (*eb)->user = *ea;
-    a->key_in = b->key_out;
-    b->key_in = a->key_out;
-}
-
 static uint64_t spliced(const struct api *api)
 {
     return api_stats(api).bytes_spliced;
@@ -92,7 +82,7 @@ BACKEND_TEST(api_splice, bit_exact_both_ways)
     struct env_rng rng;
     env_rng_init(&rng, 5);
     api_start(&api, p, &relay);
-    relay_open(&api, &a, &b, &ea, &eb);
+    peer_relay_open(&api, &a, &b, &ea, &eb);
     warm_up(&api, &a, &b);
     warm_up(&api, &b, &a);
     uint64_t goal = a.sent + (api.is_sim ? MIB(1) : MIB(48));
@@ -235,7 +225,7 @@ BACKEND_TEST(api_splice, handler_looks)
         struct end *ea, *eb;
         look = NULL;
         api_start(&api, p, &relay);
-        relay_open(&api, &a, &b, &ea, &eb);
+        peer_relay_open(&api, &a, &b, &ea, &eb);
         warm_up(&api, &a, &b);
         look = looks[i];
         uint64_t copied = api_stats(&api).bytes_copied_in;
@@ -282,7 +272,7 @@ BACKEND_TEST(api_splice, parts)
     struct end *ea, *eb;
     look = NULL;
     api_start(&api, p, &script);
-    relay_open(&api, &a, &b, &ea, &eb);
+    peer_relay_open(&api, &a, &b, &ea, &eb);
     warm_up(&api, &a, &b);
     look = look_read;
     peer_send(&a, api.is_sim ? 20000 : 300000);
@@ -295,17 +285,6 @@ BACKEND_TEST(api_splice, parts)
 
 /* ---- back-pressure ---- */
 
-/* Fill the way from a to b until nothing moves any more. */
-static void fill(struct api *api, struct peer *a, const struct end *eb)
-{
-    api_until(api, (peer_send_some(a, MIB(1)), gyre_conn_congested(eb->c)));
-    for (unsigned still = 0; still < 30; still++) {
-        if (peer_send_some(a, MIB(1)) > 0)
-            still = 0;
-        api_turn(api);
-    }
-}
-
 /* A slow reader: what waits for it is bounded, and all of it comes. */
 BACKEND_TEST(api_splice, slow_reader)
 {
@@ -313,10 +292,10 @@ BACKEND_TEST(api_splice, slow_reader)
     struct peer a, b;
     struct end *ea, *eb;
     api_start(&api, p, &relay);
-    relay_open(&api, &a, &b, &ea, &eb);
+    peer_relay_open(&api, &a, &b, &ea, &eb);
     warm_up(&api, &a, &b);
     int fds = env_fd_count();
-    fill(&api, &a, eb);
+    peer_relay_fill(&api, &a, eb);
     cr_assert_leq(gyre_conn_outbound(eb->c), KIB(256) + KIB(256));
     cr_assert_leq(gyre_conn_inbound(ea->c), MIB(1) + KIB(256));
     cr_assert_leq(env_fd_count(), fds + 2 * 8, "many pipes for one connection");
@@ -342,9 +321,9 @@ BACKEND_TEST(api_splice, ends_with_full_pipes)
         struct peer a, b;
         struct end *ea, *eb;
         api_start(&api, p, &relay);
-        relay_open(&api, &a, &b, &ea, &eb);
+        peer_relay_open(&api, &a, &b, &ea, &eb);
         warm_up(&api, &a, &b);
-        fill(&api, &a, eb);
+        peer_relay_fill(&api, &a, eb);
         if (how == 0)
             cr_assert_eq(gyre_conn_abort(eb->c), 0);
         if (how == 1)
@@ -391,7 +370,7 @@ REAL_TEST(api_splice, no_sigpipe)
         struct peer a, b;
         struct end *ea, *eb;
         api_start(&api, p, &relay);
-        relay_open(&api, &a, &b, &ea, &eb);
+        peer_relay_open(&api, &a, &b, &ea, &eb);
         warm_up(&api, &a, &b);
         (void)peer_send_some(&a, MIB(1));
         for (unsigned i = 0; i < round % 4; i++)
@@ -421,7 +400,7 @@ REAL_TEST(api_splice, no_descriptors)
     struct end *ea, *eb;
     struct rlimit limit, none;
     api_start(&api, p, &relay);
-    relay_open(&api, &a, &b, &ea, &eb);
+    peer_relay_open(&api, &a, &b, &ea, &eb);
     cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
     none = limit;
     none.rlim_cur = 0;
