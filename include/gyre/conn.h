@@ -196,9 +196,9 @@ typedef void gyre_detached_fn(struct gyre_conn *c, int fd, void *user);
 
 /* Give the connection's descriptor back to the user. From now on it has no callbacks but `done(c, fd, user)`, which
  * comes once what was queued is sent and the kernel holds none of its memory; instead of on_close, which comes if the
- * connection ends before that: it fails, is aborted, the loop stops, or what is queued makes no progress for
- * `linger_timeout_ns`. Exactly one of the two comes, never from inside this call. Nothing received or queued is lost,
- * the FIN of gyre_conn_shutdown() neither.
+ * connection ends before that: it fails, is aborted, the loop stops, what is queued makes no progress for
+ * `linger_timeout_ns`, or bytes that came through a pipe find no memory (-ENOMEM). Exactly one of the two comes, never
+ * from inside this call. Nothing received or queued is lost, the FIN of gyre_conn_shutdown() neither.
  *
  * Returns 0, or: GYRE_ESTATE while it is connecting, or if it is a reconnector's; GYRE_ECLOSED; what broke it, if
  * sending failed before; -EINVAL without `done`; -ENOMEM; GYRE_ETHREAD. Thread: the connection's loop. */

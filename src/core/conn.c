@@ -491,6 +491,10 @@ static void settle_detaching(struct gyre_conn *c)
     gyre__conn_flush(c);
     if (c->state != GYRE_CONN_DETACHING || (c->flags & GYRE_CF_SETTLE) || !all_sent(c) || c->f.inflight > 0)
         return;
+    if (gyre__conn_look(c) != 0) { /* what is in pipes could not be read by whom it is handed to, and would be lost */
+        gyre__conn_end(c, GYRE_CLOSE_ERROR, -ENOMEM);
+        return;
+    }
     if (c->flags & GYRE_CF_SHUT)
         send_fin(c);
     leave(c);

@@ -49,15 +49,6 @@ static uint64_t spliced(const struct api *api)
     return api_stats(api).bytes_spliced;
 }
 
-static bool can_splice(const struct api *api)
-{
-    struct gyre_backend_report report;
-    gyre_backend_report(api->loop, &report);
-    bool may = strcmp(api->backend, "io_uring") != 0 ||
-               (strstr(report.features, "direct") != NULL && strstr(report.features, "multishot_recv") != NULL);
-    return may && gyre__backend_find(api->backend) != NULL && gyre__backend_find(api->backend)->sock->pipe != NULL;
-}
-
 /* Bulk from `a` to `b` until it goes through pipes. */
 static void warm_up(struct api *api, struct peer *a, struct peer *b)
 {
@@ -66,7 +57,7 @@ static void warm_up(struct api *api, struct peer *a, struct peer *b)
         for (size_t sent = 0; sent < (api->is_sim ? KIB(16) : KIB(512));)
             sent += peer_send_some(a, MIB(1)) + (api_turn(api), peer_recv_some(b, SIZE_MAX));
     }
-    if (can_splice(api))
+    if (backends_splices(api->loop))
         cr_assert_gt(spliced(api), before, "nothing was spliced");
     else
         cr_assert_eq(spliced(api), 0);
@@ -231,7 +222,7 @@ BACKEND_TEST(api_splice, handler_looks)
         uint64_t copied = api_stats(&api).bytes_copied_in;
         cr_assert_gt(peer_send_some(&a, api.is_sim ? 5000 : 300000), 0); /* at once, to be there as one */
         api_until(&api, ea->got == a.sent);
-        if (can_splice(&api))
+        if (backends_splices(api.loop))
             cr_assert_geq(api_stats(&api).bytes_copied_in, copied + KIB(32), "nothing was read out of a pipe");
         look = NULL;
         uint64_t before = spliced(&api);

@@ -4,6 +4,7 @@
 #include "env.h"
 
 #include <errno.h>
+#include <gyre/loop.h>
 #include <gyre/sim.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,16 @@ enum { NAMES = sizeof names / sizeof names[0], TRANSPORTS = sizeof transports / 
 bool backends_is_real(const char *name)
 {
     return strcmp(name, "sim") != 0;
+}
+
+bool backends_splices(const struct gyre_loop *loop)
+{
+    struct gyre_backend_report report;
+    gyre_backend_report(loop, &report);
+    const struct gyre_backend_ops *ops = gyre__backend_find(report.backend);
+    bool may = strcmp(report.backend, "io_uring") != 0 ||
+               (strstr(report.features, "direct") != NULL && strstr(report.features, "multishot_recv") != NULL);
+    return may && ops != NULL && ops->sock->pipe != NULL;
 }
 
 /* Whether the comma-separated list in the environment variable has the name. */

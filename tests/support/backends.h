@@ -35,6 +35,9 @@ void backends_sim_free(struct gyre_sim *sim);
 /* Whether descriptors and time are the kernel's. */
 bool backends_is_real(const char *name);
 
+/* Whether what is forwarded can go through pipes on this loop: if it can and does not, that is a defect. */
+bool backends_splices(const struct gyre_loop *loop);
+
 /* A test run once per backend; once per backend that has the kernel's descriptors; once per backend and transport. `p`
  * is its parameter. */
 #define BACKEND_TEST(suite, name) BACKENDS_TEST_OF(backends_each, suite, name)
