@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * An echo server: everything that comes in goes out again, without a copy. Addresses of UDP are served too.
  *
- * usage: echo [--backend auto|io_uring|epoll|kqueue] [--loops N] [--stats] ADDRESS...
+ * usage: echo [--backend auto|io_uring|epoll|kqueue] [--loops N] [--busy-poll MICROSECONDS] [--stats] ADDRESS...
  *
  * Prints one line for each address when ready. SIGINT and SIGTERM drain and end it; --stats prints the counters
  * then. */

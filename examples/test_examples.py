@@ -113,8 +113,8 @@ def flags(backend):
 def run_echo(programs, backend, directory):
     """TCP, UDP and a unix socket, all served by one echo at once."""
     path = f"{directory}/{backend}.sock"
-    echo = Program(os.path.join(programs, "echo"), *flags(backend), "tcp://127.0.0.1:0", "udp://127.0.0.1:0",
-                   f"unix://{path}", lines=3)
+    echo = Program(os.path.join(programs, "echo"), *flags(backend), "--busy-poll", "20", "tcp://127.0.0.1:0",
+                   "udp://127.0.0.1:0", f"unix://{path}", lines=3)
     check(f"echo on {backend} says so: {echo.lines}", all(f"backend {backend} (" in line for line in echo.lines))
     results = {}
     clients = [threading.Thread(target=lambda a=address: results.update({a: exchange(a) == PATTERN}))
@@ -455,6 +455,7 @@ def run_bad_input(programs):
     refused(echo, [], 2, "address")
     refused(echo, ["--loops", "0", "tcp://127.0.0.1:0"], 2, "--loops")
     refused(echo, ["--loops", "2x", "tcp://127.0.0.1:0"], 2, '"2x"')
+    refused(echo, ["--busy-poll", "10001", "tcp://127.0.0.1:0"], 2, "--busy-poll")
     refused(echo, ["--no-such-flag"], 2, "flag")
     refused(echo, ["--backend", "abacus", "tcp://127.0.0.1:0"], 1, "GYRE_EBACKEND")
     refused(echo, ["127.0.0.1:0"], 1, "GYRE_EADDRESS")

@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const char flags_text[] = "flags: --backend auto|io_uring|epoll|kqueue, --loops N (1 to 1024), --stats";
+static const char flags_text[] = "flags: --backend auto|io_uring|epoll|kqueue, --loops N (1 to 1024), "
+                                 "--busy-poll MICROSECONDS (0 to 10000), --stats";
 
 int example_usage(const char *name, const char *problem)
 {
@@ -43,10 +44,11 @@ int example_flags(int argc, char **argv, const char *name, struct gyre_loop_opti
 {
     static const struct option flags[] = {{"backend", required_argument, NULL, 'b'},
                                           {"loops", required_argument, NULL, 'l'},
+                                          {"busy-poll", required_argument, NULL, 'p'},
                                           {"stats", no_argument, NULL, 's'},
                                           {NULL, 0, NULL, 0}};
     for (int flag; (flag = getopt_long(argc, argv, "", flags, NULL)) != -1;) {
-        long loops = 0;
+        long loops = 0, busy_poll_us = 0;
         switch (flag) {
         case 'b':
             loop->backend = optarg;
@@ -55,6 +57,11 @@ int example_flags(int argc, char **argv, const char *name, struct gyre_loop_opti
             if (!example_number(name, "--loops", optarg, 1, EXAMPLE_LOOPS_MAX, &loops))
                 return -1;
             engine->loops = (uint32_t)loops;
+            break;
+        case 'p':
+            if (!example_number(name, "--busy-poll", optarg, 0, 10000, &busy_poll_us))
+                return -1;
+            loop->busy_poll_us = (uint32_t)busy_poll_us;
             break;
         case 's':
             *stats = true;

@@ -167,6 +167,8 @@ struct gyre_backend_config {
     uint32_t sq_entries; /* io_uring's queue sizes; 0: chosen by the backend */
     uint32_t cq_entries;
     const char *off;     /* kernel features not to use, comma-separated ("defer_taskrun,no_iowait"), or NULL */
+    uint32_t busy_poll_us; /* let wait() poll network devices for so long before it sleeps; 0: not */
+    bool busy_poll_prefer; /* and hold their interrupts off, if they are set up for it */
     const struct gyre_mem *mem;
     const struct gyre_log *log;
     struct gyre_sim *sim; /* the simulator's network; NULL elsewhere */
@@ -178,7 +180,8 @@ struct gyre_backend_ops {
 
     /* Open, and prove that it works (io_uring: an exchange over a socket pair through the ring). On failure returns
      * -ENOSYS, -EPERM, -EOPNOTSUPP or what else keeps it from running, and writes to `why` a sentence saying what that
-     * was and what a person can do about it. */
+     * was and what a person can do about it. Busy polling that cannot be had is no failure: `busy_polls` stays false,
+     * and features() has the word "napi" just where it is true. */
     int (*create)(struct gyre_backend **out, const struct gyre_backend_config *cfg, char *why, size_t why_size);
     /* No op may be in flight. Pools still added are removed. */
     void (*destroy)(struct gyre_backend *be);
@@ -220,6 +223,7 @@ struct gyre_backend_ops {
 struct gyre_backend {
     const struct gyre_backend_ops *ops;
     struct gyre_loop_stats stats; /* both sides of the seam count here */
+    bool busy_polls;              /* as the config asks; create() sets it */
 };
 
 /* Opens the backend called `name`, or with NULL or "auto" the best that works here: the order is compiled in, and

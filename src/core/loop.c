@@ -28,6 +28,7 @@ enum {
     L2_DEFAULT = 1 << 20,
     CONNS_MAX_DEFAULT = 1 << 20,
     TASKS_MAX_DEFAULT = 65536,
+    BUSY_POLL_US_MAX = 10000, /* Linux takes no more for a ring */
 };
 
 static const char lost_text[] = "the loop's backend failed and cannot go on";
@@ -131,6 +132,8 @@ static int complete(struct gyre_loop_options *o)
     if (o->ops_max > OPS_MAX || o->buf_size_bytes < BUF_SIZE_MIN || o->buf_size_bytes > BUF_SIZE_MAX ||
         o->buf_count_max > BUF_COUNT_LIMIT || o->buf_count > o->buf_count_max)
         return GYRE_EOPTION;
+    if (o->busy_poll_us > BUSY_POLL_US_MAX || (o->busy_poll_prefer && o->busy_poll_us == 0))
+        return GYRE_EOPTION;
     if (o->buf_count == 0) {
         uint32_t half = (uint32_t)l2_cache_bytes() / 2 / o->buf_size_bytes;
         o->buf_count = half > BUF_FIRST_MIN ? half : BUF_FIRST_MIN;
@@ -166,12 +169,17 @@ static int open_backend(struct gyre_loop *l, const struct gyre_loop_options *o, 
     config.mem = o->mem;
     config.log = o->log;
     config.sim = o->sim;
+    config.busy_poll_us = o->busy_poll_us;
+    config.busy_poll_prefer = o->busy_poll_prefer;
     int err = gyre__backend_open(&l->be, o->backend, &config, &l->report);
     if (err != 0) {
         gyre__log(l->log, GYRE_LOG_WARN, "no backend: %s", l->report.reason);
         return err;
     }
     l->be->ops->features(l->be, l->report.features, sizeof l->report.features);
+    if (o->busy_poll_us > 0 && !l->be->busy_polls)
+        gyre__log(l->log, GYRE_LOG_INFO,
+                  "no busy polling: %s cannot do it here (io_uring and epoll can, from Linux 6.9)", l->report.backend);
     err = gyre__bufpool_init(&l->pool, l->mem, o->buf_size_bytes, o->buf_count, o->buf_count_max);
     if (err == 0) {
         err = l->be->ops->pool_add(l->be, &l->pool);

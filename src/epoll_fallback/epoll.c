@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,6 +25,16 @@ enum { BATCH_MAX = 128, NS_PER_MS = 1000 * 1000, NS_PER_S = 1000 * 1000 * 1000 }
 
 /* PRI is for knowing that a receive will stop short of urgent data. */
 static const uint32_t read_events = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET;
+
+/* Linux 6.9, and newer than Debian 12's headers; theirs is struct epoll_params, this is EPIOCSPARAMS. */
+struct busy_poll_params {
+    uint32_t us;
+    uint16_t budget; /* packets at a time; 0: the kernel's choice */
+    uint8_t prefer;
+    uint8_t zero;
+};
+
+#define SET_BUSY_POLL _IOW(0x8A, 0x01, struct busy_poll_params)
 
 static int wait_precisely(int fd, struct epoll_event *ev, int cap, int64_t timeout_ns)
 {
@@ -50,6 +61,12 @@ static void ep_close(struct gyre_poller *p)
         (void)close(p->wake_fd);
     if (p->fd >= 0)
         (void)close(p->fd);
+}
+
+static int ep_busy_poll(struct gyre_poller *p, uint32_t us, bool prefer)
+{
+    struct busy_poll_params params = {.us = us, .prefer = prefer};
+    return ioctl(p->fd, SET_BUSY_POLL, &params) == 0 ? 0 : -errno;
 }
 
 static int ep_add(struct gyre_poller *p, struct gyre_fd *f)
@@ -117,6 +134,7 @@ static const char *ep_features(const struct gyre_poller *p)
 static const struct gyre_poller_ops poller = {
     .open = ep_open,
     .close = ep_close,
+    .busy_poll = ep_busy_poll,
     .add = ep_add,
     .watch_write = ep_watch_write,
     .remove = ep_remove,

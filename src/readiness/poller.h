@@ -36,6 +36,9 @@ struct gyre_poller {
 
 struct gyre_poller_ops {
     int (*open)(struct gyre_poller *p); /* on failure -errno; close() is called even so */
+    /* Let wait() poll network devices for so long before it sleeps, and hold interrupts off meanwhile if `prefer`.
+     * Returns 0 or -errno, and then all is as before. NULL: it cannot. */
+    int (*busy_poll)(struct gyre_poller *p, uint32_t us, bool prefer);
     void (*close)(struct gyre_poller *p);
     /* Watch for reading, for the life of the descriptor. What is ready already is reported by the next wait(). */
     int (*add)(struct gyre_poller *p, struct gyre_fd *f);

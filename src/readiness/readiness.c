@@ -409,7 +409,7 @@ void gyre__rd_pool_remove(struct gyre_backend *be, struct gyre_bufpool *pool)
 void gyre__rd_features(struct gyre_backend *be, char *out, size_t size)
 {
     struct gyre_rd *rd = rd_of(be);
-    (void)snprintf(out, size, "%s", rd->poller->features(&rd->p));
+    (void)snprintf(out, size, "%s%s", rd->poller->features(&rd->p), be->busy_polls ? ",napi" : "");
 }
 
 /* ---- Making and ending. ---- */
@@ -456,6 +456,16 @@ static int fail(struct gyre_rd *rd, const char *name, int err, char *why, size_t
     return err;
 }
 
+static bool busy_poll(struct gyre_rd *rd, const struct gyre_backend_config *cfg)
+{
+    if (cfg->busy_poll_us == 0 || rd->poller->busy_poll == NULL)
+        return false;
+    int err = rd->poller->busy_poll(&rd->p, cfg->busy_poll_us, cfg->busy_poll_prefer);
+    if (err != 0)
+        gyre__log(cfg->log, GYRE_LOG_DEBUG, "%s: asking for busy polling: %s", rd->base.ops->name, gyre_err_text(err));
+    return err == 0;
+}
+
 int gyre__rd_create(struct gyre_backend **out, const struct gyre_backend_config *cfg,
                     const struct gyre_backend_ops *ops, const struct gyre_poller_ops *poller, char *why,
                     size_t why_size)
@@ -473,6 +483,7 @@ int gyre__rd_create(struct gyre_backend **out, const struct gyre_backend_config 
         err = prove(rd);
     if (err != 0)
         return fail(rd, ops->name, err, why, why_size);
+    rd->base.busy_polls = busy_poll(rd, cfg);
     *out = &rd->base;
     return 0;
 }

@@ -15,6 +15,16 @@
 #define GYRE_IORING_FEAT_NO_IOWAIT    (1u << 17)
 #define GYRE_IORING_FEAT_MIN_TIMEOUT  (1u << 15) /* Linux 6.12: `pad` of the wait's argument is min_wait_usec */
 
+enum { GYRE_IORING_REGISTER_NAPI = 27 }; /* Linux 6.9 */
+
+/* What that takes; it writes the former settings back. Zero in the rest means what it did in 6.9: sockets are tracked
+ * as they are polled. */
+struct gyre_io_uring_napi {
+    uint32_t busy_poll_us;
+    uint8_t prefer_busy_poll;
+    uint8_t rest[11];
+};
+
 #ifdef IORING_SETUP_NO_SQARRAY
 _Static_assert(IORING_SETUP_NO_SQARRAY == GYRE_IORING_SETUP_NO_SQARRAY, "the kernel's value");
 #endif

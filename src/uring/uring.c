@@ -477,11 +477,21 @@ int gyre__uring_open(struct gyre_uring **out, const struct gyre_backend_config *
     return 0;
 }
 
+/* Let waits poll network devices, for as long as the config says. Returns whether they will. */
+static bool busy_poll(struct gyre_uring *u, const struct gyre_backend_config *cfg)
+{
+    struct gyre_io_uring_napi napi = {.busy_poll_us = cfg->busy_poll_us, .prefer_busy_poll = cfg->busy_poll_prefer};
+    int err = io_uring_register((unsigned)u->ring.ring_fd, GYRE_IORING_REGISTER_NAPI, &napi, 1);
+    if (err < 0)
+        gyre__log(u->log, GYRE_LOG_DEBUG, "io_uring: asking for busy polling: %s", gyre_err_text(err));
+    return err >= 0;
+}
+
 static int uring_create(struct gyre_backend **out, const struct gyre_backend_config *cfg, char *why, size_t why_size)
 {
     struct gyre_uring_failure failure = {0};
     struct gyre_uring *u = NULL;
-    uint32_t use = GYRE_URING_ALL & ~gyre__uring_off(cfg);
+    uint32_t may = GYRE_URING_ALL & ~gyre__uring_off(cfg), use = may & ~(uint32_t)GYRE_URING_NAPI;
 
     int err = gyre__uring_trial(cfg, &use, &failure);
     if (err == 0)
@@ -489,6 +499,10 @@ static int uring_create(struct gyre_backend **out, const struct gyre_backend_con
     if (err < 0) {
         gyre__uring_explain(&failure, why, why_size);
         return err;
+    }
+    if (cfg->busy_poll_us > 0 && (may & GYRE_URING_NAPI) && busy_poll(u, cfg)) {
+        u->use |= GYRE_URING_NAPI;
+        u->base.busy_polls = true;
     }
     *out = &u->base;
     return 0;

@@ -30,13 +30,14 @@
     X(MULTISHOT_RECV, 8, "multishot_recv")                                                                             \
     X(MSG_WAITALL, 9, "msg_waitall")                                                                                   \
     X(MIN_WAIT, 10, "min_wait")                                                                                        \
-    X(DIRECT, 11, "direct")
+    X(DIRECT, 11, "direct")                                                                                            \
+    X(NAPI, 12, "napi")
 
 enum {
 #define GYRE_URING_FEATURE_BIT(name, bit, word) GYRE_URING_##name = 1u << (bit),
     GYRE_URING_FEATURES(GYRE_URING_FEATURE_BIT)
 #undef GYRE_URING_FEATURE_BIT
-    GYRE_URING_ALL = (1u << 12) - 1,
+    GYRE_URING_ALL = (1u << 13) - 1,
 };
 
 /* user_data is the op's address, with its generation in the 16 bits above any address. Ops are at least 4-aligned, so

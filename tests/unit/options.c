@@ -155,6 +155,11 @@ Test(options, of_a_loop)
         {{.conns_max = UINT32_MAX}, 0},
         {{.tasks_max = 1}, 0},
         {{.tasks_max = UINT32_MAX}, 0},
+        {{.busy_poll_us = 1}, 0},
+        {{.busy_poll_us = 10000, .busy_poll_prefer = true}, 0},
+        {{.busy_poll_us = 10001}, GYRE_EOPTION},
+        {{.busy_poll_us = UINT32_MAX}, GYRE_EOPTION},
+        {{.busy_poll_prefer = true}, GYRE_EOPTION},
     };
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         struct gyre_loop *loop = NULL;
