@@ -354,7 +354,11 @@ GYRE_API void gyre_conn_set_user(struct gyre_conn *c, void *user);
 /* The descriptor: for getsockopt and the like. Never close, read or write it. */
 GYRE_API int gyre_conn_fd(const struct gyre_conn *c);
 
-/* The address of this end or the peer, as getsockname(2) and getpeername(2). Returns 0 or -errno. */
+/* The address of this end or the peer, as getsockname(2) and getpeername(2). Known from before on_open until on_close
+ * returns, whatever ended the connection; the peer's of one that could not be made is where it was to go. (Beside Linux
+ * the system knows the peer only between on_open and the end, and it is -ENOTCONN before and after; so it is on unix
+ * sockets that are not connected yet.) Returns 0, or: -ENOTCONN; -EINVAL; GYRE_ECLOSED for no connection;
+ * GYRE_ETHREAD; -errno. On error nothing is set. */
 GYRE_API int gyre_conn_local_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len);
 GYRE_API int gyre_conn_peer_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len);
 

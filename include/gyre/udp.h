@@ -228,9 +228,9 @@ GYRE_API void gyre_udp_set_user(struct gyre_udp *u, void *user); /* from now on 
 GYRE_API int gyre_udp_fd(const struct gyre_udp *u);
 /* The address it is bound to, as gyre_udp_connect() would take it ("udp://127.0.0.1:40123"). Static to the socket. */
 GYRE_API const char *gyre_udp_address(const struct gyre_udp *u);
-/* The same as getsockname(2) has it. Returns 0 or -errno. */
+/* The same as getsockname(2) has it. Returns 0, or: -EINVAL, GYRE_ETHREAD, GYRE_ECLOSED for no socket, -errno. */
 GYRE_API int gyre_udp_local_address(const struct gyre_udp *u, struct sockaddr_storage *out, socklen_t *out_len);
-/* Of a connected socket, the other side, as getpeername(2). Returns 0 or -errno. */
+/* Of a connected socket, the other side, as getpeername(2). Returns as that, and -ENOTCONN if it is not connected. */
 GYRE_API int gyre_udp_peer_address(const struct gyre_udp *u, struct sockaddr_storage *out, socklen_t *out_len);
 
 /* ---- From other threads ---- */

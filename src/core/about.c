@@ -2,6 +2,8 @@
  * What a connection is: its loop, listener, descriptor and addresses. */
 #include "conn.h"
 
+#include <errno.h>
+
 struct gyre_loop *gyre_conn_loop(const struct gyre_conn *c)
 {
     return c->loop;
@@ -30,6 +32,12 @@ int gyre_conn_fd(const struct gyre_conn *c)
 static int address(const struct gyre_conn *c, bool peer, struct sockaddr_storage *out, socklen_t *out_len)
 {
     struct gyre_addr addr;
+    if (c == NULL)
+        return GYRE_ECLOSED;
+    if (!gyre__loop_allows(c->loop))
+        return GYRE_ETHREAD;
+    if (out == NULL || out_len == NULL)
+        return -EINVAL;
     struct gyre_backend *be = c->loop->be;
     int err = be->ops->sock->name(be, c->f.fd, peer, &addr);
     if (err != 0)

@@ -132,6 +132,7 @@ struct gyre_sock_ops {
     int (*shutdown)(struct gyre_backend *be, int fd); /* send FIN: SHUT_WR */
     int (*set_nodelay)(struct gyre_backend *be, int fd);
     int (*set_reset)(struct gyre_backend *be, int fd); /* close() will send RST and drop what is unsent */
+    /* Its own address, or the peer's: of TCP also while it connects and when it is over, where the system can tell. */
     int (*name)(struct gyre_backend *be, int fd, bool peer, struct gyre_addr *out);
     /* Send what the socket takes at once. Returns how many bytes (at least 1), -EAGAIN if none, or why it cannot send.
      * No SEND or SENDMSG may be in flight on it. */

@@ -314,15 +314,39 @@ static int sock_set_reset(struct gyre_backend *be, int fd)
     return setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == 0 ? 0 : -errno;
 }
 
+#ifdef SO_PEERNAME
+/* getpeername(2) knows the peer of a TCP connection neither while it is being made nor when it is over, which is when
+ * logs want it. This option does; it wants a buffer of just the address's length, that of the own one. */
+static int peer_by_option(int fd, struct gyre_addr *out)
+{
+    struct sockaddr *sa = (struct sockaddr *)&out->ss;
+    out->len = sizeof out->ss;
+    if (getsockname(fd, sa, &out->len) != 0)
+        return -errno;
+    if (sa->sa_family != AF_INET && sa->sa_family != AF_INET6)
+        return -ENOTCONN;
+    return getsockopt(fd, SOL_SOCKET, SO_PEERNAME, sa, &out->len) == 0 ? 0 : -errno;
+}
+#else
+static int peer_by_option(int fd, struct gyre_addr *out)
+{
+    (void)fd;
+    (void)out;
+    return -ENOTCONN;
+}
+#endif
+
 static int sock_name(struct gyre_backend *be, int fd, bool peer, struct gyre_addr *out)
 {
     struct gyre_addr addr = {.len = sizeof addr.ss};
     struct sockaddr *sa = (struct sockaddr *)&addr.ss;
     (void)be;
-    if ((peer ? getpeername(fd, sa, &addr.len) : getsockname(fd, sa, &addr.len)) != 0)
-        return -errno;
-    *out = addr;
-    return 0;
+    int err = (peer ? getpeername(fd, sa, &addr.len) : getsockname(fd, sa, &addr.len)) == 0 ? 0 : -errno;
+    if (err == -ENOTCONN && peer)
+        err = peer_by_option(fd, &addr);
+    if (err == 0)
+        *out = addr;
+    return err;
 }
 
 #ifdef MSG_NOSIGNAL

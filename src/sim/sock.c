@@ -114,10 +114,8 @@ static int sock_name(struct gyre_backend *be, int fd, bool peer, struct gyre_add
         *out = s->remote;
         return 0;
     }
-    if (s->state != SIM_CONNECTED)
-        return -ENOTCONN;
-    /* Linux forgets the peer once a TCP connection is over for both sides. */
-    if (s->family != AF_UNIX && (s->dead || gyre__sim_stream_over(s)))
+    /* Of TCP also while it connects, and when it is over: what Linux can tell (SO_PEERNAME). */
+    if (s->dgram || (s->family == AF_UNIX ? s->state != SIM_CONNECTED : s->remote.len == 0))
         return -ENOTCONN;
     *out = s->remote;
     return 0;

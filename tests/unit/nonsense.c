@@ -263,6 +263,22 @@ Test(nonsense, after_close)
     cr_assert_eq(done_count, 0);
 }
 
+/* Addresses of nothing, into nothing: an error, and nothing is written to. */
+Test(nonsense, addresses_of_nothing)
+{
+    struct sockaddr_storage out = {.ss_family = AF_UNSPEC};
+    socklen_t len = 77;
+    cr_assert_eq(gyre_conn_local_address(NULL, &out, &len), GYRE_ECLOSED);
+    cr_assert_eq(gyre_conn_peer_address(NULL, &out, &len), GYRE_ECLOSED);
+    cr_assert_eq(gyre_udp_local_address(NULL, &out, &len), GYRE_ECLOSED);
+    cr_assert_eq(gyre_udp_peer_address(NULL, &out, &len), GYRE_ECLOSED);
+    cr_assert_eq(gyre_conn_local_address(near, NULL, &len), -EINVAL);
+    cr_assert_eq(gyre_conn_peer_address(near, &out, NULL), -EINVAL);
+    cr_assert(len == 77 && out.ss_family == AF_UNSPEC);
+    cr_assert_eq(gyre_conn_peer_address(near, &out, &len), 0);
+    cr_assert_eq(out.ss_family, AF_UNIX);
+}
+
 /* After a half-close writes are refused, all kinds of them; reading goes on. */
 Test(nonsense, after_shutdown)
 {
