@@ -72,7 +72,8 @@ GYRE_API const char *gyre_version(void);
     X(GYRE_ESOCKTYPE, -100014, "the descriptor is not a socket of the type and state that this call needs")   \
     X(GYRE_EFRAME, -100015, "what the peer sent is no frame: too long, or its length makes no sense")               \
     X(GYRE_EFILE, -100016, "the file is shorter than what was to be sent of it")                                       \
-    X(GYRE_EFORK, -100017, "the loop belongs to the process that forked this one; a child makes its own")
+    X(GYRE_EFORK, -100017, "the loop belongs to the process that forked this one; a child makes its own")              \
+    X(GYRE_EFDTYPE, -100018, "the descriptor is of a kind that cannot be waited for, such as a regular file")
 
 enum {
 #define GYRE_ERROR_ENUM(name, number, text) name = number,

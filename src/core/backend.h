@@ -35,7 +35,11 @@
  *     fills it once: the pipe's bytes are those of one event, in their place in the stream. Where there is no pipe it
  *     takes buffers; -ENOBUFS stays what it is. A SPLICE moves bytes out of one; those it does not tell of are still
  *     in it, unless it fails: an error is told even where some bytes were moved before. Neither raises a signal or
- *     waits. A backend whose sockets have no pipes knows neither. */
+ *     waits. A backend whose sockets have no pipes knows neither.
+ * 15. A POLL ends when something it asks for holds, be that since long before it was submitted, or hang-up or error; a
+ *     descriptor has one at a time and no other op. What `res` names was true at some time in between: others use the
+ *     descriptor too, and have perhaps taken what there was. What it does not name may be true all the same. Where
+ *     urgent data cannot be waited for, POLLPRI ends it with -EOPNOTSUPP. */
 #ifndef GYRE_CORE_BACKEND_H
 #define GYRE_CORE_BACKEND_H
 
@@ -163,6 +167,10 @@ uint32_t gyre__pipe_waiting(int fd);
 int32_t gyre__pipe_fill(const struct gyre_pipe *p, int fd);
 int32_t gyre__pipe_drain(const struct gyre_pipe *p, int fd, uint32_t len);
 
+/* For backends on the kernel's descriptors, core/sock.c: a copy, close-on-exec, of a descriptor that can be waited for.
+ * Returns it, or -errno or GYRE_EFDTYPE. */
+int gyre__sock_copy(int fd);
+
 struct gyre_backend_config {
     uint32_t ops_max;    /* how many ops to expect in flight; a hint */
     uint32_t sq_entries; /* io_uring's queue sizes; 0: chosen by the backend */
@@ -187,12 +195,15 @@ struct gyre_backend_ops {
     /* No op may be in flight. Pools still added are removed. */
     void (*destroy)(struct gyre_backend *be);
 
-    /* Take on `f->fd`. Returns 0 or -errno, and then `f` is as before. */
+    /* Take on `f->fd`. Returns 0 or -errno, and then `f` is as before. With GYRE_FDF_FOREIGN, `f->fd` becomes a copy,
+     * for close() to close, where the system has copies (the simulator has not: there close() leaves it open); the
+     * mode is not touched; GYRE_EFDTYPE if it is of a kind that cannot be waited for, -EINVAL if it is the backend's
+     * own. The copy may be made of a descriptor that is attached already. */
     int (*attach)(struct gyre_backend *be, struct gyre_fd *f);
     /* Let go of `f` and close its descriptor. No op may be in flight on it. */
     void (*close)(struct gyre_backend *be, struct gyre_fd *f);
     /* Let go of `f` and leave its descriptor open, in blocking mode, which is returned; `f->fd` is -1. No op may be in
-     * flight on it. */
+     * flight on it. Not with GYRE_FDF_FOREIGN. */
     int (*detach)(struct gyre_backend *be, struct gyre_fd *f);
 
     void (*submit)(struct gyre_backend *be, struct gyre_op *op);

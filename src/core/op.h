@@ -31,6 +31,8 @@ enum gyre_op_kind {
     GYRE_OP_READ,       /* of the file in `u.read`, not of `f`, which is a connected socket; res: bytes; may be short; 0
                            is the end of the file */
     GYRE_OP_SPLICE,     /* from the pipe in `u.splice` into `f`; res: bytes, at least 1; may be short */
+    GYRE_OP_POLL,       /* of a GYRE_FDF_FOREIGN descriptor; res: those of `u.poll.events` that hold, POLLHUP, POLLERR;
+                           at least one of them */
 };
 
 enum {
@@ -92,6 +94,9 @@ struct gyre_op {
             uint16_t len;
             bool started; /* the readiness engine's */
         } connect;
+        struct {
+            uint32_t events; /* of POLLIN, POLLOUT, POLLPRI; may be none. Unchanged until the last event */
+        } poll;
     } u;
 };
 
@@ -102,6 +107,7 @@ enum {
     GYRE_FDF_DGRAM = 1u << 2,    /* datagrams: RECVMSG and SENDMSG only */
     GYRE_FDF_PIPE = 1u << 3,     /* a RECV of MULTI and POOL may bring pipes (GYRE_EV_PIPE) in place of buffers. Core
                                     sets it and takes it back at any time; a backend takes it back if splice(2) fails */
+    GYRE_FDF_FOREIGN = 1u << 4,  /* of any kind, and in use elsewhere: POLL only. attach() replaces it by a copy */
 };
 
 /* How RECVMSG fills a buffer: this, the sender's address, control data (each in as much room as the op gave), and the

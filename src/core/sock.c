@@ -383,6 +383,18 @@ static int64_t sock_unacked(struct gyre_backend *be, int fd)
 }
 #endif
 
+/* To poll(2), and to io_uring, what makes nobody wait is always ready: who watched it would be called for ever. */
+int gyre__sock_copy(int fd)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return -errno;
+    if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) || S_ISBLK(st.st_mode))
+        return GYRE_EFDTYPE;
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    return copy >= 0 ? copy : -errno;
+}
+
 static void sock_close(struct gyre_backend *be, int fd)
 {
     (void)be;

@@ -45,6 +45,7 @@ static int wait_precisely(int fd, struct epoll_event *ev, int cap, int64_t timeo
 static int ep_open(struct gyre_poller *p)
 {
     struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.ptr = NULL};
+    p->urgent = true;
     p->fd = epoll_create1(EPOLL_CLOEXEC);
     if (p->fd < 0)
         return -errno;

@@ -318,6 +318,20 @@ static int32_t do_read(const struct gyre_op *op, struct gyre_loop_stats *stats)
     return n >= 0 ? (int32_t)n : -errno;
 }
 
+static int32_t do_poll(const struct gyre_op *op, struct gyre_loop_stats *stats)
+{
+    struct pollfd p = {.fd = op->f->fd, .events = (short)op->u.poll.events};
+    int n;
+    do {
+        gyre__count(&stats->calls, 1);
+        n = poll(&p, 1, 0);
+    } while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
+    int32_t holds = p.revents & (p.events | POLLHUP | POLLERR);
+    if (n < 0)
+        return -errno;
+    return holds != 0 ? holds : BLOCKED;
+}
+
 static int32_t call(struct gyre_op *op, struct gyre_loop_stats *stats)
 {
     switch ((enum gyre_op_kind)op->kind) {
@@ -333,6 +347,8 @@ static int32_t call(struct gyre_op *op, struct gyre_loop_stats *stats)
         return do_read(op, stats);
     case GYRE_OP_SPLICE:
         return do_splice(op, stats);
+    case GYRE_OP_POLL:
+        return do_poll(op, stats);
     case GYRE_OP_RECV:
     case GYRE_OP_RECVMSG:
         break;

@@ -32,6 +32,7 @@ struct gyre_poller {
     int fd;
     int wake_fd;  /* epoll's eventfd; -1 where the poller wakes itself */
     bool precise; /* takes nanoseconds; else time-outs are rounded up to milliseconds */
+    bool urgent;  /* tells of urgent data */
 };
 
 struct gyre_poller_ops {

@@ -25,6 +25,7 @@
 #include "core/mem.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -73,6 +74,8 @@ static unsigned op_dir(const struct gyre_op *op)
     case GYRE_OP_SPLICE:
     case GYRE_OP_READ: /* what is read is to be written: not before that can be */
         return GYRE_DIR_WRITE;
+    case GYRE_OP_POLL: /* one of both waits for writing, which is what has to be watched for; see raised() */
+        return op->u.poll.events & POLLOUT ? GYRE_DIR_WRITE : GYRE_DIR_READ;
     case GYRE_OP_ACCEPT:
     case GYRE_OP_RECV:
     case GYRE_OP_RECVMSG:
@@ -149,11 +152,20 @@ static void run_remove(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir)
 
 /* ---- Serving descriptors. ---- */
 
+static bool asks_urgent(const struct gyre_op *op)
+{
+    return op->kind == GYRE_OP_POLL && (op->u.poll.events & POLLPRI) != 0;
+}
+
 /* A call would have blocked. Writing is watched from the first time that this happens, or else each read of a peer on
  * a unix socket would be an edge. Returns whether an event says that watching is impossible. */
 static bool blocked(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir, struct gyre_event *ev)
 {
     f->be_flags &= (uint8_t) ~(1u << dir);
+    if ((f->flags & GYRE_FDF_FOREIGN) && asks_urgent(f->be.rd.tail[dir]->next) && !rd->p.urgent) {
+        ev->res = -EOPNOTSUPP;
+        return true;
+    }
     if (dir == GYRE_DIR_READ || (f->be_flags & GYRE_RDF_WATCHING_WRITE))
         return false;
     int err = rd->poller->watch_write(&rd->p, f);
@@ -251,6 +263,14 @@ static void take_cancelled(struct gyre_rd *rd, struct turn *t)
     }
 }
 
+/* The bits that an answer sets. A poll may wait for both directions, and stands in the queue of one. */
+static uint8_t raised(const struct gyre_ready *r)
+{
+    if (GYRE_UNLIKELY(r->f->flags & GYRE_FDF_FOREIGN))
+        return GYRE_RDF_READABLE | GYRE_RDF_WRITABLE;
+    return r->bits;
+}
+
 /* Ask the poller, and turn its answers into bits and places in the run queues. Returns 0 or -errno. */
 static int poll_fds(struct gyre_rd *rd, int64_t timeout_ns)
 {
@@ -268,7 +288,7 @@ static int poll_fds(struct gyre_rd *rd, int64_t timeout_ns)
                 gyre__count(&rd->base.stats.wakes, 1);
             continue;
         }
-        f->be_flags |= ready[i].bits;
+        f->be_flags |= raised(&ready[i]);
         run_later(rd, f, GYRE_DIR_READ);
         run_later(rd, f, GYRE_DIR_WRITE);
     }
@@ -316,6 +336,8 @@ void gyre__rd_submit(struct gyre_backend *be, struct gyre_op *op)
     GYRE_ASSERT(op->state == GYRE_OPS_INFLIGHT && op->f->fd >= 0);
     if (op->kind == GYRE_OP_CONNECT)
         op->u.connect.started = false;
+    if (op->kind == GYRE_OP_POLL) /* what was found not to hold before was something else, perhaps */
+        op->f->be_flags |= (uint8_t)(1u << dir);
     push(&op->f->be.rd.tail[dir], op);
     run_later(rd_of(be), op->f, dir);
 }
@@ -327,14 +349,33 @@ void gyre__rd_cancel(struct gyre_backend *be, struct gyre_op *op)
         push(&rd->cancelled, op);
 }
 
+/* With a copy, a descriptor may be watched several times, and closed by its owner without the poller going on to name
+ * one of ours. */
+static int copy(const struct gyre_rd *rd, struct gyre_fd *f)
+{
+    int fd = f->fd == rd->p.fd ? -EINVAL : gyre__sock_copy(f->fd);
+    if (fd >= 0)
+        f->fd = fd;
+    return fd >= 0 ? 0 : fd;
+}
+
+/* The poller did not take the copy of `fd`. Returns what to say: -EPERM is epoll's for what is always ready. */
+static int uncopy(struct gyre_fd *f, int fd, int err)
+{
+    (void)close(f->fd);
+    f->fd = fd;
+    return err == -EPERM || err == -ENODEV ? GYRE_EFDTYPE : err;
+}
+
 int gyre__rd_attach(struct gyre_backend *be, struct gyre_fd *f)
 {
     struct gyre_rd *rd = rd_of(be);
     int err = gyre__fdq_reserve(&rd->run[GYRE_DIR_READ], rd->mem, rd->attached + 1);
     if (err == 0)
         err = gyre__fdq_reserve(&rd->run[GYRE_DIR_WRITE], rd->mem, rd->attached + 1);
+    int given = f->fd;
     if (err == 0)
-        err = gyre__perform_prepare(f);
+        err = f->flags & GYRE_FDF_FOREIGN ? copy(rd, f) : gyre__perform_prepare(f);
     if (err != 0)
         return err;
     f->be.rd.tail[GYRE_DIR_READ] = NULL;
@@ -347,7 +388,7 @@ int gyre__rd_attach(struct gyre_backend *be, struct gyre_fd *f)
         f->be_flags |= GYRE_RDF_READABLE;
     err = rd->poller->add(&rd->p, f);
     rd->attached += err == 0;
-    return err;
+    return err == 0 || !(f->flags & GYRE_FDF_FOREIGN) ? err : uncopy(f, given, err);
 }
 
 static void let_go(struct gyre_rd *rd, struct gyre_fd *f)

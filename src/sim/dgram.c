@@ -374,7 +374,7 @@ static int32_t fill(const struct sim_sock *s, const struct sim_packet *p, const 
 static void tell_room(struct gyre_sim *sim)
 {
     for (struct sim_sock *s = sim->socks; s != NULL; s = s->next)
-        if (s->dgram && is_unix(s) && s->be != NULL)
+        if (s->dgram && is_unix(s))
             gyre__sim_ready(s, SIM_KINDS_OUT);
 }
 

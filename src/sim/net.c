@@ -198,6 +198,15 @@ void gyre__sim_sock_destroy(struct sim_sock *s)
     gyre__free(sim->mem, s);
 }
 
+void gyre__sim_sock_close(struct sim_sock *s)
+{
+    s->be = NULL;
+    s->f = NULL;
+    s->orphan = s->watches > 0;
+    if (!s->orphan)
+        gyre__sim_sock_destroy(s);
+}
+
 static int fds_grow(struct gyre_sim *sim)
 {
     uint32_t cap = sim->fds_cap > 0 ? 2 * sim->fds_cap : FDS_FIRST;

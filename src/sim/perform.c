@@ -3,6 +3,7 @@
 #include "sim_internal.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -287,6 +288,37 @@ static bool perform_read(struct sim_backend *be, struct sim_req *req, struct gyr
     return finish(ev, n >= 0 ? (int32_t)n : -errno);
 }
 
+/* ---- Poll ---- */
+
+/* What poll(2) would say. */
+static unsigned conditions(const struct sim_sock *s)
+{
+    if (s->dgram)
+        return (s->packet_first != NULL || s->err != 0 ? POLLIN : 0u) | (s->err != 0 ? POLLERR : 0u) | POLLOUT;
+    switch ((enum sim_state)s->state) {
+    case SIM_CONNECTED:
+        return gyre__sim_stream_poll(s);
+    case SIM_LISTENING:
+        return s->queue_first != NULL ? POLLIN : 0u;
+    case SIM_CONNECTING:
+        return 0;
+    case SIM_FRESH:
+        break;
+    }
+    return POLLOUT | POLLHUP | (s->connect_done ? POLLIN | POLLERR : 0u);
+}
+
+static bool perform_poll(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
+{
+    uint32_t asked = req->op->u.poll.events;
+    if (asked & POLLPRI) /* nothing is urgent here */
+        return finish(ev, -EOPNOTSUPP);
+    uint32_t holds = conditions(req->sock) & (asked | POLLHUP | POLLERR);
+    if (holds != 0 && !cancel_wins(be, req))
+        return finish(ev, (int32_t)holds);
+    return is_cancelled(req) ? finish(ev, -ECANCELED) : false;
+}
+
 bool gyre__sim_perform(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
 {
     switch ((enum gyre_op_kind)req->op->kind) {
@@ -304,6 +336,8 @@ bool gyre__sim_perform(struct sim_backend *be, struct sim_req *req, struct gyre_
         return gyre__sim_perform_recvmsg(be, req, ev, goes_on(be, req->op, be->one_recv));
     case GYRE_OP_READ:
         return perform_read(be, req, ev);
+    case GYRE_OP_POLL:
+        return perform_poll(be, req, ev);
     case GYRE_OP_SPLICE: /* our sockets have no pipes */
         break;
     }

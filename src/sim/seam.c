@@ -67,8 +67,8 @@ static void make_ready(struct sim_backend *be, struct sim_req *req)
 void gyre__sim_ready(struct sim_sock *s, unsigned kinds)
 {
     for (struct sim_req *req = s->reqs; req != NULL; req = req->next)
-        if (SIM_KIND(req->op->kind) & kinds)
-            make_ready(s->be, req);
+        if (SIM_KIND(req->op->kind) & (kinds | SIM_KIND(GYRE_OP_POLL)))
+            make_ready(req->be, req);
 }
 
 bool gyre__sim_pending(const struct gyre_sim *sim)
@@ -102,7 +102,7 @@ static struct sim_req *new_req(struct sim_backend *be, struct gyre_op *op, struc
         return NULL;
     struct sim_req *req = be->free;
     be->free = req->next;
-    *req = (struct sim_req){.op = op, .sock = s, .gen = op->gen, .content = gyre__sim_content(op)};
+    *req = (struct sim_req){.op = op, .sock = s, .be = be, .gen = op->gen, .content = gyre__sim_content(op)};
     struct sim_req **at = &s->reqs;
     while (*at != NULL)
         at = &(*at)->next;
@@ -157,7 +157,9 @@ static void sim_submit(struct gyre_backend *base, struct gyre_op *op)
     struct sim_backend *be = (struct sim_backend *)base;
     struct sim_sock *s = op->f->be.sim.sock;
     GYRE_CHECK(op->state == GYRE_OPS_INFLIGHT);
-    GYRE_CHECK(s != NULL && s->f == op->f && s->be == be && s->fd == op->f->fd);
+    GYRE_CHECK(s != NULL && s->fd == op->f->fd);
+    GYRE_CHECK(((op->f->flags & GYRE_FDF_FOREIGN) != 0) == (op->kind == GYRE_OP_POLL));
+    GYRE_CHECK(op->kind == GYRE_OP_POLL || (s->f == op->f && s->be == be));
     GYRE_CHECK(find_req(s, op) == NULL); /* submitted twice */
     struct sim_req *req = new_req(be, op, s);
     if (req == NULL) {
@@ -446,12 +448,16 @@ static int sim_attach(struct gyre_backend *base, struct gyre_fd *f)
 {
     struct sim_backend *be = (struct sim_backend *)base;
     struct sim_sock *s = gyre__sim_fd_find(be->sim, f->fd);
-    if (s == NULL)
+    bool watches = f->flags & GYRE_FDF_FOREIGN;
+    if (s == NULL || s->orphan)
         return -EBADF;
-    if (s->f != NULL)
+    if (s->f != NULL && !watches)
         return -EEXIST;
-    s->be = be;
-    s->f = f;
+    if (!watches) {
+        s->be = be;
+        s->f = f;
+    }
+    s->watches += watches;
     f->be_flags = 0;
     memset(&f->be, 0, sizeof f->be);
     f->be.sim.sock = s;
@@ -461,11 +467,18 @@ static int sim_attach(struct gyre_backend *base, struct gyre_fd *f)
 static void sim_close(struct gyre_backend *base, struct gyre_fd *f)
 {
     struct sim_sock *s = f->be.sim.sock;
-    GYRE_CHECK(s != NULL && s->f == f && s->be == (struct sim_backend *)base);
+    bool watches = f->flags & GYRE_FDF_FOREIGN;
+    GYRE_CHECK(s != NULL && (watches || (s->f == f && s->be == (struct sim_backend *)base)));
     GYRE_CHECK(f->inflight == 0); /* core counts, and sock_destroy checks our own list */
-    gyre__sim_sock_destroy(s);
     f->fd = -1;
     f->be.sim.sock = NULL;
+    if (!watches) {
+        gyre__sim_sock_close(s);
+        return;
+    }
+    GYRE_CHECK(s->watches > 0);
+    if (--s->watches == 0 && s->orphan)
+        gyre__sim_sock_destroy(s);
 }
 
 static int sim_detach(struct gyre_backend *base, struct gyre_fd *f)

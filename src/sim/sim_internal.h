@@ -107,6 +107,8 @@ struct sim_sock {
     struct gyre_fd *f;
     struct sim_req *reqs; /* in flight on it, in order of submission */
     int fd;               /* -1: a scripted peer's, or not yet accepted */
+    uint32_t watches;     /* descriptors of GYRE_FDF_FOREIGN attached to it */
+    bool orphan;          /* its owner closed it; it goes with the last of those */
     int family;
     uint8_t state; /* enum sim_state */
     uint8_t side;  /* which end of `stream` it is */
@@ -159,6 +161,7 @@ struct sim_req {
     struct sim_req *held_next;  /* of those cancelled and not yet told so */
     struct gyre_op *op;
     struct sim_sock *sock;
+    struct sim_backend *be; /* it was submitted to; not the socket's own if it only watches */
     uint64_t content; /* a hash of the bytes to send, which must not change */
     uint64_t wait_no; /* the wait() that `burst` is of */
     uint32_t moved;   /* bytes sent so far */
@@ -245,6 +248,8 @@ void gyre__sim_due_run(struct gyre_sim *sim);
 struct sim_sock *gyre__sim_sock_create(struct gyre_sim *sim, int family);
 /* Close it: FIN, or RST, as the rules say. */
 void gyre__sim_sock_destroy(struct sim_sock *s);
+/* Its owner closes it: destroyed now, or when nobody watches it any more, as a socket of the kernel with copies. */
+void gyre__sim_sock_close(struct sim_sock *s);
 /* Give it a descriptor, the lowest that is free. Returns it, or -EMFILE, -ENOMEM. */
 int gyre__sim_fd_install(struct sim_sock *s);
 struct sim_sock *gyre__sim_fd_find(const struct gyre_sim *sim, int fd);
@@ -295,6 +300,8 @@ uint32_t gyre__sim_stream_room(const struct sim_sock *s);
 void gyre__sim_stream_put(struct sim_sock *s, const void *src, uint32_t len);
 void gyre__sim_stream_flush(struct sim_sock *s);
 uint64_t gyre__sim_stream_unacked(const struct sim_sock *s);
+/* What poll(2) would say of a connected one. */
+unsigned gyre__sim_stream_poll(const struct sim_sock *s);
 /* Both sides have sent FIN and got the other's. */
 bool gyre__sim_stream_over(const struct sim_sock *s);
 
@@ -303,7 +310,7 @@ bool gyre__sim_stream_over(const struct sim_sock *s);
 int gyre__sim_recv_end(struct sim_sock *s);
 int gyre__sim_send_err(struct sim_sock *s);
 
-/* Something happened on `s` that concerns its requests of these kinds. */
+/* Something happened on `s` that concerns its requests of these kinds, and those of POLL always. */
 void gyre__sim_ready(struct sim_sock *s, unsigned kinds);
 /* Whether a loop has something to do without time passing. */
 bool gyre__sim_pending(const struct gyre_sim *sim);

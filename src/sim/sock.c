@@ -154,7 +154,7 @@ static void sock_close(struct gyre_backend *be, int fd)
     if (s == NULL)
         return;
     GYRE_CHECK(s->f == NULL); /* an attached descriptor is the backend's to close */
-    gyre__sim_sock_destroy(s);
+    gyre__sim_sock_close(s);
 }
 
 /* ---- datagrams ---- */

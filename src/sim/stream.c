@@ -16,6 +16,7 @@
 #include "sim_internal.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 
 enum { BUF_BYTES_QUIET = 65536, BUF_BITS_MIN = 9, BUF_BITS_SPAN = 7 };
@@ -282,6 +283,19 @@ uint64_t gyre__sim_stream_unacked(const struct sim_sock *s)
 {
     const struct sim_pipe *p = outbound(s);
     return p->sent - p->arrived;
+}
+
+unsigned gyre__sim_stream_poll(const struct sim_sock *s)
+{
+    bool fin = inbound(s)->fin_arrived;
+    unsigned holds = s->err != 0 ? POLLERR : 0;
+    if (gyre__sim_stream_inbound(s) > 0 || fin || s->dead || s->err != 0)
+        holds |= POLLIN;
+    if (s->dead || (fin && s->shut))
+        holds |= POLLHUP;
+    if (s->dead || s->shut || gyre__sim_stream_room(s) > outbound(s)->send_max / 4)
+        holds |= POLLOUT;
+    return holds;
 }
 
 bool gyre__sim_stream_over(const struct sim_sock *s)

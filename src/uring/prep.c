@@ -34,6 +34,13 @@ static void prep_recv(const struct gyre_uring *u, struct io_uring_sqe *sqe, cons
     sqe->buf_group = u->bufs.group;
 }
 
+/* Linux 6.18 wakes no poll for POLLPRI, which it takes for a flag of its own in the mask. POLLRDBAND wakes it, with
+ * whatever arrives; poll_over() looks what that was. */
+static unsigned poll_mask(uint32_t events)
+{
+    return events & POLLPRI ? events | POLLRDBAND : events;
+}
+
 void gyre__uring_prep(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op)
 {
     const int send_flags = MSG_NOSIGNAL | ((u->use & GYRE_URING_MSG_WAITALL) ? MSG_WAITALL : 0);
@@ -62,6 +69,9 @@ void gyre__uring_prep(const struct gyre_uring *u, struct io_uring_sqe *sqe, cons
         break;
     case GYRE_OP_SPLICE: /* of the kernel's own it would make a thread each */
         io_uring_prep_poll_add(sqe, op->f->fd, POLLOUT);
+        break;
+    case GYRE_OP_POLL:
+        io_uring_prep_poll_add(sqe, op->f->fd, poll_mask(op->u.poll.events));
         break;
     }
     /* A multishot receive that polls first, on a socket where data and then its end or a reset are waiting already,

@@ -114,6 +114,28 @@ static uint16_t take_buffer(struct gyre_uring *u, const struct io_uring_cqe *cqe
     return GYRE_EV_BUF;
 }
 
+/* A POLL is over, as far as the kernel is concerned. Linux 6.18 names POLLPRI with whatever arrives on a TCP socket, so
+ * where that was asked for, the socket is asked again. False if nothing was true of what it said. */
+static bool poll_over(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev)
+{
+    struct pollfd p = {.fd = op->f->fd, .events = (short)op->u.poll.events, .revents = (short)ev->res};
+    if (ev->res < 0)
+        return true;
+    if (op->u.poll.events & POLLPRI) {
+        gyre__count(&u->base.stats.calls, 1);
+        if (poll(&p, 1, 0) <= 0)
+            p.revents = 0;
+    }
+    ev->res = p.revents & (p.events | POLLHUP | POLLERR);
+    if (ev->res != 0)
+        return true;
+    ev->res = -ECANCELED;
+    if (op->state == GYRE_OPS_CANCELLING)
+        return true;
+    (void)gyre__uring_put_or_wait(u, op);
+    return false;
+}
+
 /* False if there is no event in it. */
 static bool to_event(struct gyre_uring *u, const struct io_uring_cqe *cqe, struct gyre_event *ev)
 {
@@ -149,6 +171,8 @@ static bool to_event(struct gyre_uring *u, const struct io_uring_cqe *cqe, struc
     }
     if (op->kind == GYRE_OP_SPLICE)
         return gyre__splice_polled(u, op, ev);
+    if (op->kind == GYRE_OP_POLL)
+        return poll_over(u, op, ev);
     if (GYRE_UNLIKELY(ev->res == -ENOBUFS && (op->flags & GYRE_OPF_POOL))) {
         gyre__count(&u->base.stats.enobufs, 1);
         u->bufs.starved = true;
@@ -346,7 +370,12 @@ static int uring_attach(struct gyre_backend *be, struct gyre_fd *f)
     int err = gyre__fdq_reserve(&u->readable, u->mem, u->attached + 1);
     if (err != 0)
         return err;
-    if (!(f->flags & GYRE_FDF_ACCEPTED)) {
+    if (f->flags & GYRE_FDF_FOREIGN) {
+        int copy = f->fd == u->ring.ring_fd ? -EINVAL : gyre__sock_copy(f->fd);
+        if (copy < 0)
+            return copy;
+        f->fd = copy;
+    } else if (!(f->flags & GYRE_FDF_ACCEPTED)) {
         int mode = fcntl(f->fd, F_GETFL);
         if (mode < 0 || ((mode & O_NONBLOCK) && fcntl(f->fd, F_SETFL, mode & ~O_NONBLOCK) != 0))
             return -errno;

@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -169,6 +170,11 @@ void seam_splice(struct seam_op *so, struct gyre_fd *f, const struct gyre_pipe *
     op->u.splice.len = len;
 }
 
+void seam_poll(struct seam_op *so, struct gyre_fd *f, unsigned events)
+{
+    fill(so, f, GYRE_OP_POLL, 0)->u.poll.events = events;
+}
+
 void seam_sendmsg(struct seam_op *so, struct gyre_fd *f, struct msghdr *hdr)
 {
     fill(so, f, GYRE_OP_SENDMSG, 0)->u.msg.hdr = hdr;
@@ -218,7 +224,7 @@ void seam_attach(struct seam *s, struct gyre_fd *f, int fd, unsigned flags)
     *f = (struct gyre_fd){.fd = fd, .flags = (uint8_t)flags, .be_flags = 0xff};
     int err = s->ops->attach(s->be, f);
     cr_assert_eq(err, 0, "attach(%d): %s", fd, strerror(-err));
-    cr_assert_eq(f->fd, fd);
+    cr_assert_eq(f->fd != fd, s->real && (flags & GYRE_FDF_FOREIGN), "attach(%d) left %d", fd, f->fd);
     s->fds++;
 }
 
@@ -321,6 +327,9 @@ static void check_event(const struct seam_op *so, const struct gyre_event *ev)
     if (op->kind == GYRE_OP_SPLICE && ev->res > 0)
         cr_assert_leq((uint32_t)ev->res, op->u.splice.len, "more bytes than there were");
     cr_assert(op->kind != GYRE_OP_SPLICE || ev->res != 0, "a splice moved nothing and gave no error");
+    uint32_t unasked = op->kind == GYRE_OP_POLL ? ~(op->u.poll.events | POLLHUP | POLLERR) : 0;
+    cr_assert(op->kind != GYRE_OP_POLL || ev->res != 0, "a poll ended without saying why");
+    cr_assert(ev->res <= 0 || ((uint32_t)ev->res & unasked) == 0, "a poll told what was not asked: %x", ev->res);
 }
 
 static struct gyre_bufpool *pool_of(const struct gyre_op *op)

@@ -92,6 +92,7 @@ void seam_recv(struct seam_op *so, struct gyre_fd *f, void *buf, uint32_t len);
 void seam_recv_pool(struct seam_op *so, struct gyre_fd *f, struct gyre_bufpool *pool, unsigned flags);
 void seam_send(struct seam_op *so, struct gyre_fd *f, const void *buf, uint32_t len);
 void seam_splice(struct seam_op *so, struct gyre_fd *f, const struct gyre_pipe *pipe, uint32_t len);
+void seam_poll(struct seam_op *so, struct gyre_fd *f, unsigned events);
 void seam_sendmsg(struct seam_op *so, struct gyre_fd *f, struct msghdr *hdr);
 void seam_recvmsg(struct seam_op *so, struct gyre_fd *f, struct gyre_bufpool *pool, struct msghdr *room);
 /* The same for a datagram; `flags` may have GYRE_OPF_DONTWAIT. */
@@ -104,7 +105,8 @@ static inline bool seam_idle(const struct seam_op *so)
     return so->op.state == GYRE_OPS_IDLE;
 }
 
-/* Descriptors. seam_attach() fails the test if it fails. seam_fd_close() is the backend's close() and its checks. */
+/* Descriptors. seam_attach() fails the test if it fails; with GYRE_FDF_FOREIGN `f->fd` becomes a copy, of which the
+ * simulator has none. seam_fd_close() is the backend's close() and its checks. */
 void seam_attach(struct seam *s, struct gyre_fd *f, int fd, unsigned flags);
 void seam_fd_close(struct seam *s, struct gyre_fd *f);
 int seam_socket(struct seam *s); /* of the transport's family */

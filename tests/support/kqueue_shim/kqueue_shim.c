@@ -45,6 +45,7 @@ struct filter {
 /* What is known of one descriptor number. */
 struct slot {
     uint32_t gen; /* goes up with each registration in the epoll */
+    bool other;   /* no socket: a pipe, or something of Linux's own that only tests hand in */
     struct filter filter[2];
 };
 
@@ -153,7 +154,7 @@ static struct epoll_event wanted(int fd, const struct slot *s)
 
 static int filter_add(int kq, int fd, struct slot *s, int dir, const struct kevent *change)
 {
-    struct slot next = {.gen = s->gen + 1};
+    struct slot next = {.gen = s->gen + 1, .other = s->other};
     next.filter[dir] = (struct filter){.on = true, .disabled = change->flags & EV_DISABLE, .udata = change->udata};
     struct epoll_event ev = wanted(fd, &next);
     if (epoll_ctl(kq, EPOLL_CTL_ADD, fd, &ev) == 0) {
@@ -199,11 +200,13 @@ static int change_socket(struct queue *q, int kq, const struct kevent *change)
     int fd = (int)change->ident;
     if (change->ident >= QUEUES_MAX)
         return EBADF;
-    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0)
-        return errno == ENOTSOCK ? EINVAL : errno;
+    bool other = getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0;
+    if (other && errno != ENOTSOCK)
+        return errno;
     struct slot *s = slot_of(q, fd);
     if (s == NULL)
         return ENOMEM;
+    s->other = other;
     int dir = change->filter == EVFILT_WRITE ? WRITE : READ;
     if (!(change->flags & EV_ADD))
         return filter_change(kq, fd, s, dir, change);
@@ -344,7 +347,7 @@ static int translate(struct queue *q, const struct epoll_event *ev, struct keven
     struct slot *s = &q->slots[fd];
     if (s->gen != (uint32_t)(ev->data.u64 >> 32))
         return 0;
-    if ((ev->events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR)) == EPOLLHUP)
+    if (!s->other && (ev->events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR)) == EPOLLHUP)
         return 0;
     for (int dir = READ; dir <= WRITE; dir++) {
         struct filter *f = &s->filter[dir];
