@@ -12,6 +12,7 @@
 #include <gyre/frame.h>
 #include <gyre/udp.h>
 #include <gyre/timer.h>
+#include <gyre/watch.h>
 #include <gyre/reconnect.h>
 #include <gyre/work.h>
 #include <gyre/stats.h>

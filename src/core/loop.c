@@ -9,6 +9,7 @@
 #include "connect.h"
 #include "listener.h"
 #include "udp.h"
+#include "watch.h"
 
 #include <errno.h>
 #include <string.h>
@@ -82,6 +83,7 @@ static gyre__done_fn *const done_fns[GYRE_DONES] = {
     [GYRE_DONE_ACCEPT] = gyre__acceptor_on_accept,
     [GYRE_DONE_UDP_RECV] = gyre__udp_on_recv,
     [GYRE_DONE_UDP_SENT] = gyre__udp_on_sent,
+    [GYRE_DONE_WATCH] = gyre__watch_on_poll,
 };
 
 static gyre__timer_fire_fn *const fire_fns[GYRE_TIMERS] = {
@@ -380,12 +382,14 @@ void gyre__loop_end(struct gyre_loop *l)
     gyre__acceptors_close(l);
     gyre__conns_each(l, end_one);
     gyre__udps_each(l, gyre__udp_shut);
-    while (err == 0 &&
-           (gyre_loop_conn_count(l) > 0 || l->acceptors_open > 0 || l->settle_head != NULL || l->udps.open > 0))
+    gyre__watches_end(l);
+    while (err == 0 && (gyre_loop_conn_count(l) > 0 || l->acceptors_open > 0 || l->settle_head != NULL ||
+                        l->udps.open > 0 || l->watches.count > 0))
         err = gyre__loop_turn(l, -1);
     if (err != 0) {
         gyre__conns_abandon(l);
         gyre__udps_abandon(l);
+        gyre__watches_abandon(l);
     }
     l->inside = false;
     l->ended = true;
@@ -421,6 +425,7 @@ void gyre_loop_destroy(struct gyre_loop *l)
     gyre__acceptors_fini(l);
     gyre__conns_fini(l);
     gyre__udps_fini(l);
+    gyre__watches_fini(l);
     gyre__bufpool_fini(&l->pool);
     l->magic = 0;
     gyre__free(l->mem, l);

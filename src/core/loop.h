@@ -37,6 +37,7 @@ enum gyre__done {
     GYRE_DONE_ACCEPT, /* listener.h */
     GYRE_DONE_UDP_RECV, /* udp.h */
     GYRE_DONE_UDP_SENT,
+    GYRE_DONE_WATCH, /* watch.h */
     GYRE_DONES,
 };
 
@@ -93,6 +94,14 @@ struct gyre__udps {
     struct gyre__udp_run *free_runs;
 };
 
+/* Descriptors of others; watch.h. */
+struct gyre__watches {
+    struct gyre_watch *open;
+    struct gyre_watch *closing; /* closed, and not yet free */
+    struct gyre_watch *free;    /* their memory stays until the loop goes */
+    uint32_t count;             /* of `open` and `closing` */
+};
+
 struct gyre_loop {
     uint32_t magic;
     uint32_t index; /* in its engine */
@@ -123,6 +132,7 @@ struct gyre_loop {
     uint32_t acceptors_waiting; /* held back by EMFILE or conns_max: try again when a connection closes */
 
     struct gyre__udps udps;
+    struct gyre__watches watches;
 
     struct gyre__shared shared;
     struct gyre__tasks tasks;

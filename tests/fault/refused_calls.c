@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Calls without memory: files, writes and more by name, shared pointers, tasks, timers, limits, held buffers, closing
- * by name, the pool of threads.
+ * Calls without memory: files, writes and more by name, shared pointers, tasks, timers, watches, limits, held buffers,
+ * closing by name, the pool of threads.
  *
  * A scene is a list of steps that are made one after the other, each again and again until it is done. What is refused
  * with -ENOMEM must have done nothing: no bytes of it come, nothing is borrowed, no function of it is called. What is
@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <gyre/timer.h>
+#include <gyre/watch.h>
 #include <gyre/work.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -109,6 +110,20 @@ static bool send_file(void)
         cr_assert_eq(pwrite(k.file, bytes, FILE_BYTES, 0), FILE_BYTES);
     }
     return bytes_told_later(k.waits ? 0 : gyre_conn_sendfile(k.c, k.file, 0, FILE_BYTES, on_told, NULL), FILE_BYTES);
+}
+
+static void on_watch(struct gyre_watch *w, unsigned events, int err, void *user)
+{
+    on_told(user, err);
+    cr_assert_eq(events, err == 0 ? GYRE_WATCH_WRITABLE : 0);
+    cr_assert_eq(gyre_watch_close(w), 0);
+}
+
+static bool watch(void)
+{
+    struct gyre_watch *w;
+    int fd = gyre_conn_fd(k.c);
+    return told_later(k.waits ? 0 : gyre_watch_open(&w, k.r->loop, fd, GYRE_WATCH_WRITABLE, on_watch, NULL));
 }
 
 static void run_task(struct gyre_loop *loop, void *user)
@@ -382,4 +397,5 @@ STEPS(by_name, 4, share, write_by_id, writev_by_id, write_ref_by_id, wake, write
 STEPS(tasks_and_timers, 3, post, post_after, timer, read_limit, idle_limit)
 STEPS(held, 1, hold, plain_write, hold)
 STEPS(close_by_name, 2, share, plain_write, close_then)
+STEPS(watches, 1, watch, plain_write, watch, watch)
 STEPS(pool, 3, pool, pool, plain_write)
