@@ -34,6 +34,7 @@ struct gyre_loop_options {
     uint32_t busy_poll_us;
     bool busy_poll_prefer; /* hold interrupts off meanwhile, on devices with napi_defer_hard_irqs and
                               gro_flush_timeout set; only with `busy_poll_us` */
+    uint32_t urgent_tasks_max;   /* urgent ones waiting at most (gyre_loop_post_urgent()); 0: 1024 */
 };
 
 /* Make a loop. Returns owned in `*out`; free with gyre_loop_destroy().
@@ -76,9 +77,18 @@ typedef void gyre_task_fn(struct gyre_loop *loop, void *user);
  * being destroyed. Thread: any, as long as the loop is not being destroyed. */
 GYRE_API int gyre_loop_post(struct gyre_loop *loop, gyre_task_fn *task, void *user);
 
-/* The same no earlier than `delay_ns` from now. Called exactly once: when the time has come or, early, when the loop is
- * destroyed (gyre_loop_post() then says GYRE_ESHUTDOWN). Delayed tasks are not among those that `tasks_max` counts; of
- * them, too, at most so many wait. For one that can be called off, use a timer (timer.h).
+/* The same ahead of every task that gyre_loop_post() posted and that has not begun, and of what the library itself has
+ * to do for other threads: calls by id, accepted connections that come from another loop. Urgent tasks keep the order
+ * of posting among themselves (per posting thread). Those that come in while others run go before the rest of them. A
+ * turn runs at most 1024 urgent tasks and then, however many more there are, lets 1024 others and the events have
+ * their turn.
+ * Returns as gyre_loop_post(), but -EAGAIN if `urgent_tasks_max` urgent ones wait (counted,
+ * gyre_loop_stats.urgent_tasks_refused). Thread: any, as long as the loop is not being destroyed. */
+GYRE_API int gyre_loop_post_urgent(struct gyre_loop *loop, gyre_task_fn *task, void *user);
+
+/* gyre_loop_post() no earlier than `delay_ns` from now. Called exactly once: when the time has come or, early, when the
+ * loop is destroyed (gyre_loop_post() then says GYRE_ESHUTDOWN). Delayed tasks are not among those that `tasks_max`
+ * counts; of them, too, at most so many wait. For one that can be called off, use a timer (timer.h).
  * Returns as gyre_loop_post(), and GYRE_EOPTION for a negative delay. Thread: any, as long as the loop is not being
  * destroyed. */
 GYRE_API int gyre_loop_post_after(struct gyre_loop *loop, int64_t delay_ns, gyre_task_fn *task, void *user);

@@ -118,7 +118,9 @@ struct gyre_histogram {
     C(balance_errors, "balance_errors", "times the user's balance function named a loop that there is not")            \
     C(adopted, "adopted_connections", "connections made of a descriptor that the user gave")                           \
     C(detached, "detached_connections", "of those closed, the ones whose descriptor went to the user")             \
-    C(bytes_spliced, "spliced_bytes", "bytes of those forwarded that went from socket to socket within the kernel")
+    C(bytes_spliced, "spliced_bytes", "bytes of those forwarded that went from socket to socket within the kernel")    \
+    C(urgent_tasks, "urgent_tasks", "of the posted tasks run, the urgent ones")                                        \
+    C(urgent_tasks_refused, "refused_urgent_tasks", "urgent posts refused because urgent_tasks_max waited (EAGAIN)")
 
 enum { GYRE_UNIT_ONE = 0, GYRE_UNIT_NS };
 

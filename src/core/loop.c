@@ -30,6 +30,7 @@ enum {
     CONNS_MAX_DEFAULT = 1 << 20,
     TASKS_MAX_DEFAULT = 65536,
     BUSY_POLL_US_MAX = 10000, /* Linux takes no more for a ring */
+    URGENT_MAX_DEFAULT = GYRE_TASKS_PER_TURN, /* then a turn runs all that wait when it begins */
 };
 
 static const char lost_text[] = "the loop's backend failed and cannot go on";
@@ -127,6 +128,8 @@ static int complete(struct gyre_loop_options *o)
         o->conns_max = CONNS_MAX_DEFAULT;
     if (o->tasks_max == 0)
         o->tasks_max = TASKS_MAX_DEFAULT;
+    if (o->urgent_tasks_max == 0)
+        o->urgent_tasks_max = URGENT_MAX_DEFAULT;
     if (o->mem == NULL)
         o->mem = &gyre__mem_system;
     if (o->log == NULL)
@@ -155,6 +158,7 @@ static void init(struct gyre_loop *l, const struct gyre_loop_options *o)
     l->user = o->user;
     l->conns_max = o->conns_max;
     l->tasks.count_max = o->tasks_max;
+    l->urgent.count_max = o->urgent_tasks_max;
     l->settle_tail = &l->settle_head;
     l->starved_tail = &l->starved_head;
     l->udps.settle_tail = &l->udps.settle_head;
@@ -242,8 +246,8 @@ static void dispatch(const struct gyre_event *ev)
 static bool has_work(const struct gyre_loop *l)
 {
     bool starved = l->starved_head != NULL && !gyre__timer_is_active(&l->famine_timer);
-    return l->settle_head != NULL || l->udps.settle_head != NULL || starved || l->tasks_left != NULL ||
-           atomic_load_explicit(&l->tasks.top, memory_order_relaxed) != NULL;
+    return l->settle_head != NULL || l->udps.settle_head != NULL || starved || gyre__tasks_any(&l->urgent) ||
+           gyre__tasks_any(&l->tasks);
 }
 
 static int64_t until_timer(const struct gyre_loop *l, int64_t timeout_ns, uint64_t clock_ns)
@@ -264,22 +268,37 @@ static int64_t next_wait(struct gyre_loop *l, int64_t timeout_ns)
     return until_timer(l, timeout_ns, clock_ns);
 }
 
+/* Run the oldest task of `from`. Returns whether there was one. */
+static bool run_task(struct gyre_loop *l, struct gyre__tasks *from)
+{
+    struct gyre__task *task = gyre__tasks_next(from);
+    if (task == NULL)
+        return false;
+    gyre_task_fn *run = task->run;
+    void *user = task->user;
+    if (!task->embedded)
+        gyre__free(l->mem, task);
+    gyre__tasks_done(from);
+    gyre__count(&l->be->stats.tasks, 1);
+    run(l, user);
+    return true;
+}
+
+/* The urgent ones are looked for before each of the others, because one may come while those run; and after the others
+ * were taken, or one that comes in between might be overtaken by one that was posted after it. Each kind has a bound of
+ * its own: neither keeps the other, or events, waiting for ever. */
 static void run_tasks(struct gyre_loop *l)
 {
-    for (unsigned n = 0; n < GYRE_TASKS_PER_TURN; n++) {
-        if (l->tasks_left == NULL)
-            l->tasks_left = gyre__tasks_take(&l->tasks);
-        struct gyre__task *task = l->tasks_left;
-        if (task == NULL)
+    unsigned urgent = 0;
+    for (unsigned others = 0; others < GYRE_TASKS_PER_TURN; others++) {
+        bool any = gyre__tasks_gather(&l->tasks);
+        while (urgent < GYRE_TASKS_PER_TURN && run_task(l, &l->urgent)) {
+            urgent++;
+            gyre__count(&l->be->stats.urgent_tasks, 1);
+        }
+        if (!any)
             return;
-        l->tasks_left = task->next;
-        gyre_task_fn *run = task->run;
-        void *user = task->user;
-        if (!task->embedded)
-            gyre__free(l->mem, task);
-        gyre__tasks_done(&l->tasks);
-        gyre__count(&l->be->stats.tasks, 1);
-        run(l, user);
+        (void)run_task(l, &l->tasks);
     }
 }
 
@@ -402,7 +421,7 @@ void gyre__loop_run_late_tasks(struct gyre_loop *l)
     atomic_store_explicit(&l->owned, true, memory_order_release);
     do
         run_tasks(l);
-    while (l->tasks_left != NULL || atomic_load_explicit(&l->tasks.top, memory_order_relaxed) != NULL);
+    while (gyre__tasks_any(&l->urgent) || gyre__tasks_any(&l->tasks));
     gyre__laters_run(l);
     gyre__segs_settle(&l->segs);
 }
@@ -496,31 +515,44 @@ void gyre_loop_stop(struct gyre_loop *l)
         gyre__loop_ask(l, GYRE_REQUEST_RETURN);
 }
 
-int gyre__loop_post_task(struct gyre_loop *l, struct gyre__task *task)
+static int push(struct gyre_loop *l, struct gyre__tasks *tasks, struct gyre__task *task)
 {
     if (gyre__loop_is_forked(l))
         return GYRE_EFORK;
     if (atomic_load_explicit(&l->closed, memory_order_relaxed))
         return GYRE_ESHUTDOWN;
-    int err = gyre__tasks_push(&l->tasks, task);
+    int err = gyre__tasks_push(tasks, task);
     if (err == 0)
         l->be->ops->wake(l->be);
     return err;
 }
 
-int gyre_loop_post(struct gyre_loop *l, gyre_task_fn *run, void *user)
+int gyre__loop_post_task(struct gyre_loop *l, struct gyre__task *task)
 {
-    if (l == NULL || run == NULL)
-        return -EINVAL;
+    return push(l, &l->tasks, task);
+}
+
+static int post(struct gyre_loop *l, struct gyre__tasks *tasks, gyre_task_fn *run, void *user)
+{
     struct gyre__task *task = gyre__alloc(l->mem, sizeof *task);
     if (task == NULL)
         return -ENOMEM;
     task->run = run;
     task->user = user;
-    int err = gyre__loop_post_task(l, task);
+    int err = push(l, tasks, task);
     if (err != 0)
         gyre__free(l->mem, task);
     return err;
+}
+
+int gyre_loop_post(struct gyre_loop *l, gyre_task_fn *run, void *user)
+{
+    return l == NULL || run == NULL ? -EINVAL : post(l, &l->tasks, run, user);
+}
+
+int gyre_loop_post_urgent(struct gyre_loop *l, gyre_task_fn *run, void *user)
+{
+    return l == NULL || run == NULL ? -EINVAL : post(l, &l->urgent, run, user);
 }
 
 uint64_t gyre_loop_now_ns(const struct gyre_loop *l)

@@ -62,7 +62,7 @@ enum gyre__timer_kind {
 enum {
     GYRE_EVENTS_PER_WAIT = 256,
     GYRE_CONNS_PER_SLAB = 64,
-    GYRE_TASKS_PER_TURN = 1024, /* then events have their turn */
+    GYRE_TASKS_PER_TURN = 1024, /* of the urgent and of the others; then events have their turn */
 };
 
 enum { GYRE_LOOP_MAGIC = 0x6c6f6f70 };
@@ -135,8 +135,8 @@ struct gyre_loop {
     struct gyre__watches watches;
 
     struct gyre__shared shared;
+    struct gyre__tasks urgent; /* go before `tasks` */
     struct gyre__tasks tasks;
-    struct gyre__task *tasks_left; /* taken and not yet run */
     struct gyre__later *laters;    /* delayed tasks whose timers run */
     _Atomic(uint32_t) later_count; /* those, and the ones on their way here */
     _Atomic(uint32_t) jobs;        /* of pools, still to be told here */

@@ -38,8 +38,10 @@ void gyre__stats_read(const struct gyre_loop *l, struct gyre_loop_stats *out)
     for (unsigned i = 0; i < NUMBERS; i++)
         to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
     out->conns = gyre_loop_conn_count(l);
-    out->tasks_waiting = atomic_load_explicit(&l->tasks.count, memory_order_relaxed);
+    out->tasks_waiting = (uint64_t)atomic_load_explicit(&l->tasks.count, memory_order_relaxed) +
+                         atomic_load_explicit(&l->urgent.count, memory_order_relaxed);
     out->tasks_refused = atomic_load_explicit(&l->tasks.refused, memory_order_relaxed);
+    out->urgent_tasks_refused = atomic_load_explicit(&l->urgent.refused, memory_order_relaxed);
     /* The three were read one after the other: more may have left by then than was queued. */
     uint64_t gone = out->bytes_out + out->bytes_dropped;
     out->bytes_outbound = out->bytes_queued > gone ? out->bytes_queued - gone : 0;

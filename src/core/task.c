@@ -50,3 +50,19 @@ struct gyre__task *gyre__tasks_take(struct gyre__tasks *tasks)
     }
     return oldest;
 }
+
+bool gyre__tasks_gather(struct gyre__tasks *tasks)
+{
+    if (tasks->left == NULL)
+        tasks->left = gyre__tasks_take(tasks);
+    return tasks->left != NULL;
+}
+
+struct gyre__task *gyre__tasks_next(struct gyre__tasks *tasks)
+{
+    if (!gyre__tasks_gather(tasks))
+        return NULL;
+    struct gyre__task *task = tasks->left;
+    tasks->left = task->next;
+    return task;
+}

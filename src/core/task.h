@@ -17,6 +17,7 @@ struct gyre__task {
 
 struct gyre__tasks {
     _Atomic(struct gyre__task *) top;
+    struct gyre__task *left; /* taken and not yet handed out, oldest first; the loop's */
     _Atomic(uint32_t) count;
     _Atomic(uint64_t) refused; /* since the beginning */
     uint32_t count_max;
@@ -33,8 +34,21 @@ void gyre__tasks_push_reserved(struct gyre__tasks *tasks, struct gyre__task *tas
 /* The same for tasks that must not be lost, which there are few of: not held to the limit. */
 void gyre__tasks_push_always(struct gyre__tasks *tasks, struct gyre__task *task);
 
-/* All waiting tasks, oldest first. Thread: the loop's. */
+/* All tasks pushed since the last call, oldest first. Thread: the loop's. */
 struct gyre__task *gyre__tasks_take(struct gyre__tasks *tasks);
+
+/* Take what waits, if nothing is left of what was taken before. Returns whether gyre__tasks_next() finds one without
+ * taking more. Thread: the loop's. */
+bool gyre__tasks_gather(struct gyre__tasks *tasks);
+
+/* The oldest of all that wait, or NULL. Thread: the loop's. */
+struct gyre__task *gyre__tasks_next(struct gyre__tasks *tasks);
+
+/* Whether gyre__tasks_next() would find one. Thread: the loop's. */
+static inline bool gyre__tasks_any(const struct gyre__tasks *tasks)
+{
+    return tasks->left != NULL || atomic_load_explicit(&tasks->top, memory_order_relaxed) != NULL;
+}
 
 /* A task was run, or a place is not needed. */
 static inline void gyre__tasks_done(struct gyre__tasks *tasks)

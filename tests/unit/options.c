@@ -160,6 +160,8 @@ Test(options, of_a_loop)
         {{.busy_poll_us = 10001}, GYRE_EOPTION},
         {{.busy_poll_us = UINT32_MAX}, GYRE_EOPTION},
         {{.busy_poll_prefer = true}, GYRE_EOPTION},
+        {{.urgent_tasks_max = 1}, 0},
+        {{.urgent_tasks_max = UINT32_MAX}, 0},
     };
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         struct gyre_loop *loop = NULL;

@@ -52,6 +52,27 @@ Test(task, the_limit_counts_what_has_not_run)
     cr_assert_null(at->next);
 }
 
+/* One by one, in the order pushed, also those that are pushed meanwhile; whether any wait is known before. */
+Test(task, one_by_one)
+{
+    struct gyre__tasks tasks = {.count_max = 4};
+    struct gyre__task t[4];
+    cr_assert(!gyre__tasks_any(&tasks));
+    cr_assert_null(gyre__tasks_next(&tasks));
+    for (int i = 0; i < 2; i++)
+        cr_assert_eq(gyre__tasks_push(&tasks, &t[i]), 0);
+    cr_assert(gyre__tasks_any(&tasks));
+    cr_assert_eq(gyre__tasks_next(&tasks), &t[0]);
+    for (int i = 2; i < 4; i++)
+        cr_assert_eq(gyre__tasks_push(&tasks, &t[i]), 0);
+    for (int i = 1; i < 4; i++) {
+        cr_assert(gyre__tasks_any(&tasks));
+        cr_assert_eq(gyre__tasks_next(&tasks), &t[i]);
+    }
+    cr_assert(!gyre__tasks_any(&tasks));
+    cr_assert_null(gyre__tasks_next(&tasks));
+}
+
 /* With a limit of none every push is refused, and nothing is counted for good. */
 Test(task, no_room_at_all)
 {
