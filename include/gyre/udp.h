@@ -122,6 +122,25 @@ GYRE_API int gyre_udp_connect_sized(struct gyre_udp **out, struct gyre_loop *loo
                                     const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options,
                                     size_t size_bytes);
 
+/* Make a socket of a UDP or unix datagram socket that is there already: connected, bound or neither (then sending
+ * binds it). Takes `fd` on success, makes it close-on-exec, and blocking or not as the backend needs, which whoever
+ * shares it sees. What the options ask for is set; what was set before stays, but for the kernel's joining and cutting
+ * of datagrams. Those about binding (`share_port`, `reuse_address`, `unix_mode`) have no effect, and `local` is refused.
+ * A unix path is not unlinked. Datagrams that wait in it are received.
+ *
+ * Sockets inherited from a parent or a service manager (see gyre_engine_listen_fd()) go to an engine in this way, too:
+ * before it runs, to gyre_engine_loop(). Several of one address, bound with SO_REUSEPORT, are best spread over its
+ * loops.
+ *
+ * Returns 0, or: GYRE_ESOCKTYPE if it is no such socket; -EBADF; GYRE_EHANDLERS, GYRE_EOPTION, GYRE_ETHREAD,
+ * GYRE_ESHUTDOWN, -EMFILE, -ENOMEM; -EOPNOTSUPP, and what the kernel said to an option. On error `fd` stays open and
+ * the caller's, with those options that were set by then. Thread: the loop's. */
+#define gyre_udp_adopt_fd(out, loop, fd, handlers, ...)                                                                \
+    gyre_udp_adopt_fd_sized((out), (loop), (fd), (handlers), (__VA_ARGS__), sizeof(struct gyre_udp_options))
+GYRE_API int gyre_udp_adopt_fd_sized(struct gyre_udp **out, struct gyre_loop *loop, int fd,
+                                     const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options,
+                                     size_t size_bytes);
+
 /* A name for a socket that outlives it; see gyre_conn_id. */
 struct gyre_udp_id {
     struct gyre_loop *loop;

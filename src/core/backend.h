@@ -77,6 +77,8 @@ struct gyre_listen_config {
 struct gyre_sock_info {
     int family;     /* AF_INET, AF_INET6, AF_UNIX, or another that is of no use here */
     bool stream;    /* SOCK_STREAM */
+    bool dgram;     /* SOCK_DGRAM */
+    bool dual;      /* of AF_INET6: carries IPv4, too */
     bool listening;
     bool connected;
 };

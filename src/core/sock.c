@@ -262,11 +262,11 @@ static int sock_bind(struct gyre_backend *be, int fd, const struct gyre_addr *ad
     return err == -ENOPROTOOPT ? bind_by_trying(fd, addr, port_last) : err;
 }
 
-static bool is_set(int fd, int name, int value)
+static bool is_set(int fd, int level, int name, int value)
 {
     int is = 0;
     socklen_t len = sizeof is;
-    return getsockopt(fd, SOL_SOCKET, name, &is, &len) == 0 && is == value;
+    return getsockopt(fd, level, name, &is, &len) == 0 && is == value;
 }
 
 static int sock_inspect(struct gyre_backend *be, int fd, struct gyre_sock_info *out)
@@ -275,8 +275,11 @@ static int sock_inspect(struct gyre_backend *be, int fd, struct gyre_sock_info *
     (void)be;
     if (getsockname(fd, (struct sockaddr *)&addr.ss, &addr.len) != 0)
         return -errno;
-    *out = (struct gyre_sock_info){.family = addr.ss.ss_family, .stream = is_set(fd, SO_TYPE, SOCK_STREAM)};
-    out->listening = is_set(fd, SO_ACCEPTCONN, 1);
+    *out = (struct gyre_sock_info){.family = addr.ss.ss_family};
+    out->stream = is_set(fd, SOL_SOCKET, SO_TYPE, SOCK_STREAM);
+    out->dgram = is_set(fd, SOL_SOCKET, SO_TYPE, SOCK_DGRAM);
+    out->dual = out->family == AF_INET6 && is_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    out->listening = is_set(fd, SOL_SOCKET, SO_ACCEPTCONN, 1);
     addr.len = sizeof addr.ss;
     out->connected = getpeername(fd, (struct sockaddr *)&addr.ss, &addr.len) == 0;
     return fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 ? 0 : -errno;

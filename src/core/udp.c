@@ -93,10 +93,8 @@ int gyre__udp_new(struct gyre_udp **out, struct gyre_loop *l, int fd, int family
                   const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options)
 {
     struct gyre_udp *u = take_slot(l);
-    if (u == NULL) {
-        l->be->ops->sock->close(l->be, fd);
+    if (u == NULL)
         return -ENOMEM;
-    }
     u->f = (struct gyre_fd){.fd = fd, .flags = GYRE_FDF_DGRAM};
     u->handlers = handlers;
     u->options = *options;
@@ -114,7 +112,6 @@ int gyre__udp_new(struct gyre_udp **out, struct gyre_loop *l, int fd, int family
         u->flags |= GYRE_UDPF_NO_RUNS;
     int err = l->be->ops->attach(l->be, &u->f);
     if (err != 0) {
-        l->be->ops->sock->close(l->be, fd);
         give_slot(u);
         return err;
     }

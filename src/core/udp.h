@@ -125,7 +125,7 @@ void gyre__udps_settle(struct gyre_loop *l);
 void gyre__udps_each(struct gyre_loop *l, void (*fn)(struct gyre_udp *u));
 void gyre__udps_abandon(struct gyre_loop *l);
 void gyre__udps_fini(struct gyre_loop *l);
-/* A socket around `fd`, OPEN, with nothing in flight. Returns 0 or an error, and then `fd` is closed. */
+/* A socket around `fd`, OPEN, with nothing in flight. Returns 0 or an error, and then `fd` stays the caller's. */
 int gyre__udp_new(struct gyre_udp **out, struct gyre_loop *l, int fd, int family,
                   const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options);
 /* Undo it, before anything was submitted. */

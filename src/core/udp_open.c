@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * Opening datagram sockets: bound, connected, one for each loop of an engine; multicast groups; names across threads.
+ * Opening datagram sockets: bound, connected, one for each loop of an engine, from elsewhere; multicast groups; names
+ * across threads.
  *
- * What can go wrong on the way is returned, and what was opened is closed again. */
+ * What can go wrong on the way is returned, and what was opened is closed again; what came from elsewhere is not. */
 #include "udp.h"
 
 #include <errno.h>
@@ -21,7 +22,7 @@ static const int64_t linger_default_ns = INT64_C(1000000000);
 
 /* What opening has been asked to do. */
 struct plan {
-    struct gyre__address address;
+    struct gyre__address address; /* zero for a socket that comes from elsewhere */
     struct gyre__address local; /* of a connected one */
     bool has_local;
     struct gyre_udp_options options;
@@ -50,7 +51,7 @@ static int make_plan(struct plan *plan, const struct gyre_loop *l, const char *a
 {
     *plan = (struct plan){.handlers = handlers};
     struct gyre_udp_options *o = &plan->options;
-    int err = gyre__addr_parse_dgram(&plan->address, address);
+    int err = address != NULL ? gyre__addr_parse_dgram(&plan->address, address) : 0;
     if (err == 0)
         err = gyre__options_copy(o, sizeof *o, options, size);
     if (err == 0)
@@ -168,6 +169,24 @@ void gyre__udp_remove_path(struct gyre_udp *u)
 
 /* ---- opening ---- */
 
+/* On failure `fd` stays the caller's. */
+static int wrap(struct gyre_udp **out, struct gyre_loop *l, int fd, int family, bool dual, const struct plan *plan)
+{
+    const struct gyre_udp_options *o = &plan->options;
+    bool control = o->pktinfo || o->ecn || o->gro != GYRE_UDP_GRO_OFF;
+    const struct msghdr room = {.msg_namelen = family == AF_UNIX ? GYRE_UDP_UNIX_NAME_ROOM : GYRE_UDP_NAME_ROOM,
+                                .msg_controllen = control ? GYRE_UDP_CONTROL_ROOM : 0};
+    if (gyre__dgram_overhead(&room) >= l->pool.size)
+        return GYRE_EOPTION;
+    int err = gyre__udp_new(out, l, fd, family, plan->handlers, o);
+    if (err != 0)
+        return err;
+    (*out)->room = room;
+    if (dual)
+        (*out)->flags |= GYRE_UDPF_DUAL;
+    return 0;
+}
+
 /* A socket with its options set, not yet bound. */
 static int make_socket(struct gyre_udp **out, struct gyre_loop *l, const struct plan *plan, int family)
 {
@@ -179,25 +198,11 @@ static int make_socket(struct gyre_udp **out, struct gyre_loop *l, const struct 
     int err = family == AF_INET6 ? set(l, fd, family, GYRE_SOCK_V6_ONLY, !dual) : 0;
     if (err == 0)
         err = set_options(l, fd, family, &plan->options);
-    if (err != 0) {
-        sock->close(l->be, fd);
-        return err;
-    }
-    struct gyre_udp *u;
-    err = gyre__udp_new(&u, l, fd, family, plan->handlers, &plan->options);
+    if (err == 0)
+        err = wrap(out, l, fd, family, dual, plan);
     if (err != 0)
-        return err;
-    if (dual)
-        u->flags |= GYRE_UDPF_DUAL;
-    bool control = plan->options.pktinfo || plan->options.ecn || plan->options.gro != GYRE_UDP_GRO_OFF;
-    u->room.msg_namelen = family == AF_UNIX ? GYRE_UDP_UNIX_NAME_ROOM : GYRE_UDP_NAME_ROOM;
-    u->room.msg_controllen = control ? GYRE_UDP_CONTROL_ROOM : 0;
-    if (gyre__dgram_overhead(&u->room) >= l->pool.size) {
-        gyre__udp_discard(u);
-        return GYRE_EOPTION;
-    }
-    *out = u;
-    return 0;
+        sock->close(l->be, fd);
+    return err;
 }
 
 static int bind_to(struct gyre_udp *u, const struct gyre_addr *addr)
@@ -279,9 +284,9 @@ static int open_connected(struct gyre_udp **out, struct gyre_loop *l, const stru
     return 0;
 }
 
-static int check_loop(const struct gyre_loop *l, const char *address)
+static int check_loop(const struct gyre_loop *l, bool complete)
 {
-    if (l == NULL || address == NULL)
+    if (l == NULL || !complete)
         return -EINVAL;
     if (!gyre__loop_allows(l))
         return GYRE_ETHREAD;
@@ -294,7 +299,7 @@ int gyre_udp_open_sized(struct gyre_udp **out, struct gyre_loop *l, const char *
 {
     struct plan plan;
     struct gyre_udp *u;
-    int err = check_loop(l, address);
+    int err = check_loop(l, address != NULL);
     if (err == 0)
         err = make_plan(&plan, l, address, handlers, options, size_bytes);
     if (err == 0)
@@ -313,11 +318,76 @@ int gyre_udp_connect_sized(struct gyre_udp **out, struct gyre_loop *l, const cha
 {
     struct plan plan;
     struct gyre_udp *u;
-    int err = check_loop(l, address);
+    int err = check_loop(l, address != NULL);
     if (err == 0)
         err = make_plan(&plan, l, address, handlers, options, size_bytes);
     if (err == 0)
         err = open_connected(&u, l, &plan);
+    if (err != 0)
+        return err;
+    gyre__udp_update_recv(u);
+    if (out != NULL)
+        *out = u;
+    return 0;
+}
+
+/* ---- from elsewhere ---- */
+
+/* Whether the descriptor is one that a socket can be made of. */
+static int inspect(struct gyre_loop *l, int fd, struct gyre_sock_info *info)
+{
+    int err = l->be->ops->sock->inspect(l->be, fd, info);
+    if (err != 0)
+        return err == -ENOTSOCK ? GYRE_ESOCKTYPE : err;
+    bool known = info->family == AF_INET || info->family == AF_INET6 || info->family == AF_UNIX;
+    return known && info->dgram ? 0 : GYRE_ESOCKTYPE;
+}
+
+/* Whoever had it may have asked the kernel to join and to cut, of which a socket that did not ask is not told. */
+static void undo_segments(struct gyre_loop *l, int fd, const struct gyre_sock_info *info, const struct plan *plan)
+{
+    if (info->family == AF_UNIX)
+        return;
+    (void)set(l, fd, info->family, GYRE_SOCK_GSO, 0);
+    if (plan->options.gro == GYRE_UDP_GRO_OFF)
+        (void)set(l, fd, info->family, GYRE_SOCK_GRO, 0);
+}
+
+/* On failure `fd` stays the caller's. */
+static int adopt(struct gyre_udp **out, struct gyre_loop *l, int fd, struct plan *plan)
+{
+    struct gyre_sock_info info;
+    struct gyre_addr addr;
+    plan->options.share_port = plan->options.reuse_address = false; /* of no use any more */
+    int err = inspect(l, fd, &info);
+    if (err == 0)
+        err = l->be->ops->sock->name(l->be, fd, false, &addr);
+    if (err == 0)
+        err = set_options(l, fd, info.family, &plan->options);
+    if (err == 0)
+        err = wrap(out, l, fd, info.family, info.dual, plan);
+    if (err != 0)
+        return err;
+    undo_segments(l, fd, &info, plan);
+    struct gyre_udp *u = *out;
+    u->addr = addr;
+    gyre__addr_format_dgram(&u->addr, u->address, sizeof u->address);
+    if (info.connected)
+        u->flags |= GYRE_UDPF_CONNECTED;
+    return 0;
+}
+
+int gyre_udp_adopt_fd_sized(struct gyre_udp **out, struct gyre_loop *l, int fd,
+                            const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options,
+                            size_t size_bytes)
+{
+    struct plan plan;
+    struct gyre_udp *u;
+    int err = check_loop(l, true);
+    if (err == 0)
+        err = make_plan(&plan, l, NULL, handlers, options, size_bytes);
+    if (err == 0)
+        err = plan.has_local ? GYRE_EOPTION : adopt(&u, l, fd, &plan);
     if (err != 0)
         return err;
     gyre__udp_update_recv(u);

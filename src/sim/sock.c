@@ -56,8 +56,10 @@ static int sock_inspect(struct gyre_backend *be, int fd, struct gyre_sock_info *
         return -ENOTSOCK;
     *out = (struct gyre_sock_info){.family = s->family,
                                    .stream = !s->dgram,
+                                   .dgram = s->dgram,
+                                   .dual = s->family == AF_INET6 && !s->v6_only,
                                    .listening = s->state == SIM_LISTENING,
-                                   .connected = s->state == SIM_CONNECTED};
+                                   .connected = s->state == SIM_CONNECTED || (s->dgram && s->dgram_connected)};
     return 0;
 }
 

@@ -52,6 +52,9 @@ void udp_fresh_address(struct api *api, char *out, size_t size);
 void udp_bind(struct api *api, struct dsock *s, const struct dscript *script, const struct gyre_udp_options *options);
 void udp_connect(struct api *api, struct dsock *s, const char *address, const struct dscript *script,
                  const struct gyre_udp_options *options);
+/* Make a socket of `fd`, of the kernel's or the simulator's. */
+int udp_try_adopt(struct api *api, struct dsock *s, int fd, const struct dscript *script,
+                  const struct gyre_udp_options *options);
 /* The same, as the library says. */
 int udp_try_bind(struct api *api, struct dsock *s, const char *address, const struct dscript *script,
                  const struct gyre_udp_options *options);

@@ -139,6 +139,13 @@ int udp_try_connect(struct api *api, struct dsock *s, const char *address, const
     return gyre_udp_connect(&s->u, api->loop, address, &handlers, &o);
 }
 
+int udp_try_adopt(struct api *api, struct dsock *s, int fd, const struct dscript *script,
+                  const struct gyre_udp_options *options)
+{
+    struct gyre_udp_options o = prepare(api, s, script, options);
+    return gyre_udp_adopt_fd(&s->u, api->loop, fd, &handlers, &o);
+}
+
 void udp_bind(struct api *api, struct dsock *s, const struct dscript *script, const struct gyre_udp_options *options)
 {
     char address[160];

@@ -276,3 +276,33 @@ BACKEND_TEST(contract_dgram, refused)
     seam_fd_close(&t->s, &other);
     seam_close(&t->s);
 }
+
+/* What a datagram socket is can be asked. */
+TRANSPORT_TEST(contract_dgram, inspection)
+{
+    struct pair *t = &p_;
+    struct gyre_sock_info info;
+    struct gyre_addr addr;
+    seam_open(&t->s, p);
+    const struct gyre_sock_ops *sock = t->s.ops->sock;
+    int bound = dgram_socket(t), other = dgram_socket(t), family = seam_family(&t->s);
+    seam_addr(&t->s, &addr);
+    cr_assert_eq(sock->dgram_bind(t->s.be, bound, &addr, 0), 0);
+    cr_assert_eq(sock->name(t->s.be, bound, false, &addr), 0);
+    cr_assert_eq(sock->inspect(t->s.be, bound, &info), 0);
+    cr_assert(info.dgram && !info.stream && !info.listening && !info.connected);
+    cr_assert_eq(info.family, family);
+    cr_assert_eq(sock->dgram_connect(t->s.be, other, &addr), 0);
+    cr_assert_eq(sock->inspect(t->s.be, other, &info), 0);
+    cr_assert(info.dgram && info.connected);
+    for (int only = 0; only < 2 && family == AF_INET6; only++) {
+        int fresh = dgram_socket(t);
+        cr_assert_eq(sock->dgram_set(t->s.be, fresh, family, GYRE_SOCK_V6_ONLY, only), 0);
+        cr_assert_eq(sock->inspect(t->s.be, fresh, &info), 0);
+        cr_assert_eq(info.dual, !only);
+        sock->close(t->s.be, fresh);
+    }
+    sock->close(t->s.be, bound);
+    sock->close(t->s.be, other);
+    seam_close(&t->s);
+}

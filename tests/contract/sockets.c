@@ -245,7 +245,7 @@ TRANSPORT_TEST(sockets, inspection)
     listener_open(&s, &l, 8);
     stream_pair(&s, &a, &b, 1);
     cr_assert_eq(s.ops->sock->inspect(s.be, l.f.fd, &info), 0);
-    cr_assert(info.stream && info.listening && !info.connected);
+    cr_assert(info.stream && !info.dgram && info.listening && !info.connected);
     cr_assert_eq(info.family, seam_family(&s));
     cr_assert_eq(s.ops->sock->inspect(s.be, a.f.fd, &info), 0);
     cr_assert(info.stream && !info.listening && info.connected);
