@@ -85,7 +85,7 @@ int main(int argc, char **argv)
 
     int err = gyre_engine_create(&engine, &options);
     if (err == 0)
-        err = gyre_engine_listen_sized(&listener, engine, argv[first], &handlers, NULL, 0);
+        err = gyre_listener_open(&listener, engine, argv[first], &handlers, NULL);
     if (err == 0) {
         example_ready(engine, listener);
         signal(SIGINT, on_signal);

@@ -138,7 +138,7 @@ int example_serve(struct gyre_engine **engine, const struct gyre_engine_options 
     *engine = NULL;
     int err = gyre_engine_create(engine, options);
     if (err == 0)
-        err = gyre_engine_listen_sized(&listener, *engine, address, handlers, &listen, sizeof listen);
+        err = gyre_listener_open(&listener, *engine, address, handlers, &listen);
     if (err == 0) {
         running = *engine;
         example_ready(*engine, listener);

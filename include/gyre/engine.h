@@ -116,9 +116,9 @@ struct gyre_listener_options {
 
 /* Listen on `address`: "tcp://0.0.0.0:7000", "tcp://[::1]:0" (port 0: any free one), "tcp4://…", "tcp6://…" (that
  * family only), "tcp://:7000" (every address, both families), "unix:///run/x.sock", "unix://@name" (Linux's abstract
- * names). `*out` may be NULL, as it is with the macro: for the listener, and so for the port that 0 became, call
- * gyre_engine_listen_sized() with `sizeof` the options. Borrowed, valid until gyre_listener_close() and as long as it
- * has connections, at the latest until the engine is destroyed. A unix path that is left over, a socket nobody listens
+ * names). gyre_listener_open() is the same and tells the listener, which has the port that 0 became; `out` may be NULL.
+ * Borrowed, valid until gyre_listener_close() and as long as it has connections, at the latest until the engine is
+ * destroyed. A unix path that is left over, a socket nobody listens
  * on, is replaced; it is unlinked again at the end.
  *
  * While the engine runs it does the same at once: when it returns 0 the address is bound and clients can connect; the
@@ -130,7 +130,10 @@ struct gyre_listener_options {
  * later), -EEXIST (path is not a socket), -EADDRNOTAVAIL, -EACCES, -EMFILE, -ENOMEM; -ENODEV, -EPERM for the device;
  * GYRE_ESHUTDOWN while it stops; GYRE_ESTATE when it has run. On error nothing stays open. Thread: any. */
 #define gyre_engine_listen(engine, address, handlers, ...)                                                             \
-    gyre_engine_listen_sized(NULL, (engine), (address), (handlers), (__VA_ARGS__), sizeof(struct gyre_listener_options))
+    gyre_listener_open(NULL, (engine), (address), (handlers), __VA_ARGS__)
+#define gyre_listener_open(out, engine, address, handlers, ...)                                                        \
+    gyre_engine_listen_sized((out), (engine), (address), (handlers), (__VA_ARGS__),                                    \
+                             sizeof(struct gyre_listener_options))
 GYRE_API int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_engine *engine, const char *address,
                                       const struct gyre_conn_handlers *handlers,
                                       const struct gyre_listener_options *options, size_t size_bytes);

@@ -125,7 +125,7 @@ GYRE_API int gyre_udp_connect_sized(struct gyre_udp **out, struct gyre_loop *loo
 /* Make a socket of a UDP or unix datagram socket that is there already: connected, bound or neither (then sending
  * binds it). Takes `fd` on success, makes it close-on-exec, and blocking or not as the backend needs, which whoever
  * shares it sees. What the options ask for is set; what was set before stays, but for the kernel's joining and cutting
- * of datagrams. Those about binding (`share_port`, `reuse_address`, `unix_mode`) have no effect, and `local` is refused.
+ * of datagrams. Those about binding (`share_port`, `reuse_address`, `unix_mode`) have no effect; `local` is refused.
  * A unix path is not unlinked. Datagrams that wait in it are received.
  *
  * Sockets inherited from a parent or a service manager (see gyre_engine_listen_fd()) go to an engine in this way, too:

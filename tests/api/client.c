@@ -179,7 +179,7 @@ REAL_TEST(api_client, beside_a_given_connection)
     k.address = gyre_listener_address(server.listener);
     rig_open(&proxy, p, LOOPS);
     k.engine = proxy.engine;
-    cr_assert_eq(gyre_engine_listen_sized(&l, proxy.engine, rig_tcp, &down, &options, sizeof options), 0);
+    cr_assert_eq(gyre_listener_open(&l, proxy.engine, rig_tcp, &down, &options), 0);
     rig_run(&proxy);
     for (unsigned i = 0; i < 8; i++) {
         fds[i] = rig_client(gyre_listener_address(l));

@@ -171,7 +171,7 @@ static void drain_with(const struct backend_param *p, const struct gyre_conn_han
     struct rig r;
     rig_open(&r, p, 2);
     struct gyre_listener_options options = {.backlog = 0};
-    cr_assert_eq(gyre_engine_listen_sized(&r.listener, r.engine, rig_tcp, h, &options, sizeof options), 0);
+    cr_assert_eq(gyre_listener_open(&r.listener, r.engine, rig_tcp, h, &options), 0);
     rig_run(&r);
     int fd = rig_client(gyre_listener_address(r.listener));
     await(rig_opened(&r) == 1);
@@ -231,7 +231,7 @@ REAL_TEST(api_engine, drain_deadline)
     struct rig r;
     rig_open(&r, p, 2);
     struct gyre_listener_options options = {.backlog = 0};
-    cr_assert_eq(gyre_engine_listen_sized(&r.listener, r.engine, rig_tcp, &filling, &options, sizeof options), 0);
+    cr_assert_eq(gyre_listener_open(&r.listener, r.engine, rig_tcp, &filling, &options), 0);
     rig_run(&r);
     int fd = rig_client(gyre_listener_address(r.listener));
     await(rig_opened(&r) == 1);

@@ -187,7 +187,7 @@ ParameterizedTest(struct ending *e, gnet_engine, ended_from_everywhere, .timeout
     struct gyre_listener_options options = {.conn = {.idle_timeout_ns = e->where == TIMEOUT ? MS(30) : 0}};
     how = e;
     rig_open(&r, &e->backend, LOOPS);
-    cr_assert_eq(gyre_engine_listen_sized(&r.listener, r.engine, rig_tcp, &handlers, &options, sizeof options), 0);
+    cr_assert_eq(gyre_listener_open(&r.listener, r.engine, rig_tcp, &handlers, &options), 0);
     cr_assert_eq(gyre_engine_listen_udp(ids, r.engine, "udp://127.0.0.1:0", &datagrams, NULL), 0);
     int udp_fd = datagram_client(ids[0]);
     rig_run(&r);
@@ -259,7 +259,7 @@ static const char *half_open(struct half *h, const struct backend_param *p, cons
     int err = gyre_engine_create(&h->engine, &(struct gyre_engine_options){.loops = LOOPS, .loop = &loop});
     if (err != 0)
         cr_skip_test("%s: %s", p->backend, gyre_err_name(err));
-    cr_assert_eq(gyre_engine_listen_sized(&l, h->engine, address, &echo, &options, sizeof options), 0);
+    cr_assert_eq(gyre_listener_open(&l, h->engine, address, &echo, &options), 0);
     cr_assert_eq(pthread_create(&h->thread, NULL, run_half, h), 0);
     return gyre_listener_address(l);
 }

@@ -176,8 +176,8 @@ static void round_of(const char *backend)
     atomic_store(&closed, 0);
     (void)snprintf(name, sizeof name, "unix://@gyre-churn-%d", (int)getpid());
     MUST(gyre_engine_create(&engine, &options) == 0);
-    MUST(gyre_engine_listen_sized(&tcp, engine, "tcp://127.0.0.1:0", &server, NULL, 0) == 0);
-    MUST(gyre_engine_listen_sized(&local, engine, name, &server, NULL, 0) == 0);
+    MUST(gyre_listener_open(&tcp, engine, "tcp://127.0.0.1:0", &server, NULL) == 0);
+    MUST(gyre_listener_open(&local, engine, name, &server, NULL) == 0);
     pthread_t running = stress_thread(run_engine, engine);
     for (uint32_t i = 0; i < CLIENT_LOOPS; i++) {
         crowds[i] = (struct crowd){.address = {gyre_listener_address(tcp), gyre_listener_address(local)},

@@ -137,7 +137,7 @@ static void round_of(const char *backend)
     struct gyre_loop_stats s;
     pthread_t readers[READERS];
     MUST(gyre_engine_create(&st->engine, &options) == 0);
-    MUST(gyre_engine_listen_sized(&listener, st->engine, "tcp://127.0.0.1:0", &server, NULL, 0) == 0);
+    MUST(gyre_listener_open(&listener, st->engine, "tcp://127.0.0.1:0", &server, NULL) == 0);
     (void)snprintf(st->address, sizeof st->address, "%s", gyre_listener_address(listener));
     for (int i = 0; i < READERS; i++)
         readers[i] = stress_thread(read_on, st);

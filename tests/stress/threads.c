@@ -260,7 +260,7 @@ static void listen_on_both(struct stage *st)
     (void)snprintf(name, sizeof name, "unix:///tmp/gyre-stress-%d.sock", (int)getpid());
     for (int i = 0; i < 2; i++) {
         const char *address = i == 0 ? "tcp://127.0.0.1:0" : name;
-        MUST(gyre_engine_listen_sized(&st->listener[i], st->engine, address, &server, NULL, 0) == 0);
+        MUST(gyre_listener_open(&st->listener[i], st->engine, address, &server, NULL) == 0);
         (void)snprintf(st->address[i], sizeof st->address[i], "%s", gyre_listener_address(st->listener[i]));
     }
 }
