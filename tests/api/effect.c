@@ -167,6 +167,26 @@ REAL_TEST(api_effect, fast_open_connecting)
     }
 }
 
+/* There the connection opens before its handshake, and that it is refused comes after its first bytes. */
+REAL_TEST(api_effect, fast_open_refused)
+{
+    struct api api;
+    own_network();
+    allow_fast_open();
+    listen_with(&api, p, NULL, &(struct gyre_listener_options){.fastopen_queue = 5});
+    gyre_listener_close(api.listener);
+    api_turn(&api);
+    struct end *e = api_connect(&api, api.address, NULL, &(struct gyre_conn_options){.on_socket = open_fast});
+    api_until(&api, e->opens == 1);
+    api_watch(&api, MS(5));
+    cr_assert_eq(e->closes, 0);
+    end_put(e, 100);
+    api_until(&api, e->closes == 1);
+    cr_assert_eq(e->err, -ECONNREFUSED, "%s", gyre_err_name(e->err));
+    cr_assert_eq(e->reason, GYRE_CLOSE_ERROR);
+    api_close(&api);
+}
+
 /* Any device but the loopback one; NULL if there is none. */
 static const char *other_device(void)
 {
