@@ -91,11 +91,11 @@ enum gyre_socket_purpose {
  * Thread: the one that listens, and the loop that connects or has what was accepted. On the simulator `fd` is a number
  * that the kernel does not know, -EBADF.
  *
- * TCP_FASTOPEN_CONNECT is for this, and no option of gyre_connect(), because it changes what connecting means: where the
- * kernel has the server's cookie, on_open comes before anything was sent. The connection is made by the first write, so
- * whoever waits for the server to speak waits in vain; then a refusal is GYRE_CLOSE_ERROR with -ECONNREFUSED in place of
- * GYRE_CLOSE_CONNECT, until when a reconnector takes it for connected, and `connect_timeout_ns` does not apply
- * (gyre_conn_set_read_timeout() does). */
+ * TCP_FASTOPEN_CONNECT is for this, and no option of gyre_connect(), because it changes what connecting means: where
+ * the kernel has the server's cookie, on_open comes before anything was sent. The connection is made by the first
+ * write, so whoever waits for the server to speak waits in vain; then a refusal is GYRE_CLOSE_ERROR with -ECONNREFUSED
+ * in place of GYRE_CLOSE_CONNECT, until when a reconnector takes it for connected, and `connect_timeout_ns` does not
+ * apply (gyre_conn_set_read_timeout() does). */
 typedef int gyre_socket_fn(int fd, enum gyre_socket_purpose purpose, void *user);
 
 /* Settings of a connection, given to a listener for what it accepts or to gyre_connect(). Sizes are bytes. */
