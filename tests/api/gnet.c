@@ -327,7 +327,8 @@ static void place_streams(struct gnet *g, struct gnet_place *place, const char *
     struct gyre_listener_options o = {.balance = balance,
                                       .user = place,
                                       .seed = 5,
-                                      .conn = {.keepalive = {.idle_ns = SECONDS(60), .count = 4}}};
+                                      .conn = {.keepalive = {.idle_ns = SECONDS(60), .count = 4},
+                                               .turn_max_bytes = g->which->piecemeal ? 4096 : 0}};
     int err = gyre_engine_listen_sized(&place->listener, g->engine, address, &streams, &o, sizeof o);
     if (o.balance == GYRE_BALANCE_KERNEL && place->net == GNET_UNIX) {
         cr_assert_eq(err, GYRE_EOPTION, "%s: a path for each loop: %s", g->which->name, gyre_err_name(err));

@@ -25,6 +25,7 @@ struct gnet_case {
     char name[80]; /* for messages */
     enum gnet_way way;
     uint32_t loops;
+    bool piecemeal; /* a connection receives a few KiB per turn */
     bool per_loop; /* each loop has a listening socket of its own, else the first accepts for all */
     unsigned place_count;
     struct {

@@ -247,3 +247,30 @@ REAL_TEST(gnet_ends, three_hundred_addresses)
     await(r.closes == ADDRESSES);
     rig_stop(&r);
 }
+
+/* ---- Idle connections ---- */
+
+/* When everything has been taken and sent, nothing of the loop's buffers is with the connections, however many. */
+TRANSPORT_TEST(gnet_ends, idle_connections_hold_no_buffers)
+{
+    enum { CONNS = 100, BYTES = 20000 };
+    static const struct script echo = {.data = end_forward_back};
+    static struct peer peers[CONNS];
+    struct api api;
+    api_start(&api, p, &echo);
+    for (unsigned i = 0; i < CONNS; i++) {
+        (void)peer_open(&api, &peers[i]);
+        peers[i].key_in = peers[i].key_out;
+    }
+    for (unsigned i = 0; i < CONNS; i++)
+        peer_send(&peers[i], BYTES);
+    for (unsigned i = 0; i < CONNS; i++)
+        peer_expect(&peers[i], BYTES);
+    api_until(&api, api_stats(&api).bytes_outbound == 0);
+    cr_assert_gt(api_stats(&api).bufs_held_max, 0, "nothing is tested");
+    cr_assert_eq(api_stats(&api).bufs_held, 0, "%llu buffers are held by idle connections",
+                 (unsigned long long)api_stats(&api).bufs_held);
+    for (unsigned i = 0; i < CONNS; i++)
+        peer_close(&peers[i]);
+    api_close(&api);
+}

@@ -244,6 +244,32 @@ ParameterizedTest(struct gnet_case *c, gnet_server, one_address, .timeout = 60)
     serve(c, 8, 1 << 20);
 }
 
+ParameterizedTestParameters(gnet_server, little_per_turn)
+{
+    static const enum gnet_net nets[] = {GNET_TCP, GNET_UNIX};
+    static const enum gnet_way way[] = {GNET_WRITE, GNET_ASYNC, GNET_ASYNCV};
+    static struct gnet_case cases[BACKENDS_MAX * 12];
+    size_t count = 0;
+    for (unsigned b = 0; b < BACKENDS_MAX; b++)
+        for (unsigned k = 0; k < 12; k++) {
+            struct gnet_case *c = &cases[count];
+            if (!make_case(c, b, way[k % 3], false, k / 3 % 2 == 1))
+                continue;
+            c->piecemeal = true;
+            c->place_count = 1;
+            c->places[0].net = nets[k / 6];
+            name_case(c, k / 6 == 0 ? "tcp, little per turn" : "unix, little per turn");
+            count++;
+        }
+    return cr_make_param_array(struct gnet_case, cases, count, NULL);
+}
+
+/* gnet's mode with a limit on the bytes of a round: the same server, the same clients, a few KiB per turn. */
+ParameterizedTest(struct gnet_case *c, gnet_server, little_per_turn, .timeout = 60)
+{
+    serve(c, 8, 1 << 20);
+}
+
 ParameterizedTestParameters(gnet_server, several_addresses)
 {
     static const struct {
