@@ -129,7 +129,8 @@ CASES = [
     ("parity", "what is asked", {
         "tests/api/PARITY.md": "# x\n\n| x | y | test |\n| --- | --- | --- |\n| x | y | `a.c: s/one`, `a.c: s/two` |\n"
                                "| x | y | `unit/b.c: s/three` |\n| x | y | `a.c: s/four`, `a.c: s/five` |\n"
-                               "| x | y | not owed: nobody asked |\n",
+                               "| x | y | not owed: nobody asked |\n| x | y | missing: too much |\n"
+                               "| x | y | untested: no such machine |\n",
         "tests/api/a.c": PARITY_TESTS, "tests/unit/b.c": "BACKENDS_TEST_OF(list, s, three)\n{\n}\n"}, None),
     ("marks", "work left over", {"src/core/a.c": "/* TO" "DO: later */"}, "open an issue"),
     ("marks", "with a number", {"src/core/a.c": "/* TO" "DO (#12): later */\n/* UNTESTED: no such card */"}, None),
