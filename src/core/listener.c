@@ -415,20 +415,34 @@ static bool is_listener(const struct gyre_listener *listener)
     return listener != NULL && listener->magic == GYRE_LISTENER_MAGIC;
 }
 
-/* The listener may be gone at the last of them. No call of the user's comes from here, so nobody waits for the lock
- * who has it; a forked child does not touch it, for its holder may have stayed behind. */
+/* Whether it is this thread's, and stays so: the calling thread is in it, or runs it. */
+static bool is_own(const struct gyre_loop *l)
+{
+    return atomic_load_explicit(&l->owned, memory_order_acquire) && gyre__loop_allows(l);
+}
+
+static void look_where(const struct gyre_listener *listener, bool own)
+{
+    for (uint32_t i = 0; i < listener->acceptor_count; i++)
+        if (is_own(listener->acceptors[i]->loop) == own)
+            gyre__acceptor_look(listener->acceptors[i]);
+}
+
+/* The lock keeps loops that are nobody's yet from getting an owner. Those of this thread are seen to without it, for
+ * what fails there goes to the user's log function, which may call the library. A forked child does not touch it, for
+ * its holder may have stayed behind. The listener may be gone at the last look. */
 static void look_everywhere(struct gyre_listener *listener)
 {
     struct gyre_engine *engine = listener->engine;
     bool locks = engine != NULL && !gyre__loop_is_forked(listener->acceptors[0]->loop);
+    gyre__listener_hold(listener);
     if (locks)
         gyre__engine_lock(engine);
-    gyre__listener_hold(listener);
-    for (uint32_t i = 0; i < listener->acceptor_count; i++)
-        gyre__acceptor_look(listener->acceptors[i]);
-    gyre__listener_release(listener);
+    look_where(listener, false);
     if (locks)
         gyre__engine_unlock(engine);
+    look_where(listener, true);
+    gyre__listener_release(listener);
 }
 
 void gyre_listener_close(struct gyre_listener *listener)
