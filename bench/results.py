@@ -109,7 +109,8 @@ def targets_block(cells, memory):
     lines = ["## Targets", "", "Requests per second of server CPU, unless something else is named. A target is met "
              "when the median of every cell reaches it.", ""]
     lines += table(("", "target", "reached", ""), targets.judged(cells, memory))
-    return lines + ["That the steady state has no allocation and no lock per request and no system call per timer is "
+    return lines + ["[MISSES.md](MISSES.md) says of each that is missed where the time goes and what was tried.", "",
+                    "That the steady state has no allocation and no lock per request and no system call per timer is "
                     "not measured here.", ""]
 
 
