@@ -104,6 +104,7 @@ int gyre__udp_new(struct gyre_udp **out, struct gyre_loop *l, int fd, int family
     u->recv.f = &u->f;
     u->recv.done = GYRE_DONE_UDP_RECV;
     u->tail = &u->head;
+    u->window = GYRE_UDP_WINDOW;
     u->flying_tail = &u->flying;
     u->timer.kind = GYRE_TIMER_UDP;
     if (options->start_paused)

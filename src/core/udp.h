@@ -97,7 +97,8 @@ struct gyre_udp {
     uint16_t now_buf;
     struct gyre__udp_send *head, **tail; /* queued, not in flight */
     struct gyre__udp_send *flying, **flying_tail; /* in flight, oldest first; */
-    uint32_t sending;              /* how many */
+    uint32_t sending;             /* how many */
+    uint32_t window;              /* and how many at most, unless one waits */
     uint32_t out_count;           /* both */
     size_t out_bytes;
     uint64_t send_seq;

@@ -6,9 +6,11 @@
  * order.
  *
  * What can go wrong: the socket's buffer is full (-EAGAIN): those that met it go back to their places in the queue, and
- * from then on one is sent at a time, which waits, until it has gone. On a unix socket order is a promise, and the
- * receiver is another process that makes room at any moment: there a connected socket has one send in flight. One that
- * names its receiver would not be told of room, so it does not wait at all, and the error is the user's.
+ * from then on one is sent at a time, which waits, until it has gone. After that two are tried at once, and with each
+ * that goes one more, so that where there is room for few not many are tried in vain. On a unix socket order is a
+ * promise, and the receiver is another process that makes room at any moment: there a connected socket has one send in
+ * flight. One that names its receiver would not be told of room, so it does not wait at all, and the error is the
+ * user's.
  *
  * The network's errors are told to whichever call comes next, and that may be a send, which then did not take place: it
  * is tried once more. */
@@ -75,7 +77,7 @@ static bool is_unix(const struct gyre_udp *u)
 static uint32_t window(const struct gyre_udp *u)
 {
     bool ordered = is_unix(u) && (u->flags & GYRE_UDPF_CONNECTED);
-    return (u->flags & GYRE_UDPF_BLOCKED) || ordered ? 1 : GYRE_UDP_WINDOW;
+    return (u->flags & GYRE_UDPF_BLOCKED) || ordered ? 1 : u->window;
 }
 
 static void submit(struct gyre_udp *u, struct gyre__udp_send *s)
@@ -182,6 +184,7 @@ static bool goes_back(struct gyre_udp *u, struct gyre__udp_send *s, int res)
         return false;
     if (res == -EAGAIN && !is_unix(u)) {
         u->flags |= GYRE_UDPF_BLOCKED;
+        u->window = 1;
         return true;
     }
     if (res != -ECONNREFUSED || is_unix(u) || s->retried)
@@ -199,6 +202,7 @@ static void tell_error(struct gyre_udp *u, int err)
 static void note_sent(struct gyre_udp *u, const struct gyre__udp_send *s, int res)
 {
     if (res >= 0) {
+        u->window += u->window < GYRE_UDP_WINDOW;
         gyre__count(&u->stats.sent, s->pieces);
         gyre__count(&u->stats.sent_bytes, (uint64_t)res);
         gyre__count(&u->loop->be->stats.datagrams_out, s->pieces);

@@ -201,3 +201,31 @@ REAL_TEST(api_udp_full, aborted)
         cr_assert_eq(close(w.fd), 0);
     }
 }
+
+/* Where there is hardly ever room, not many are tried in vain for one that goes: counted on a network that says no to
+ * nineteen of twenty. */
+Test(api_udp_full, few_in_vain)
+{
+    static const struct backend_param p = {.backend = "sim"};
+    static const struct gyre_sim_options narrow = {.seed = 3,
+                                                   .send_short_permille = 950,
+                                                   .loss_permille = GYRE_SIM_NEVER,
+                                                   .duplicate_permille = GYRE_SIM_NEVER};
+    struct api api;
+    struct dsock s, c;
+    udp_init(&api, &p);
+    api.sim_options = &narrow;
+    api_open(&api);
+    udp_bind(&api, &s, NULL, &(struct gyre_udp_options){.user = NULL});
+    udp_connect(&api, &c, gyre_udp_address(s.u), NULL, &(struct gyre_udp_options){.no_runs = true});
+    uint64_t ops = api_stats(&api).ops;
+    for (uint32_t i = 0; i < COUNT; i++)
+        cr_assert_eq(udp_send(&c, i, 50), 0);
+    api_until(&api, gyre_udp_outbound(c.u) == 0);
+    udp_close(&c);
+    cr_assert_eq(c.stats.sent, COUNT);
+    uint64_t tried = api_stats(&api).ops - ops;
+    cr_assert_leq(tried, 3 * COUNT, "%llu sends were tried for %d", (unsigned long long)tried, COUNT);
+    udp_close(&s);
+    api_close(&api);
+}
