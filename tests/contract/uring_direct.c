@@ -222,6 +222,29 @@ Test(uring_direct, small_messages_go_back, .timeout = 30)
     }
 }
 
+/* Urgent data stops a call short, and what is behind it comes all the same, though no arrival tells of it. */
+Test(uring_direct, urgent_data_in_bulk, .timeout = 60)
+{
+    struct seam s;
+    struct stream a, b;
+    open_uring(&s, TRANSPORT_TCP4, (struct gyre_backend_config){0}, 64);
+    pair(&s, &a, &b, 1);
+    stream_receive(&b, MULTI);
+    stream_send(&a, BULK);
+    seam_until(&s, b.got == a.send_goal);
+    expect_calls(&s, 0);
+    for (unsigned i = 0; i < 60; i++) {
+        stream_send(&a, 4 * BUF + i);
+        seam_until(&s, seam_idle(a.send) && a.sent == a.send_goal);
+        cr_assert_eq(send(a.f.fd, "!", 1, MSG_OOB), 1);
+        stream_send(&a, i % 2 > 0 ? 10 : 4 * BUF);
+        seam_until(&s, b.got == a.send_goal);
+    }
+    expect_all(&s, &a, &b);
+    close_both(&a, &b);
+    seam_close(&s);
+}
+
 /* --- turns --- */
 
 /* Full sockets on many bulk streams, and a quiet one: its messages come within a bounded number of waits, whatever room
