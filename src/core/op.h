@@ -136,6 +136,7 @@ struct gyre_fd {
             uint8_t score;      /* how much of a bulk stream it is */
             uint8_t shots;      /* of a multishot receive: those that left more behind them */
             bool nonblocking;   /* the socket's mode, in which only calls of our own may use it */
+            uint8_t round;      /* of bulk streams, in which it was last counted */
         } ur;
         struct {
             void *sock;

@@ -7,10 +7,15 @@
  * are armed, or peers who wait for their answers would be made to wait for each other. Sends complete as they are
  * submitted and are waited for on top. Where the kernel can (6.12) it holds out for all of them for HOLD_US; after
  * that, and with little traffic or large messages, one completion is enough.
- * README.md has the figures. */
+ *
+ * Bulk that goes through pipes is another matter. Its messages come in pieces, and a loop that is faster than its peers
+ * wakes for each. So with CROWD such streams or more a wait lasts up to BULK_HOLD_US, in which messages become whole
+ * and fewer, larger moves make them up. A few streams may all be waiting for the loop, so they are never held up.
+ * TUNING.md has the figures. */
 #ifndef GYRE_URING_BATCH_H
 #define GYRE_URING_BATCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum {
@@ -22,6 +27,12 @@ enum {
     GYRE_BATCH_SHARE = 5, /* never for more than one in so many of the receives that are armed */
     GYRE_BATCH_BYTES = 24 << 10,
     GYRE_BATCH_HOLD_US = 50,
+
+    GYRE_BATCH_ROUND = 64,         /* moves over which bulk streams are counted */
+    GYRE_BATCH_CROWD = 10,         /* that many have enough to do without each other's answers */
+    GYRE_BATCH_FRESH = 4,          /* waits without a move after which nobody is held up any longer */
+    GYRE_BATCH_BULK_WAIT_FOR = 16, /* completions that end the wait early */
+    GYRE_BATCH_BULK_HOLD_US = 100,
 };
 
 struct gyre_batch {
@@ -30,7 +41,34 @@ struct gyre_batch {
     uint64_t bytes;    /* in them */
     uint32_t rate;     /* receives per wait, times 64: an average over the last eight or so */
     uint32_t size;     /* bytes per receive, times 8: likewise */
+    uint8_t moves;     /* of bulk into pipes, in this round */
+    uint8_t streams;   /* that made them */
+    uint8_t crowd;     /* streams of the round before */
+    uint8_t round;     /* its number */
+    uint8_t fresh;     /* counts down with the waits since the last move */
 };
+
+/* A bulk stream brought a pipe; `seen` is the stream's own note of the round that it was last counted in. */
+static inline void gyre__batch_bulk(struct gyre_batch *b, uint8_t *seen)
+{
+    b->fresh = GYRE_BATCH_FRESH;
+    if (*seen != b->round) {
+        *seen = b->round;
+        b->streams++;
+    }
+    if (++b->moves < GYRE_BATCH_ROUND)
+        return;
+    b->crowd = b->streams;
+    b->streams = 0;
+    b->moves = 0;
+    b->round++;
+}
+
+/* Whether to let more of the bulk gather. */
+static inline bool gyre__batch_crowded(const struct gyre_batch *b)
+{
+    return b->crowd >= GYRE_BATCH_CROWD && b->fresh > 0;
+}
 
 static inline void gyre__batch_received(struct gyre_batch *b, uint32_t bytes)
 {
@@ -46,6 +84,8 @@ static inline void gyre__batch_note(struct gyre_batch *b)
         b->size = b->size - b->size / 8 + (uint32_t)(b->bytes / b->receives);
     b->receives = 0;
     b->bytes = 0;
+    if (b->fresh > 0)
+        b->fresh--;
 }
 
 /* How many receives to wait for; 1: whatever comes. */

@@ -271,6 +271,7 @@ static bool serve_pipe(struct gyre_uring *u, struct gyre_op *op, struct gyre_eve
     if (gyre__splice_receive(u, op, out, &more) == 0)
         return false;
     op->f->be_flags |= GYRE_UF_FILLED;
+    gyre__batch_bulk(&u->batch, &op->f->be.ur.round);
     score(op->f, true);
     if (more)
         enqueue(u, op->f);

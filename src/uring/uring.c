@@ -223,14 +223,17 @@ static int cope(struct gyre_uring *u, int err, int64_t timeout_ns)
     }
 }
 
-/* Wait for one completion, or for a batch (batch.h): with `submit` sends that complete at once on top. */
+/* Wait for one completion, or for a batch, or let bulk gather (batch.h): with `submit` sends that complete at once on
+ * top. The kernel looks at `timeout_ns` when the time to hold out is over. */
 static int wait_for_some(struct gyre_uring *u, unsigned submit, int64_t timeout_ns)
 {
-    unsigned want = gyre__batch_want(&u->batch);
+    bool crowded = gyre__batch_crowded(&u->batch);
+    unsigned want = crowded ? GYRE_BATCH_BULK_WAIT_FOR : gyre__batch_want(&u->batch);
     if (want == 1 || !(u->use & GYRE_URING_MIN_WAIT))
         return gyre__uring_enter_wait(u, submit, 1, timeout_ns, 0);
     unsigned complete = submit + want < GYRE_BATCH_ALL_MAX ? submit + want : GYRE_BATCH_ALL_MAX;
-    return gyre__uring_enter_wait(u, submit, complete, timeout_ns, GYRE_BATCH_HOLD_US);
+    uint32_t hold_us = crowded ? GYRE_BATCH_BULK_HOLD_US : GYRE_BATCH_HOLD_US;
+    return gyre__uring_enter_wait(u, submit, complete, timeout_ns, hold_us);
 }
 
 /* Submit, and wait unless there are completions already. With more of them than the caller has room for no others are
@@ -383,6 +386,7 @@ static int uring_attach(struct gyre_backend *be, struct gyre_fd *f)
     f->be_flags = 0;
     f->be.ur.score = 0;
     f->be.ur.nonblocking = false;
+    f->be.ur.round = 0;
     u->attached++;
     return 0;
 }

@@ -73,3 +73,40 @@ Test(uring_batch, survives_extremes)
     traffic(&b, 1000, 65536, 1);
     cr_assert_eq(gyre__batch_want(&b), GYRE_BATCH_WAIT_FOR_MAX);
 }
+
+/* `moves` into pipes by `streams` streams in turn, with a wait after each. */
+static void bulk(struct gyre_batch *b, uint8_t *seen, unsigned streams, unsigned moves)
+{
+    for (unsigned m = 0; m < moves; m++) {
+        gyre__batch_bulk(b, &seen[m % streams]);
+        gyre__batch_note(b);
+    }
+}
+
+/* Bulk streams are let gather once there are many; a few are not, however much they move. */
+Test(uring_batch, many_bulk_streams_gather)
+{
+    uint8_t seen[200] = {0};
+    for (unsigned streams = 1; streams <= 200; streams++) {
+        struct gyre_batch b = {.armed = 1000};
+        cr_assert_not(gyre__batch_crowded(&b));
+        bulk(&b, seen, streams, 20 * GYRE_BATCH_ROUND);
+        cr_assert_eq(gyre__batch_crowded(&b), streams >= GYRE_BATCH_CROWD, "%u streams", streams);
+    }
+}
+
+/* What was a crowd and is one stream now is soon not held up any longer; nor is anybody when no bulk comes. */
+Test(uring_batch, a_crowd_that_leaves_holds_up_nobody)
+{
+    uint8_t seen[64] = {0};
+    struct gyre_batch b = {.armed = 1000};
+    for (unsigned times = 0; times < 300; times++) {
+        bulk(&b, seen, 64, 3 * GYRE_BATCH_ROUND);
+        cr_assert(gyre__batch_crowded(&b), "after %u times", times);
+        bulk(&b, seen, 1, 2 * GYRE_BATCH_ROUND);
+        cr_assert_not(gyre__batch_crowded(&b));
+    }
+    bulk(&b, seen, 64, 3 * GYRE_BATCH_ROUND);
+    traffic(&b, GYRE_BATCH_FRESH, 0, 0);
+    cr_assert_not(gyre__batch_crowded(&b));
+}
