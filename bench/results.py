@@ -166,9 +166,9 @@ def memory_block(memory):
     connections = next(iter(memory.values()))["connections"]
     rows = [(name, f"{f['before_bytes'] / 1024:.0f}", f"{f['after_bytes'] / 1024:.0f}", f"{f['per_connection']:.0f}",
              f"{f['per_connection_second_half']:.0f}") for name, f in memory.items()]
-    return ["## Memory of idle connections", "", f"{connections} connections after one exchange of "
-            f"{idle_memory.EXCHANGE_BYTES} bytes each; resident memory of the process, the kernel's sockets not in it. "
-            "\"Second half\" is the growth over the later half of the connections alone.", "",
+    return ["## Memory of idle connections", "", f"{connections} connections {idle_memory.QUIET_S} s after one "
+            f"exchange of {idle_memory.EXCHANGE_BYTES} bytes each; resident memory of the process, the kernel's "
+            "sockets not in it. \"Second half\" is the growth over the later half of the connections alone.", "",
             *table(("server", "KiB before", "KiB after", "bytes per connection", "second half"), rows)]
 
 

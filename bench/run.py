@@ -178,7 +178,7 @@ def print_result(args, report):
     print("\n".join(tables.ratio_tables(results, args.pairs, "per_second")))
     if report["idle_memory"]:
         connections = next(iter(report["idle_memory"].values()))["connections"]
-        print(f"\nResident memory, {connections} connections after one exchange of 1 KiB each")
+        print(f"\nResident memory, {connections} connections {idle_memory.QUIET_S} s after one exchange of 1 KiB each")
         print("\n".join(idle_memory.table(report["idle_memory"])))
     dropped = {(name, reason) for result in results for name, reason in result["dropped"].items()}
     for name, reason in sorted(dropped):

@@ -21,7 +21,8 @@ struct gyre_loop_options {
     struct gyre_sim *sim;        /* run on this simulated network (sim.h) instead; borrowed until destroyed */
     uint32_t ops_max;            /* operations to expect in flight, a hint; 0: 4096; at most 65536 */
     uint32_t buf_size_bytes;     /* of one receive buffer; 0: 16896, room for a TLS record; from 256 to 1 MiB */
-    uint32_t buf_count;          /* receive buffers posted at first; 0: half of the L2 cache's worth */
+    uint32_t buf_count;          /* receive buffers posted at first, and that keep their memory after a burst;
+                                    0: half of the L2 cache's worth */
     uint32_t buf_count_max;      /* receive buffers at most, posted, held and queued; 0: 1024; at most 16384 */
     uint32_t conns_max;          /* connections at most; 0: 1048576 */
     uint32_t tasks_max;          /* posted tasks waiting at most; 0: 65536 */
@@ -35,6 +36,8 @@ struct gyre_loop_options {
     bool busy_poll_prefer; /* hold interrupts off meanwhile, on devices with napi_defer_hard_irqs and
                               gro_flush_timeout set; only with `busy_poll_us` */
     uint32_t urgent_tasks_max;   /* urgent ones waiting at most (gyre_loop_post_urgent()); 0: 1024 */
+    int64_t buf_keep_ns;         /* receive buffers beyond `buf_count` that nobody needed for so long give their memory
+                                    back to the system; 0: 1 s; INT64_MAX: never */
 };
 
 /* Make a loop. Returns owned in `*out`; free with gyre_loop_destroy().

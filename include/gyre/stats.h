@@ -120,7 +120,9 @@ struct gyre_histogram {
     C(detached, "detached_connections", "of those closed, the ones whose descriptor went to the user")             \
     C(bytes_spliced, "spliced_bytes", "bytes of those forwarded that went from socket to socket within the kernel")    \
     C(urgent_tasks, "urgent_tasks", "of the posted tasks run, the urgent ones")                                        \
-    C(urgent_tasks_refused, "refused_urgent_tasks", "urgent posts refused because urgent_tasks_max waited (EAGAIN)")
+    C(urgent_tasks_refused, "refused_urgent_tasks", "urgent posts refused because urgent_tasks_max waited (EAGAIN)")   \
+    G(bufs_resident, "receive_buffers_resident", "receive buffers with memory of their own; the others gave it back")  \
+    C(bufs_trimmed, "receive_buffers_trimmed", "times that a receive buffer gave its memory back to the system")
 
 enum { GYRE_UNIT_ONE = 0, GYRE_UNIT_NS };
 

@@ -228,6 +228,10 @@ struct gyre_backend_ops {
      * no op may be in flight on it, the backend owns none of its buffers. */
     int (*pool_add)(struct gyre_backend *be, struct gyre_bufpool *pool);
     void (*pool_remove)(struct gyre_backend *be, struct gyre_bufpool *pool);
+    /* Put back on the stack what is posted beyond the use that was made of it since the last call; a backend that
+     * cannot take it back posts less from now on. Not while an event of wait() is still to be looked at. NULL: the
+     * backend posts nothing ahead. */
+    void (*pool_trim)(struct gyre_backend *be, struct gyre_bufpool *pool);
 
     /* Which kernel features are in use, comma-separated. */
     void (*features)(struct gyre_backend *be, char *out, size_t size);

@@ -5,10 +5,13 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #ifndef MAP_NORESERVE
 #define MAP_NORESERVE 0
 #endif
+
+#define MARK UINT32_MAX /* in `refs` of a free buffer, while give_back() looks for neighbours */
 
 static size_t pool_bytes(const struct gyre_bufpool *pool)
 {
@@ -46,6 +49,45 @@ void gyre__bufpool_fini(struct gyre_bufpool *pool)
     gyre__free(pool->mem, pool->free);
     gyre__free(pool->mem, pool->refs);
     memset(pool, 0, sizeof *pool);
+}
+
+/* The pages that lie within the buffers `from` to `to` - 1. What is beyond the last one that ever was is untouched. */
+static void give_back_run(const struct gyre_bufpool *pool, unsigned from, unsigned to)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t begin = ((size_t)from * pool->stride + page - 1) & ~(page - 1);
+    size_t end = ((size_t)to * pool->stride + (to == pool->count ? page - 1 : 0)) & ~(page - 1);
+    /* Linux takes the pages at once, but refuses locked memory, which then stays; elsewhere it may take its time. */
+    if (begin < end)
+        (void)madvise(pool->base + begin, end - begin, MADV_DONTNEED);
+}
+
+/* Of the `count` lowest on the stack, neighbours together: they share pages, and it saves calls. */
+static void give_back(struct gyre_bufpool *pool, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        pool->refs[pool->free[i]] = MARK;
+    for (unsigned from = 0, to; from < pool->count; from = to + 1) {
+        for (to = from; to < pool->count && pool->refs[to] == MARK; to++)
+            pool->refs[to] = 0;
+        if (to > from)
+            give_back_run(pool, from, to);
+    }
+}
+
+unsigned gyre__bufpool_trim(struct gyre_bufpool *pool, unsigned extra)
+{
+    unsigned clean = gyre__bufpool_clean(pool), surplus = gyre__bufpool_surplus(pool);
+    unsigned cold = pool->low + extra - clean;
+    GYRE_ASSERT(pool->low + extra <= pool->nfree);
+    unsigned count = cold < surplus ? cold : surplus;
+    if (count < GYRE_BUF_TRIM_MIN || count < gyre__bufpool_resident(pool) / 4) /* a load that varies is no burst */
+        count = 0;
+    else
+        give_back(pool, clean + count);
+    pool->clean = (uint16_t)(clean + count);
+    pool->low = pool->nfree;
+    return count;
 }
 
 void gyre__bufpool_deal_out(struct gyre_bufpool *pool, const uint16_t *bufs, unsigned count, int64_t res,

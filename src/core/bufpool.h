@@ -8,6 +8,10 @@
  * The address space of all buffers is reserved at once and touched only as they come into being. Neighbours are
  * staggered by two cache lines, or their first lines would all fall into the same sets of the cache.
  *
+ * What a burst touched goes back to the system once it is cold. The depth to which the stack never sank since the last
+ * look is how many free buffers nobody needed, and those at its bottom are the ones. So takes keep the depth, and
+ * nothing else is written down for it (trim.c says when).
+ *
  * Beside them a loop has a few pipes, for bytes that are to go from socket to socket unseen. They too are a stack of
  * empty ones; one that is not empty has one owner, whose bytes are all there is in it. Core opens and closes them
  * (pipe.c). */
@@ -24,6 +28,7 @@
 enum {
     GYRE_BUF_NONE = -1,
     GYRE_BUF_STAGGER = 128,
+    GYRE_BUF_TRIM_MIN = 8,         /* fewer are not worth a timer and a system call */
     GYRE_PIPES_MAX = 32,           /* of one loop */
     GYRE_PIPE_BYTES = 256 << 10,   /* at most in one pipe */
     GYRE_PIPE_WORTH = 32 << 10,    /* with fewer bytes waiting buffers do better */
@@ -46,6 +51,8 @@ struct gyre_bufpool {
     uint16_t held;      /* with receivers */
     uint16_t held_max;  /* most there were */
     uint16_t first;     /* how many a backend that posts ahead should post at first */
+    uint16_t low;       /* fewest on the stack since the last trim */
+    uint16_t clean;     /* so many at its bottom had their pages given back; of use: gyre__bufpool_clean() */
 
     uint8_t pipe_count; /* open; of the others the descriptors are -1 */
     uint8_t pipe_nfree; /* on the stack */
@@ -89,11 +96,39 @@ static inline bool gyre__bufpool_scarce(const struct gyre_bufpool *pool)
     return pool->held > pool->count_max - pool->count_max / 4;
 }
 
+/* How many free buffers have no memory, because it went back and they were not taken since. */
+static inline unsigned gyre__bufpool_clean(const struct gyre_bufpool *pool)
+{
+    return pool->clean < pool->low ? pool->clean : pool->low;
+}
+
+/* How many may have memory. */
+static inline unsigned gyre__bufpool_resident(const struct gyre_bufpool *pool)
+{
+    return pool->count - gyre__bufpool_clean(pool);
+}
+
+/* How many that receivers do not hold have memory beyond those that are worth keeping in cache. */
+static inline unsigned gyre__bufpool_surplus(const struct gyre_bufpool *pool)
+{
+    unsigned idle = gyre__bufpool_resident(pool) - pool->held;
+    return idle > pool->first ? idle - pool->first : 0;
+}
+
+/* Give the system back the pages of free buffers that nobody needed since the last call, as far as there is a surplus:
+ * those below the stack's lowest depth, and `extra` more, which a backend had posted and did not need. Nothing is done
+ * for fewer than a quarter of what has memory. Returns of how many buffers. */
+unsigned gyre__bufpool_trim(struct gyre_bufpool *pool, unsigned extra);
+
 /* For backends: the hottest free buffer, now the backend's; GYRE_BUF_NONE if all are out. */
 static inline int gyre__bufpool_take(struct gyre_bufpool *pool)
 {
-    if (pool->nfree > 0)
-        return pool->free[--pool->nfree];
+    if (pool->nfree > 0) {
+        uint16_t buf = pool->free[--pool->nfree];
+        if (GYRE_UNLIKELY(pool->nfree < pool->low))
+            pool->low = pool->nfree;
+        return buf;
+    }
     if (pool->count < pool->count_max)
         return pool->count++;
     return GYRE_BUF_NONE;
@@ -131,7 +166,7 @@ static inline void gyre__bufpool_receive(struct gyre_bufpool *pool, uint16_t buf
 
 static inline void gyre__bufpool_hold(struct gyre_bufpool *pool, uint16_t buf)
 {
-    GYRE_CHECK(pool->refs[buf] > 0 && pool->refs[buf] < UINT32_MAX);
+    GYRE_CHECK(pool->refs[buf] > 0 && pool->refs[buf] < UINT32_MAX - 1);
     pool->refs[buf]++;
 }
 

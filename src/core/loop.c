@@ -24,6 +24,7 @@ enum {
     BUF_SIZE_MIN = 256,
     BUF_SIZE_MAX = 1 << 20,
     BUF_COUNT_MAX_DEFAULT = 1024,
+    BUF_KEEP_NS_DEFAULT = 1000000000,
     BUF_COUNT_LIMIT = 16384,
     BUF_FIRST_MIN = 16,
     L2_DEFAULT = 1 << 20,
@@ -98,6 +99,7 @@ static gyre__timer_fire_fn *const fire_fns[GYRE_TIMERS] = {
     [GYRE_TIMER_UDP] = gyre__udp_on_timer,
     [GYRE_TIMER_LIMITS] = gyre__conn_on_limit,
     [GYRE_TIMER_RECONNECT] = gyre__reconnector_on_timer,
+    [GYRE_TIMER_TRIM] = gyre__trim_on_timer,
 };
 
 /* ---- making ---- */
@@ -130,12 +132,14 @@ static int complete(struct gyre_loop_options *o)
         o->tasks_max = TASKS_MAX_DEFAULT;
     if (o->urgent_tasks_max == 0)
         o->urgent_tasks_max = URGENT_MAX_DEFAULT;
+    if (o->buf_keep_ns == 0)
+        o->buf_keep_ns = BUF_KEEP_NS_DEFAULT;
     if (o->mem == NULL)
         o->mem = &gyre__mem_system;
     if (o->log == NULL)
         o->log = &gyre__log_system;
     if (o->ops_max > OPS_MAX || o->buf_size_bytes < BUF_SIZE_MIN || o->buf_size_bytes > BUF_SIZE_MAX ||
-        o->buf_count_max > BUF_COUNT_LIMIT || o->buf_count > o->buf_count_max)
+        o->buf_count_max > BUF_COUNT_LIMIT || o->buf_count > o->buf_count_max || o->buf_keep_ns < 0)
         return GYRE_EOPTION;
     if (o->busy_poll_us > BUSY_POLL_US_MAX || (o->busy_poll_prefer && o->busy_poll_us == 0))
         return GYRE_EOPTION;
@@ -159,12 +163,14 @@ static void init(struct gyre_loop *l, const struct gyre_loop_options *o)
     l->conns_max = o->conns_max;
     l->tasks.count_max = o->tasks_max;
     l->urgent.count_max = o->urgent_tasks_max;
+    l->buf_keep_ns = o->buf_keep_ns;
     l->settle_tail = &l->settle_head;
     l->starved_tail = &l->starved_head;
     l->udps.settle_tail = &l->udps.settle_head;
     l->famine_timer.kind = GYRE_TIMER_FAMINE;
     l->drain_timer.kind = GYRE_TIMER_DRAIN;
     l->tick_timer.kind = GYRE_TIMER_TICK;
+    l->trim_timer.kind = GYRE_TIMER_TRIM;
     gyre__shared_init(l);
 }
 
@@ -324,6 +330,7 @@ int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns)
     gyre__segs_settle(&l->segs);
     if (GYRE_UNLIKELY(l->starved_head != NULL && !gyre__timer_is_active(&l->famine_timer)))
         gyre__loop_feed_starved(l);
+    gyre__trim_look(l, n > 0);
     gyre__stats_publish(l);
     l->maybe_more = n > 0 || be->stats.ops + be->stats.cancels != asked;
     return 0;
@@ -398,6 +405,7 @@ void gyre__loop_end(struct gyre_loop *l)
     l->phase = GYRE_PHASE_ENDING;
     gyre__wheel_stop(&l->wheel, &l->drain_timer);
     gyre__wheel_stop(&l->wheel, &l->tick_timer);
+    gyre__wheel_stop(&l->wheel, &l->trim_timer);
     gyre__acceptors_close(l);
     gyre__conns_each(l, end_one);
     gyre__udps_each(l, gyre__udp_shut);

@@ -56,6 +56,7 @@ enum gyre__timer_kind {
     GYRE_TIMER_UDP,  /* udp.h */
     GYRE_TIMER_LIMITS, /* conn.h */
     GYRE_TIMER_RECONNECT, /* connect.h */
+    GYRE_TIMER_TRIM, /* trim.c */
     GYRE_TIMERS,
 };
 
@@ -147,6 +148,9 @@ struct gyre_loop {
     _Atomic(int64_t) drain_ns; /* how long draining may take */
     struct gyre__timer drain_timer;
     struct gyre__timer famine_timer; /* active: starved receives wait for memory; firing is all it does */
+    struct gyre__timer trim_timer; /* active: receive buffers may have to be given back */
+    int64_t buf_keep_ns;
+    unsigned trim_left; /* how many that was the last time, when no more could be given back */
     enum gyre__loop_phase phase;
     bool inside;               /* in a turn: callbacks may be running */
     bool ended;                /* gyre__loop_end() is done */
@@ -186,6 +190,19 @@ void gyre__loop_ask(struct gyre_loop *l, enum gyre__loop_request request);
 
 /* Run `task` (whose memory its `run` frees) on the loop. Returns 0 or -EAGAIN. Thread: any. */
 int gyre__loop_post_task(struct gyre_loop *l, struct gyre__task *task);
+
+/* trim.c: buffers that a burst has touched are to be looked after; the time has come. */
+void gyre__trim_begin(struct gyre_loop *l);
+void gyre__trim_on_timer(struct gyre__timer *t);
+
+/* At the end of each turn; `busy`: there were events. */
+static inline void gyre__trim_look(struct gyre_loop *l, bool busy)
+{
+    if (busy)
+        l->trim_left = 0;
+    if (GYRE_UNLIKELY(gyre__bufpool_surplus(&l->pool) >= l->trim_left + GYRE_BUF_TRIM_MIN))
+        gyre__trim_begin(l);
+}
 
 /* timer.c: run every delayed task now, because the loop is being destroyed. */
 void gyre__laters_run(struct gyre_loop *l);

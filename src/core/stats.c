@@ -16,6 +16,7 @@ void gyre__stats_publish(struct gyre_loop *l)
     struct gyre_loop_stats *s = &l->be->stats;
     const struct gyre_bufpool *pool = &l->pool;
     gyre__gauge(&s->bufs_max, pool->count);
+    gyre__gauge(&s->bufs_resident, gyre__bufpool_resident(pool));
     gyre__gauge(&s->bufs_held, pool->held);
     gyre__gauge(&s->bufs_held_max, pool->held_max);
     gyre__gauge(&s->bufs_posted, (uint64_t)pool->count - pool->nfree - pool->held);

@@ -8,7 +8,8 @@
  * When receives find none (-ENOBUFS) the target doubles, once for all of a turn, up to all the pool has. It sinks again
  * slowly, by an eighth for every 64 times the target received without another -ENOBUFS: a burst costs a few receives
  * that are armed again, a lasting need keeps what it needs, and what an hour ago was needed does not stay in the way of
- * the cache.
+ * the cache. When core has seen a quiet while (gyre__bufring_trim) it sinks at once to eight times what was used
+ * between two enters, and what is posted beyond it comes off the ring again, for core to give its memory back.
  *
  * The memory of the ring is ours and not the kernel's (IOU_PBUF_RING_MMAP had a use after free in Linux 6.4 to 6.6.4),
  * and whole pages of its own, because the kernel pins them and they must not be copied at fork. */
@@ -17,7 +18,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { ENTRIES_MAX = 32768, QUIET_FACTOR = 64 };
+enum { ENTRIES_MAX = 32768, QUIET_FACTOR = 64, ROOM_FACTOR = 8 };
 
 static uint32_t ring_entries(const struct gyre_bufpool *pool)
 {
@@ -121,6 +122,8 @@ void gyre__bufring_fill_slow(struct gyre_bufring *b)
         grow(b);
     else if (b->quiet > (uint32_t)b->target * QUIET_FACTOR)
         sink(b);
+    if (b->posted < b->least)
+        b->least = b->posted;
     uint16_t tail = b->tail;
     while (b->posted < b->target) {
         int buf = gyre__bufpool_take(b->pool);
@@ -143,6 +146,22 @@ int gyre__bufring_unpost(struct gyre_bufring *b)
     b->posted--;
     io_uring_smp_store_release(&b->ring->tail, b->tail);
     return b->ring->bufs[b->tail & b->mask].bid;
+}
+
+void gyre__bufring_trim(struct gyre_bufring *b, unsigned untouched)
+{
+    uint16_t least = b->least < b->posted ? b->least : b->posted;
+    uint32_t used = b->target > least ? (uint32_t)(b->target - least) : 0;
+    uint32_t want = used * ROOM_FACTOR > target_min(b) ? used * ROOM_FACTOR : target_min(b);
+    b->least = b->posted;
+    if (b->starved)
+        return;
+    if (want < b->target) {
+        b->target = (uint16_t)want;
+        b->quiet = 0;
+    }
+    for (; b->posted > b->target && untouched > 0; untouched--)
+        gyre__bufpool_untake(b->pool, (uint16_t)gyre__bufring_unpost(b));
 }
 
 void gyre__bufring_return(struct gyre_bufring *b, uint16_t buf)

@@ -207,15 +207,13 @@ static ssize_t receive(int fd, const struct gyre_bufpool *pool, const uint16_t *
 }
 
 /* A free buffer, or for a stream of pipes, whose rest is small, one of those posted: going back to multishot for each
- * rest would cost more than the rest. The kernel takes buffers only within enter, so it has those at most that the
- * completions not looked at tell of. */
+ * rest would cost more than the rest. */
 static int take_buf(struct gyre_uring *u, const struct gyre_op *op)
 {
     int buf = gyre__bufpool_take(op->u.recv.pool);
-    if (GYRE_LIKELY(buf != GYRE_BUF_NONE) || !(op->f->flags & GYRE_FDF_PIPE) || !(u->use & GYRE_URING_DEFER_TASKRUN))
+    if (GYRE_LIKELY(buf != GYRE_BUF_NONE) || !(op->f->flags & GYRE_FDF_PIPE) || gyre__uring_untouched(u) == 0)
         return buf;
-    bool may = !u->overflowing && u->bufs.posted > gyre__uring_completed(u);
-    return may ? gyre__bufring_unpost(&u->bufs) : GYRE_BUF_NONE;
+    return gyre__bufring_unpost(&u->bufs);
 }
 
 /* Receive into several buffers if the last call filled one, an event for each as far as the bytes go. */

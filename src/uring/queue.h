@@ -18,6 +18,16 @@ static inline unsigned gyre__uring_completed(const struct gyre_uring *u)
     return io_uring_smp_load_acquire(u->ring.cq.ktail) - *u->ring.cq.khead;
 }
 
+/* So many of the buffers posted last the kernel cannot have used. It takes them only within enter, if the ring leaves
+ * its work until then, so it has those at most that the completions not looked at tell of; 0 if that is not known. */
+static inline unsigned gyre__uring_untouched(const struct gyre_uring *u)
+{
+    unsigned unseen = gyre__uring_completed(u);
+    bool lost = (IO_URING_READ_ONCE(*u->ring.sq.kflags) & IORING_SQ_CQ_OVERFLOW) != 0;
+    bool known = (u->use & GYRE_URING_DEFER_TASKRUN) && !lost;
+    return known && u->bufs.posted > unseen ? u->bufs.posted - unseen : 0;
+}
+
 int gyre__uring_enter(struct gyre_uring *u, unsigned submit, unsigned complete, unsigned flags,
                       struct io_uring_getevents_arg *arg);
 

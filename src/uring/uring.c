@@ -440,6 +440,14 @@ static void uring_pool_remove(struct gyre_backend *be, struct gyre_bufpool *pool
     gyre__bufring_remove(&u->bufs, u->ring.ring_fd);
 }
 
+static void uring_pool_trim(struct gyre_backend *be, struct gyre_bufpool *pool)
+{
+    struct gyre_uring *u = gyre__uring_of(be);
+    GYRE_ASSERT(u->bufs.pool == pool);
+    (void)pool;
+    gyre__bufring_trim(&u->bufs, gyre__uring_untouched(u));
+}
+
 /* --- life --- */
 
 /* End the poll that waits for wakes, so that nothing is left in the ring when it is closed. False if the ring belongs
@@ -561,5 +569,6 @@ const struct gyre_backend_ops gyre__backend_uring = {
     .pollable = uring_pollable,
     .pool_add = uring_pool_add,
     .pool_remove = uring_pool_remove,
+    .pool_trim = uring_pool_trim,
     .features = uring_features,
 };

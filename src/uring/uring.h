@@ -91,6 +91,7 @@ struct gyre_bufring {
     uint16_t posted; /* with the kernel, as far as completions told */
     uint16_t reserve; /* never posted */
     uint16_t target; /* how many to have posted at each enter */
+    uint16_t least;  /* fewest that were posted since the last trim */
     bool starved;    /* a receive found none since */
     uint32_t quiet;  /* buffers received since the target last moved */
 };
@@ -101,6 +102,9 @@ void gyre__bufring_remove(struct gyre_bufring *b, int ring_fd);
 void gyre__bufring_fill_slow(struct gyre_bufring *b);
 /* The buffer posted last, off the ring again; only if the kernel cannot have used it yet. */
 int gyre__bufring_unpost(struct gyre_bufring *b);
+/* Sink the target if much of what was posted was not used lately, and take back what is posted beyond it, at most the
+ * last `untouched`. */
+void gyre__bufring_trim(struct gyre_bufring *b, unsigned untouched);
 /* A completion brought buffer `buf` and nobody wants it. */
 void gyre__bufring_return(struct gyre_bufring *b, uint16_t buf);
 

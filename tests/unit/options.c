@@ -162,6 +162,10 @@ Test(options, of_a_loop)
         {{.busy_poll_prefer = true}, GYRE_EOPTION},
         {{.urgent_tasks_max = 1}, 0},
         {{.urgent_tasks_max = UINT32_MAX}, 0},
+        {{.buf_keep_ns = 1}, 0},
+        {{.buf_keep_ns = INT64_MAX}, 0},
+        {{.buf_keep_ns = -1}, GYRE_EOPTION},
+        {{.buf_keep_ns = INT64_MIN}, GYRE_EOPTION},
     };
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         struct gyre_loop *loop = NULL;
