@@ -2,11 +2,11 @@
  * How many completions to wait for.
  *
  * Waiting for one, a busy loop wakes for every two or three receives: it is as fast as its peers, so it never finds
- * many. Waiting for a few more saves system calls and time, if they are sure to come soon. So the number follows what
- * came lately, and is bounded: by WAIT_FOR_MAX, by what fits the first-level cache, and by a share of the receives that
- * are armed, or peers who wait for their answers would be made to wait for each other. Sends complete as they are
- * submitted and are waited for on top. Where the kernel can (6.12) it holds out for all of them for HOLD_US; after
- * that, and with little traffic or large messages, one completion is enough.
+ * many. Waiting for a few more saves system calls and time, if they are sure to come soon. So the number follows
+ * what came lately, and is bounded: by WAIT_FOR_MAX, by what fits the first-level cache, and by a share of the
+ * receives that are armed, or peers who wait for their answers would be made to wait for each other (datagrams:
+ * reach.h). Sends complete as they are submitted and are waited for on top. Where the kernel can (6.12) it holds out
+ * for all of them for HOLD_US; after that, and with little traffic or large messages, one completion is enough.
  *
  * Bulk that goes through pipes is another matter. Its messages come in pieces, and a loop that is faster than its peers
  * wakes for each. So with CROWD such streams or more a wait lasts up to BULK_HOLD_US, in which messages become whole
@@ -14,6 +14,8 @@
  * TUNING.md has the figures. */
 #ifndef GYRE_URING_BATCH_H
 #define GYRE_URING_BATCH_H
+
+#include "reach.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -46,6 +48,7 @@ struct gyre_batch {
     uint8_t crowd;     /* streams of the round before */
     uint8_t round;     /* its number */
     uint8_t fresh;     /* counts down with the waits since the last move */
+    struct gyre_reach reach;
 };
 
 /* A bulk stream brought a pipe; `seen` is the stream's own note of the round that it was last counted in. */
@@ -76,9 +79,18 @@ static inline void gyre__batch_received(struct gyre_batch *b, uint32_t bytes)
     b->bytes += bytes;
 }
 
+static inline void gyre__batch_heard(struct gyre_batch *b, uint32_t bytes)
+{
+    gyre__batch_received(b, bytes);
+    b->reach.heard++;
+}
+
 /* A wait is over. */
 static inline void gyre__batch_note(struct gyre_batch *b)
 {
+    if (b->reach.heard > 0 || b->reach.trying)
+        gyre__reach_learn(&b->reach);
+    b->reach.asked = 0;
     b->rate = b->rate - b->rate / 8 + b->receives * 8;
     if (b->receives > 0)
         b->size = b->size - b->size / 8 + (uint32_t)(b->bytes / b->receives);
@@ -88,14 +100,27 @@ static inline void gyre__batch_note(struct gyre_batch *b)
         b->fresh--;
 }
 
+static inline bool gyre__batch_busy(const struct gyre_batch *b)
+{
+    return b->rate >= GYRE_BATCH_WORTH * 64;
+}
+
+/* Whether the next wait is to be a trial of how many datagrams are under way. A flood comes many at a time anyway. */
+static inline bool gyre__batch_tries(const struct gyre_batch *b)
+{
+    bool flood = b->rate >= GYRE_BATCH_WAIT_FOR_MAX * 64 && b->reach.found == 0;
+    return gyre__reach_due(&b->reach) && gyre__batch_busy(b) && !flood;
+}
+
 /* How many receives to wait for; 1: whatever comes. */
 static inline uint32_t gyre__batch_want(const struct gyre_batch *b)
 {
     uint32_t want = b->rate / 64 + GYRE_BATCH_MORE, fits = GYRE_BATCH_BYTES / (b->size / 8 + 1);
-    if (b->rate < GYRE_BATCH_WORTH * 64)
+    uint32_t share = b->reach.found > 0 ? GYRE_BATCH_WAIT_FOR_MAX : b->armed / GYRE_BATCH_SHARE;
+    if (!gyre__batch_busy(b))
         return 1;
-    if (want > b->armed / GYRE_BATCH_SHARE)
-        want = b->armed / GYRE_BATCH_SHARE;
+    if (want > share)
+        want = share;
     if (want > fits)
         want = fits;
     if (want > GYRE_BATCH_WAIT_FOR_MAX)

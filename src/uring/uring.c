@@ -104,6 +104,7 @@ static uint16_t take_buffer(struct gyre_uring *u, const struct io_uring_cqe *cqe
     }
     gyre__bufring_took(&u->bufs);
     if (GYRE_UNLIKELY(ev->op->kind != GYRE_OP_RECV)) {
+        gyre__batch_heard(&u->batch, (uint32_t)cqe->res);
         ev->buf = buf;
         return GYRE_EV_BUF;
     }
@@ -227,12 +228,24 @@ static int cope(struct gyre_uring *u, int err, int64_t timeout_ns)
  * top. The kernel looks at `timeout_ns` when the time to hold out is over. */
 static int wait_for_some(struct gyre_uring *u, unsigned submit, int64_t timeout_ns)
 {
-    bool crowded = gyre__batch_crowded(&u->batch);
-    unsigned want = crowded ? GYRE_BATCH_BULK_WAIT_FOR : gyre__batch_want(&u->batch);
-    if (want == 1 || !(u->use & GYRE_URING_MIN_WAIT))
+    struct gyre_batch *b = &u->batch;
+    unsigned want = gyre__batch_want(b), most = GYRE_BATCH_ALL_MAX;
+    uint32_t hold_us = GYRE_BATCH_HOLD_US;
+    if (!(u->use & GYRE_URING_MIN_WAIT))
         return gyre__uring_enter_wait(u, submit, 1, timeout_ns, 0);
-    unsigned complete = submit + want < GYRE_BATCH_ALL_MAX ? submit + want : GYRE_BATCH_ALL_MAX;
-    uint32_t hold_us = crowded ? GYRE_BATCH_BULK_HOLD_US : GYRE_BATCH_HOLD_US;
+    if (gyre__batch_crowded(b)) {
+        want = GYRE_BATCH_BULK_WAIT_FOR;
+        hold_us = GYRE_BATCH_BULK_HOLD_US;
+    } else if (GYRE_UNLIKELY(gyre__batch_tries(b)) && (timeout_ns < 0 || timeout_ns > GYRE_REACH_HOLD_US * 1000LL)) {
+        b->reach.trying = true;
+        want = GYRE_REACH_ENOUGH;
+        most = submit + want;
+        hold_us = GYRE_REACH_HOLD_US;
+    }
+    if (want == 1)
+        return gyre__uring_enter_wait(u, submit, 1, timeout_ns, 0);
+    unsigned complete = submit + want < most ? submit + want : most;
+    b->reach.asked = complete > submit ? complete - submit : 0;
     return gyre__uring_enter_wait(u, submit, complete, timeout_ns, hold_us);
 }
 
