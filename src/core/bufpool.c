@@ -13,9 +13,30 @@
 
 #define MARK UINT32_MAX /* in `refs` of a free buffer, while give_back() looks for neighbours */
 
+enum { FIRST_MIN = 16, L2_DEFAULT = 1 << 20 };
+
 static size_t pool_bytes(const struct gyre_bufpool *pool)
 {
     return (size_t)pool->stride * pool->count_max;
+}
+
+#ifdef _SC_LEVEL2_CACHE_SIZE
+static long l2_cache_bytes(void)
+{
+    long bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    return bytes > 0 ? bytes : L2_DEFAULT;
+}
+#else
+static long l2_cache_bytes(void)
+{
+    return L2_DEFAULT;
+}
+#endif
+
+uint32_t gyre__bufpool_first(uint32_t size_bytes)
+{
+    uint32_t half = (uint32_t)l2_cache_bytes() / 2 / size_bytes;
+    return half > FIRST_MIN ? half : FIRST_MIN;
 }
 
 int gyre__bufpool_init(struct gyre_bufpool *pool, const struct gyre_mem *mem, uint32_t size_bytes, uint32_t first,

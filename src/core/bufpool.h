@@ -60,6 +60,9 @@ struct gyre_bufpool {
     struct gyre_pipe pipes[GYRE_PIPES_MAX];
 };
 
+/* How many of a size to post at first where the user does not say: half of the second-level cache. */
+uint32_t gyre__bufpool_first(uint32_t size_bytes);
+
 /* Returns 0, or -ENOMEM. */
 int gyre__bufpool_init(struct gyre_bufpool *pool, const struct gyre_mem *mem, uint32_t size_bytes, uint32_t first,
                        uint32_t count_max);

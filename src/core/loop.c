@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 enum {
     OPS_DEFAULT = 4096,
@@ -26,8 +25,6 @@ enum {
     BUF_COUNT_MAX_DEFAULT = 1024,
     BUF_KEEP_NS_DEFAULT = 1000000000,
     BUF_COUNT_LIMIT = 16384,
-    BUF_FIRST_MIN = 16,
-    L2_DEFAULT = 1 << 20,
     CONNS_MAX_DEFAULT = 1 << 20,
     TASKS_MAX_DEFAULT = 65536,
     BUSY_POLL_US_MAX = 10000, /* Linux takes no more for a ring */
@@ -104,19 +101,6 @@ static gyre__timer_fire_fn *const fire_fns[GYRE_TIMERS] = {
 
 /* ---- making ---- */
 
-#ifdef _SC_LEVEL2_CACHE_SIZE
-static long l2_cache_bytes(void)
-{
-    long bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    return bytes > 0 ? bytes : L2_DEFAULT;
-}
-#else
-static long l2_cache_bytes(void)
-{
-    return L2_DEFAULT;
-}
-#endif
-
 /* Check options and fill in the defaults. */
 static int complete(struct gyre_loop_options *o)
 {
@@ -144,8 +128,7 @@ static int complete(struct gyre_loop_options *o)
     if (o->busy_poll_us > BUSY_POLL_US_MAX || (o->busy_poll_prefer && o->busy_poll_us == 0))
         return GYRE_EOPTION;
     if (o->buf_count == 0) {
-        uint32_t half = (uint32_t)l2_cache_bytes() / 2 / o->buf_size_bytes;
-        o->buf_count = half > BUF_FIRST_MIN ? half : BUF_FIRST_MIN;
+        o->buf_count = gyre__bufpool_first(o->buf_size_bytes);
         if (o->buf_count > o->buf_count_max)
             o->buf_count = o->buf_count_max;
     }
