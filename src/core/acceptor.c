@@ -533,6 +533,15 @@ void gyre__acceptors_close(struct gyre_loop *l)
     }
 }
 
+void gyre__acceptors_abandon(struct gyre_loop *l)
+{
+    struct gyre__acceptor *a = l->acceptors, *next;
+    for (; a != NULL; a = next) {
+        next = a->next;
+        gyre__op_abandon(&a->op);
+    }
+}
+
 void gyre__acceptors_fini(struct gyre_loop *l)
 {
     struct gyre__acceptor *a = l->acceptors, *next;

@@ -411,20 +411,18 @@ void gyre__conn_fail(struct gyre_conn *c, int err)
     gyre__conn_begin_close(c, GYRE_CLOSE_ERROR);
 }
 
-/* UNTESTED: no way is known to make a backend fail at this point. */
+/* All are ENDING: what nobody will tell of ends as if it had been cancelled, and settling does the rest. */
 static void abandon(struct gyre_conn *c)
 {
-    c->f.inflight = 0;
-    gyre__forward_forget(c);
-    gyre__forward_release_waiters(c);
-    finish(c);
+    gyre__op_abandon(&c->recv);
+    gyre__op_abandon(&c->send);
 }
 
 void gyre__conns_abandon(struct gyre_loop *l)
 {
-    l->settle_head = NULL;
-    l->settle_tail = &l->settle_head;
     gyre__conns_each(l, abandon);
+    while (l->settle_head != NULL)
+        gyre__conns_settle(l);
 }
 
 /* ---- settling ---- */

@@ -159,8 +159,9 @@ void gyre__acceptor_conn_closed(struct gyre__acceptor *a);
 /* The loop is run for the first time: accept on all it has. */
 void gyre__acceptors_arm(struct gyre_loop *l);
 
-/* The loop stops accepting, on all it has; and frees them. */
+/* The loop stops accepting, on all it has; does so without its backend, which is lost; and frees them. */
 void gyre__acceptors_close(struct gyre_loop *l);
+void gyre__acceptors_abandon(struct gyre_loop *l);
 void gyre__acceptors_fini(struct gyre_loop *l);
 
 /* Its operation and its timer tell. */

@@ -232,6 +232,12 @@ static void dispatch(const struct gyre_event *ev)
     done_fns[op->done](op, ev); /* may submit, cancel, close; may free what is idle */
 }
 
+void gyre__op_abandon(struct gyre_op *op)
+{
+    if (op->state != GYRE_OPS_IDLE)
+        dispatch(&(struct gyre_event){.op = op, .res = -ECANCELED});
+}
+
 static bool has_work(const struct gyre_loop *l)
 {
     bool starved = l->starved_head != NULL && !gyre__timer_is_active(&l->famine_timer);
@@ -397,6 +403,7 @@ void gyre__loop_end(struct gyre_loop *l)
                         l->udps.open > 0 || l->watches.count > 0))
         err = gyre__loop_turn(l, -1);
     if (err != 0) {
+        gyre__acceptors_abandon(l);
         gyre__conns_abandon(l);
         gyre__udps_abandon(l);
         gyre__watches_abandon(l);

@@ -281,6 +281,9 @@ static inline void gyre__op_cancel(struct gyre_loop *l, struct gyre_op *op)
     l->be->ops->cancel(l->be, op);
 }
 
+/* The backend is lost and will not tell of `op`: its last event comes from here, as if it had been cancelled. */
+void gyre__op_abandon(struct gyre_op *op);
+
 /* Write down, for readers on other threads, what is not counted in the backend's struct. At the end of each turn. */
 void gyre__stats_publish(struct gyre_loop *l);
 

@@ -178,21 +178,19 @@ void gyre__udp_shut(struct gyre_udp *u)
     gyre__udp_end(u, GYRE_ESHUTDOWN);
 }
 
-/* UNTESTED: no way is known to make a backend fail at this point. */
+/* All are ENDING: what nobody will tell of ends as if it had been cancelled, and settling does the rest. */
 static void abandon(struct gyre_udp *u)
 {
-    for (struct gyre__udp_send *s = u->flying; s != NULL; s = s->next)
-        (void)gyre__udp_scatter(u, s);
-    u->f.inflight = 0;
-    u->sending = 0;
-    finish(u);
+    while (u->flying != NULL)
+        gyre__op_abandon(&u->flying->op);
+    gyre__op_abandon(&u->recv);
 }
 
 void gyre__udps_abandon(struct gyre_loop *l)
 {
-    l->udps.settle_head = NULL;
-    l->udps.settle_tail = &l->udps.settle_head;
     gyre__udps_each(l, abandon);
+    while (l->udps.settle_head != NULL)
+        gyre__udps_settle(l);
 }
 
 /* ---- settling ---- */

@@ -163,15 +163,10 @@ void gyre__watches_end(struct gyre_loop *l)
         fail(l->watches.open, GYRE_ESHUTDOWN);
 }
 
-/* UNTESTED: no way is known to make a backend fail at this point. */
 void gyre__watches_abandon(struct gyre_loop *l)
 {
-    while (l->watches.closing != NULL) {
-        struct gyre_watch *w = l->watches.closing;
-        w->f.inflight = 0;
-        w->poll.state = GYRE_OPS_IDLE;
-        settle(w);
-    }
+    while (l->watches.closing != NULL)
+        gyre__op_abandon(&l->watches.closing->poll);
 }
 
 void gyre__watches_fini(struct gyre_loop *l)

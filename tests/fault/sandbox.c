@@ -15,10 +15,18 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 enum { CHILD_SECONDS = 60, NOBODY = 65534, IO_URING_SETUP = 425, IO_URING_ENTER = 426, IO_URING_REGISTER = 427 };
+
+/* Newer machines have only the others. */
+#ifndef SYS_epoll_wait
+#define SYS_epoll_wait SYS_epoll_pwait
+#endif
+
+enum { EPOLL_PWAIT2 = 441 };
 
 /* One filter per system call: the strictest answer of all filters counts. The numbers are those of every machine. */
 static bool forbid(unsigned number, uint32_t action)
@@ -44,7 +52,9 @@ static bool filter_calls(const struct confinement *c)
         return false;
     return (!(c->deny & DENY_SETUP) || forbid(IO_URING_SETUP, action)) &&
            (!(c->deny & DENY_ENTER) || forbid(IO_URING_ENTER, action)) &&
-           (!(c->deny & DENY_REGISTER) || forbid(IO_URING_REGISTER, action));
+           (!(c->deny & DENY_REGISTER) || forbid(IO_URING_REGISTER, action)) &&
+           (!(c->deny & DENY_WAIT) ||
+            (forbid(SYS_epoll_wait, action) && forbid(SYS_epoll_pwait, action) && forbid(EPOLL_PWAIT2, action)));
 }
 
 static bool limit(int resource, unsigned long value)

@@ -8,11 +8,11 @@
 
 #include <gyre.h>
 
-enum { DENY_SETUP = 1, DENY_ENTER = 2, DENY_REGISTER = 4, DENY_ALL = 7, DENY_KILL = -1 };
+enum { DENY_SETUP = 1, DENY_ENTER = 2, DENY_REGISTER = 4, DENY_ALL = 7, DENY_WAIT = 8, DENY_KILL = -1 };
 
 /* How a child is confined. All zero: not at all. */
 struct confinement {
-    unsigned deny;         /* DENY_…: io_uring's system calls */
+    unsigned deny;         /* DENY_…: io_uring's system calls; waiting by epoll */
     int deny_errno;        /* what they say then; DENY_KILL: the process dies */
     bool nobody;           /* no root, no capabilities */
     bool limit_memlock;
