@@ -192,6 +192,8 @@ void peer_close(struct peer *p); /* zeroed memory is closed already */
 void peer_reset(struct peer *p);
 /* Two peers through a relay: the ends have each other as user, and what `a` puts, `b` is to get. */
 void peer_relay_open(struct api *api, struct peer *a, struct peer *b, struct end **ea, struct end **eb);
+/* Bulk from a to b until it goes through pipes, where it can. */
+void peer_relay_warm_up(struct api *api, struct peer *a, struct peer *b);
 /* Fill the way from a to b until nothing moves any more. */
 void peer_relay_fill(struct api *api, struct peer *a, const struct end *eb);
 

@@ -232,3 +232,17 @@ void peer_relay_fill(struct api *api, struct peer *a, const struct end *eb)
         api_turn(api);
     }
 }
+
+void peer_relay_warm_up(struct api *api, struct peer *a, struct peer *b)
+{
+    uint64_t before = api_stats(api).bytes_spliced;
+    for (unsigned i = 0; i < 64 && api_stats(api).bytes_spliced == before; i++) {
+        for (size_t sent = 0; sent < (api->is_sim ? KIB(16) : KIB(512));)
+            sent += peer_send_some(a, MIB(1)) + (api_turn(api), peer_recv_some(b, SIZE_MAX));
+    }
+    if (backends_splices(api->loop))
+        cr_assert_gt(api_stats(api).bytes_spliced, before, "nothing was spliced");
+    else
+        cr_assert_eq(api_stats(api).bytes_spliced, 0);
+    peer_expect(b, a->sent);
+}

@@ -49,21 +49,6 @@ static uint64_t spliced(const struct api *api)
     return api_stats(api).bytes_spliced;
 }
 
-/* Bulk from `a` to `b` until it goes through pipes. */
-static void warm_up(struct api *api, struct peer *a, struct peer *b)
-{
-    uint64_t before = spliced(api);
-    for (unsigned i = 0; i < 64 && spliced(api) == before; i++) {
-        for (size_t sent = 0; sent < (api->is_sim ? KIB(16) : KIB(512));)
-            sent += peer_send_some(a, MIB(1)) + (api_turn(api), peer_recv_some(b, SIZE_MAX));
-    }
-    if (backends_splices(api->loop))
-        cr_assert_gt(spliced(api), before, "nothing was spliced");
-    else
-        cr_assert_eq(spliced(api), 0);
-    peer_expect(b, a->sent);
-}
-
 /* Random sizes and pauses in both directions, and the end of each. */
 BACKEND_TEST(api_splice, bit_exact_both_ways)
 {
@@ -74,8 +59,8 @@ BACKEND_TEST(api_splice, bit_exact_both_ways)
     env_rng_init(&rng, 5);
     api_start(&api, p, &relay);
     peer_relay_open(&api, &a, &b, &ea, &eb);
-    warm_up(&api, &a, &b);
-    warm_up(&api, &b, &a);
+    peer_relay_warm_up(&api, &a, &b);
+    peer_relay_warm_up(&api, &b, &a);
     uint64_t goal = a.sent + (api.is_sim ? MIB(1) : MIB(48));
     while (a.sent < goal) {
         static const uint32_t most[] = {100, 20000, 70000, 1 << 20};
@@ -95,7 +80,7 @@ BACKEND_TEST(api_splice, bit_exact_both_ways)
     peer_expect(&b, a.sent);
     peer_until_end(&b);
     peer_expect(&a, b.sent);
-    warm_up(&api, &b, &a); /* the other half goes on */
+    peer_relay_warm_up(&api, &b, &a); /* the other half goes on */
     peer_shutdown(&b);
     peer_until_end(&a);
     cr_assert(a.eof && b.eof);
@@ -217,7 +202,7 @@ BACKEND_TEST(api_splice, handler_looks)
         look = NULL;
         api_start(&api, p, &relay);
         peer_relay_open(&api, &a, &b, &ea, &eb);
-        warm_up(&api, &a, &b);
+        peer_relay_warm_up(&api, &a, &b);
         look = looks[i];
         uint64_t copied = api_stats(&api).bytes_copied_in;
         cr_assert_gt(peer_send_some(&a, api.is_sim ? 5000 : 300000), 0); /* at once, to be there as one */
@@ -264,7 +249,7 @@ BACKEND_TEST(api_splice, parts)
     look = NULL;
     api_start(&api, p, &script);
     peer_relay_open(&api, &a, &b, &ea, &eb);
-    warm_up(&api, &a, &b);
+    peer_relay_warm_up(&api, &a, &b);
     look = look_read;
     peer_send(&a, api.is_sim ? 20000 : 300000);
     peer_expect(&b, a.sent - a.sent % 1000);
@@ -284,7 +269,7 @@ BACKEND_TEST(api_splice, slow_reader)
     struct end *ea, *eb;
     api_start(&api, p, &relay);
     peer_relay_open(&api, &a, &b, &ea, &eb);
-    warm_up(&api, &a, &b);
+    peer_relay_warm_up(&api, &a, &b);
     int fds = env_fd_count();
     peer_relay_fill(&api, &a, eb);
     cr_assert_leq(gyre_conn_outbound(eb->c), KIB(256) + KIB(256));
@@ -313,7 +298,7 @@ BACKEND_TEST(api_splice, ends_with_full_pipes)
         struct end *ea, *eb;
         api_start(&api, p, &relay);
         peer_relay_open(&api, &a, &b, &ea, &eb);
-        warm_up(&api, &a, &b);
+        peer_relay_warm_up(&api, &a, &b);
         peer_relay_fill(&api, &a, eb);
         if (how == 0)
             cr_assert_eq(gyre_conn_abort(eb->c), 0);
@@ -362,7 +347,7 @@ REAL_TEST(api_splice, no_sigpipe)
         struct end *ea, *eb;
         api_start(&api, p, &relay);
         peer_relay_open(&api, &a, &b, &ea, &eb);
-        warm_up(&api, &a, &b);
+        peer_relay_warm_up(&api, &a, &b);
         (void)peer_send_some(&a, MIB(1));
         for (unsigned i = 0; i < round % 4; i++)
             api_turn_now(&api);
@@ -404,7 +389,7 @@ REAL_TEST(api_splice, no_descriptors)
     peer_expect(&b, a.sent);
     cr_assert_eq(spliced(&api), 0);
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-    warm_up(&api, &a, &b); /* and when there are some, through pipes */
+    peer_relay_warm_up(&api, &a, &b); /* and when there are some, through pipes */
     peer_close(&a);
     peer_close(&b);
     api_close(&api);
