@@ -2,8 +2,9 @@
  * That socket options do what they are for, and not only that they can be read back (sockopt.c).
  *
  * What has to break the network, or to change how it works, does so in a network namespace of its own, for which it
- * needs root; where it may not make one it is skipped and says so. */
+ * needs root (net.h). */
 #include "fixture.h"
+#include "net.h"
 
 #include "core/addr.h"
 
@@ -13,7 +14,6 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -29,13 +29,6 @@ static void set_loopback(bool up)
     (void)snprintf(ifr.ifr_name, sizeof ifr.ifr_name, "lo");
     cr_assert_eq(ioctl(fd, SIOCSIFFLAGS, &ifr), 0, "%s", strerror(errno));
     cr_assert_eq(close(fd), 0);
-}
-
-static void own_network(void)
-{
-    if (unshare(CLONE_NEWNET) != 0)
-        cr_skip_test("no network namespace: %s", strerror(errno));
-    set_loopback(true);
 }
 
 static void listen_with(struct api *api, const struct backend_param *p, const struct script *script,
@@ -116,7 +109,7 @@ static void allow_fast_open(void)
 REAL_TEST(api_effect, fast_open)
 {
     const struct script script = {.data = drop};
-    own_network();
+    net_own();
     allow_fast_open();
     for (uint32_t queue = 0; queue <= 5; queue += 5) {
         struct api api;
@@ -146,7 +139,7 @@ static int open_fast(int fd, enum gyre_socket_purpose purpose, void *user)
 /* What on_socket sets is there in time: the first bytes of a connection leave with its SYN. */
 REAL_TEST(api_effect, fast_open_connecting)
 {
-    own_network();
+    net_own();
     allow_fast_open();
     for (int fast = 0; fast < 2; fast++) {
         struct api api;
@@ -171,7 +164,7 @@ REAL_TEST(api_effect, fast_open_connecting)
 REAL_TEST(api_effect, fast_open_refused)
 {
     struct api api;
-    own_network();
+    net_own();
     allow_fast_open();
     listen_with(&api, p, NULL, &(struct gyre_listener_options){.fastopen_queue = 5});
     gyre_listener_close(api.listener);
@@ -293,7 +286,7 @@ REAL_TEST(api_effect, device_that_leads_elsewhere)
     struct stage stage;
     struct peer peer;
     char name[IF_NAMESIZE] = "gyre0";
-    own_network();
+    net_own();
     add_device(name);
     listen_with(&api, p, NULL, NULL);
     stage_open(&api, &stage);
@@ -476,7 +469,7 @@ REAL_TEST(api_effect, keepalive)
 {
     struct api api;
     struct peer peer;
-    own_network();
+    net_own();
     listen_with(&api, p, NULL,
                 &(struct gyre_listener_options){
                     .conn = {.keepalive = {.idle_ns = MS(1000), .interval_ns = MS(1000), .count = 1}}});
@@ -497,7 +490,7 @@ REAL_TEST(api_effect, user_timeout)
 {
     struct api api;
     struct peer peer;
-    own_network();
+    net_own();
     listen_with(&api, p, NULL, &(struct gyre_listener_options){.conn = {.user_timeout_ns = MS(300)}});
     struct end *e = peer_open(&api, &peer);
     cr_assert_eq(number_of(gyre_conn_fd(e->c), IPPROTO_TCP, TCP_USER_TIMEOUT), 300);

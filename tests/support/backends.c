@@ -45,6 +45,11 @@ static bool listed(const char *variable, const char *name)
     return false;
 }
 
+bool backends_required(const char *what)
+{
+    return listed("GYRE_TEST_REQUIRE", what);
+}
+
 static bool wanted(const char *name)
 {
     const char *only = getenv("GYRE_TEST_ONLY");
@@ -136,7 +141,7 @@ struct gyre_backend *backends_open(const char *name, struct gyre_backend_config 
         return be;
     cr_assert_lt(err, 0, "create() of %s returned %d", name, err);
     cr_assert_neq(why[0], '\0', "create() of %s failed with %d and gave no reason", name, err);
-    if (listed("GYRE_TEST_REQUIRE", name))
+    if (backends_required(name))
         cr_assert_fail("%s is required and does not open: %s", name, why);
     cr_skip_test("%s: %s", name, why);
     return NULL;

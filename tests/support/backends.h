@@ -35,6 +35,9 @@ void backends_sim_free(struct gyre_sim *sim);
 /* Whether descriptors and time are the kernel's. */
 bool backends_is_real(const char *name);
 
+/* Whether GYRE_TEST_REQUIRE has `what`: a backend, or something else that tests would be skipped for want of. */
+bool backends_required(const char *what);
+
 /* Whether what is forwarded can go through pipes on this loop: if it can and does not, that is a defect. */
 bool backends_splices(const struct gyre_loop *loop);
 
