@@ -9,6 +9,7 @@
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -35,6 +36,38 @@ void net_own(void)
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     (void)snprintf(ifr.ifr_name, sizeof ifr.ifr_name, "lo");
     cr_assert_eq(ioctl(fd, SIOCSIFFLAGS, &ifr), 0, "%s", strerror(errno));
+    cr_assert_eq(close(fd), 0);
+}
+
+/* The kernel takes a route by the loopback device for one that leads nowhere, unless it is local. */
+void net_route_multicast6(void)
+{
+    struct {
+        struct nlmsghdr head;
+        struct rtmsg route;
+        struct rtattr to;
+        uint8_t group[16];
+        struct rtattr via;
+        uint32_t device;
+    } ask = {
+        .head = {.nlmsg_len = sizeof ask,
+                 .nlmsg_type = RTM_NEWROUTE,
+                 .nlmsg_flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK},
+        .route = {.rtm_family = AF_INET6, .rtm_dst_len = 8, .rtm_table = RT_TABLE_LOCAL, .rtm_type = RTN_LOCAL},
+        .to = {.rta_len = RTA_LENGTH(16), .rta_type = RTA_DST},
+        .group = {0xff},
+        .via = {.rta_len = RTA_LENGTH(4), .rta_type = RTA_OIF},
+        .device = if_nametoindex("lo"),
+    };
+    struct {
+        struct nlmsghdr head;
+        struct nlmsgerr told;
+    } answer;
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    cr_assert_eq(send(fd, &ask, sizeof ask, 0), (ssize_t)sizeof ask, "%s", strerror(errno));
+    cr_assert_geq(recv(fd, &answer, sizeof answer, 0), (ssize_t)sizeof answer);
+    cr_assert_eq(answer.head.nlmsg_type, NLMSG_ERROR);
+    cr_assert_eq(answer.told.error, 0, "no route: %s", strerror(-answer.told.error));
     cr_assert_eq(close(fd), 0);
 }
 

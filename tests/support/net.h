@@ -12,6 +12,9 @@
 /* Move this process into one, with its loopback device up. */
 void net_own(void);
 
+/* IPv6 multicast goes by the loopback device. In a network of one's own only. */
+void net_route_multicast6(void);
+
 /* TCP that this machine sends to `from_port`, of whatever address, goes to its own `to_port` instead: a rule of
  * nftables, for both families. In a network of one's own only. */
 void net_redirect(uint16_t from_port, uint16_t to_port);
