@@ -242,6 +242,7 @@ struct gyre_backend {
     const struct gyre_backend_ops *ops;
     struct gyre_loop_stats stats; /* both sides of the seam count here */
     bool busy_polls;              /* as the config asks; create() sets it */
+    bool sends_late;              /* a SEND is a call that the next wait() makes: core may as well call try_send() */
 };
 
 /* Opens the backend called `name`, or with NULL or "auto" the best that works here: the order is compiled in, and

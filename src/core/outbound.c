@@ -3,6 +3,7 @@
  *
  * The normal course: writes of a turn queue up; settling submits one SEND (a single segment) or SENDMSG (several); its
  * event drops what the kernel took, and settling submits the rest. Two sends in flight could swap bytes (io_uring.md).
+ * Where a backend would only call send(2) later, settling calls it, and there is no event.
  *
  * What can go wrong: the send fails. What is queued can never leave, so it is dropped and counted; receiving goes on to
  * its end, because the peer may have answered before it closed. */
@@ -15,6 +16,7 @@
 enum {
     IOV_PER_SEND = 64,
     SEND_BYTES_MAX = 256 << 10, /* of one send: on a slow peer a larger one hides its progress from the linger time */
+    SEND_NOW_MAX = 32 << 10, /* of one call of our own: bulk, which often blocks, is left to the backend */
     SENDVS_KEPT = 256,
     WRITEV_MAX = 1024,
 };
@@ -87,44 +89,6 @@ static const struct gyre__seg *head_to_send(struct gyre_conn *c)
     return head;
 }
 
-void gyre__conn_flush(struct gyre_conn *c)
-{
-    struct gyre_loop *l = c->loop;
-    if (c->out.tail == NULL || c->send.state != GYRE_OPS_IDLE || !(c->flags & GYRE_CF_CONNECTED) ||
-        (c->flags & (GYRE_CF_CORKED | GYRE_CF_SEND_FAILED)))
-        return;
-    const struct gyre__seg *head = head_to_send(c);
-    if (GYRE_UNLIKELY(head == NULL && c->extra != NULL))
-        c->extra->writing = false; /* the last of it, a file or an empty piece, needed no sending any more */
-    if (head == NULL || c->state == GYRE_CONN_ENDING) /* a `done` of an empty piece may have aborted it */
-        return;
-    if (GYRE_UNLIKELY(head->kind == GYRE_SEG_FILE)) {
-        gyre__file_read(c, head);
-        return;
-    }
-    if (GYRE_UNLIKELY(head->kind == GYRE_SEG_PIPE)) {
-        gyre__pipe_send(c, head);
-        return;
-    }
-    bool several = head != c->out.tail && head->next->kind < GYRE_SEG_FILE;
-    struct gyre__sendv *v = several ? take_sendv(l) : NULL;
-    c->send.flags = 0;
-    if (v != NULL) {
-        gather(v, &c->out);
-        gyre__count(&l->be->stats.sends_gathered, v->hdr.msg_iovlen > 1);
-        gyre__count(&l->be->stats.send_pieces, v->hdr.msg_iovlen);
-        c->send.kind = GYRE_OP_SENDMSG;
-        c->send.u.msg.hdr = &v->hdr;
-    } else {
-        c->send.kind = GYRE_OP_SEND;
-        c->send.u.send.buf = head->data;
-        c->send.u.send.len = head->len < SEND_BYTES_MAX ? head->len : SEND_BYTES_MAX;
-        gyre__count(&l->be->stats.send_pieces, 1);
-    }
-    gyre__count(&l->be->stats.sends, 1);
-    gyre__op_submit(l, &c->send);
-}
-
 /* The low mark was reached. */
 static void drained(struct gyre_conn *c)
 {
@@ -149,6 +113,88 @@ static void send_failed(struct gyre_conn *c, int err)
         gyre__op_cancel(l, &c->recv); /* its last event arms the next, one-shot; see submit_recv() */
 }
 
+/* The kernel took `n` of the `asked` bytes that a send was for. */
+static void went(struct gyre_conn *c, size_t n, size_t asked)
+{
+    struct gyre_loop *l = c->loop;
+    gyre__count(&l->be->stats.sends_short, n < asked);
+    gyre__count(&l->be->stats.bytes_out, n);
+    c->active = (uint32_t)l->now_tick;
+    if (c->send.kind == GYRE_OP_SPLICE)
+        gyre__pipe_sent(c, (uint32_t)n);
+    else
+        gyre__segq_consume(&c->out, &l->segs, n, false);
+    if (GYRE_UNLIKELY(c->extra != NULL))
+        gyre__limits_sent(c);
+    if (GYRE_UNLIKELY(c->flags & (GYRE_CF_CONGESTED | GYRE_CF_DRAIN_OWED)) &&
+        c->out.bytes <= c->profile->options.write_low_bytes)
+        drained(c);
+}
+
+/* Call instead of submitting: the bytes are still in the nearest cache, and there is no event to be waited for, which
+ * is a turn less. Returns false if the socket takes none now, for a submitted send to wait. */
+static bool send_now(struct gyre_conn *c, const struct gyre__seg *head)
+{
+    struct gyre_backend *be = c->loop->be;
+    size_t asked = head->len;
+    gyre__count(&be->stats.calls, 1);
+    int64_t n = be->ops->sock->try_send(be, c->f.fd, head->data, asked);
+    if (n == -EAGAIN)
+        return false;
+    gyre__count(&be->stats.sends, 1);
+    gyre__count(&be->stats.send_pieces, 1);
+    c->send.kind = GYRE_OP_SEND;
+    if (n >= 0)
+        went(c, (size_t)n, asked);
+    else
+        send_failed(c, (int)n);
+    if (GYRE_UNLIKELY(c->flags & GYRE_CF_SHARED))
+        gyre__shared_publish(c);
+    if (c->out.tail != NULL)
+        gyre__conn_settle_later(c);
+    return true;
+}
+
+void gyre__conn_flush(struct gyre_conn *c)
+{
+    struct gyre_loop *l = c->loop;
+    if (c->out.tail == NULL || c->send.state != GYRE_OPS_IDLE || !(c->flags & GYRE_CF_CONNECTED) ||
+        (c->flags & (GYRE_CF_CORKED | GYRE_CF_SEND_FAILED)))
+        return;
+    const struct gyre__seg *head = head_to_send(c);
+    if (GYRE_UNLIKELY(head == NULL && c->extra != NULL))
+        c->extra->writing = false; /* the last of it, a file or an empty piece, needed no sending any more */
+    if (head == NULL || c->state == GYRE_CONN_ENDING) /* a `done` of an empty piece may have aborted it */
+        return;
+    if (GYRE_UNLIKELY(head->kind == GYRE_SEG_FILE)) {
+        gyre__file_read(c, head);
+        return;
+    }
+    if (GYRE_UNLIKELY(head->kind == GYRE_SEG_PIPE)) {
+        gyre__pipe_send(c, head);
+        return;
+    }
+    bool several = head != c->out.tail && head->next->kind < GYRE_SEG_FILE;
+    if (l->be->sends_late && !several && head->len <= SEND_NOW_MAX && send_now(c, head))
+        return;
+    struct gyre__sendv *v = several ? take_sendv(l) : NULL;
+    c->send.flags = 0;
+    if (v != NULL) {
+        gather(v, &c->out);
+        gyre__count(&l->be->stats.sends_gathered, v->hdr.msg_iovlen > 1);
+        gyre__count(&l->be->stats.send_pieces, v->hdr.msg_iovlen);
+        c->send.kind = GYRE_OP_SENDMSG;
+        c->send.u.msg.hdr = &v->hdr;
+    } else {
+        c->send.kind = GYRE_OP_SEND;
+        c->send.u.send.buf = head->data;
+        c->send.u.send.len = head->len < SEND_BYTES_MAX ? head->len : SEND_BYTES_MAX;
+        gyre__count(&l->be->stats.send_pieces, 1);
+    }
+    gyre__count(&l->be->stats.sends, 1);
+    gyre__op_submit(l, &c->send);
+}
+
 void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev)
 {
     struct gyre_conn *c = GYRE_CONTAINER(op, struct gyre_conn, send);
@@ -163,22 +209,10 @@ void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev)
         asked = v->bytes;
         give_sendv(l, v);
     }
-    if (ev->res >= 0) {
-        gyre__count(&l->be->stats.sends_short, (size_t)ev->res < asked);
-        gyre__count(&l->be->stats.bytes_out, (uint64_t)ev->res);
-        c->active = (uint32_t)l->now_tick;
-        if (op->kind == GYRE_OP_SPLICE)
-            gyre__pipe_sent(c, (uint32_t)ev->res);
-        else
-            gyre__segq_consume(&c->out, &l->segs, (size_t)ev->res, false);
-        if (GYRE_UNLIKELY(c->extra != NULL))
-            gyre__limits_sent(c);
-        if (GYRE_UNLIKELY(c->flags & (GYRE_CF_CONGESTED | GYRE_CF_DRAIN_OWED)) &&
-            c->out.bytes <= c->profile->options.write_low_bytes)
-            drained(c);
-    } else if (c->state != GYRE_CONN_ENDING && ev->res != -EAGAIN && ev->res != -EINTR) {
+    if (ev->res >= 0)
+        went(c, (size_t)ev->res, asked);
+    else if (c->state != GYRE_CONN_ENDING && ev->res != -EAGAIN && ev->res != -EINTR)
         send_failed(c, ev->res);
-    }
     if (GYRE_UNLIKELY(c->flags & GYRE_CF_SHARED))
         gyre__shared_publish(c);
     /* The usual case, everything sent and nothing else to do, needs no settling. */

@@ -525,6 +525,7 @@ int gyre__rd_create(struct gyre_backend **out, const struct gyre_backend_config 
     if (err != 0)
         return fail(rd, ops->name, err, why, why_size);
     rd->base.busy_polls = busy_poll(rd, cfg);
+    rd->base.sends_late = true;
     *out = &rd->base;
     return 0;
 }

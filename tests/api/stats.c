@@ -95,6 +95,36 @@ BACKEND_TEST(api_stats, gathered_sends)
     api_close(&api);
 }
 
+/* Where a send would only be called later, a small answer leaves as it is settled: no operation is submitted for it.
+ * Elsewhere each is one. */
+TRANSPORT_TEST(api_stats, answers)
+{
+    struct api api;
+    struct peer peer;
+    const struct script script = {.data = end_forward_back};
+    api_start(&api, p, &script);
+    (void)peer_open(&api, &peer);
+    peer.key_in = peer.key_out;
+    peer_send(&peer, 100);
+    peer_expect(&peer, peer.sent);
+    api_until(&api, api_stats(&api).bytes_out == peer.sent);
+    struct gyre_loop_stats before = api_stats(&api);
+    for (unsigned i = 0; i < 20; i++) {
+        peer_send(&peer, 1000);
+        peer_expect(&peer, peer.sent);
+        api_until(&api, api_stats(&api).bytes_out == peer.sent);
+    }
+    struct gyre_loop_stats s = api_stats(&api);
+    bool late = strcmp(p->backend, "epoll") == 0 || strcmp(p->backend, "kqueue") == 0;
+    cr_assert_geq(s.sends - before.sends, 20);
+    if (late)
+        cr_assert_eq(s.ops, before.ops, "%u operations for 20 answers", (unsigned)(s.ops - before.ops));
+    else
+        cr_assert_geq(s.ops - before.ops, 20);
+    peer_close(&peer);
+    api_close(&api);
+}
+
 /* A peer that does not read: short sends or none, congestion, refused writes, and what is dropped in the end. */
 TRANSPORT_TEST(api_stats, slow_peer)
 {

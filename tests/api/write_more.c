@@ -260,3 +260,32 @@ BACKEND_TEST(api_sendfile, loop_destroyed)
     peer_close(&peer);
     api_close(&api);
 }
+
+/* Small pieces, one a turn, until the peer takes no more and some are queued; then all arrive, in order, however the
+ * last was cut, and more can follow. */
+TRANSPORT_TEST(api_write, small_until_full)
+{
+    struct api api;
+    struct peer peer;
+    const struct gyre_listener_options options = {.conn = {.write_max_bytes = 64 << 20}};
+    api_init(&api, p);
+    api_open(&api);
+    api_listen(&api, NULL, &options);
+    struct end *e = peer_open(&api, &peer);
+    unsigned stuck = 0;
+    for (unsigned i = 0; i < 4000 && stuck < 3; i++) {
+        end_put(e, 9973);
+        api_turn_now(&api);
+        stuck = gyre_conn_outbound(e->c) > 0 ? stuck + 1 : 0;
+    }
+    cr_assert_eq(stuck, 3, "the peer took %llu bytes without reading", (unsigned long long)e->put);
+    peer_expect(&peer, e->put);
+    api_until(&api, gyre_conn_outbound(e->c) == 0);
+    end_put(e, 100);
+    peer_expect(&peer, e->put);
+    cr_assert_eq(gyre_conn_close(e->c), 0);
+    peer_until_end(&peer);
+    cr_assert(peer.eof);
+    peer_close(&peer);
+    api_close(&api);
+}
