@@ -488,6 +488,16 @@ def run_bad_input(programs):
     refused(worker, ["tcp://127.0.0.1:0", "/no/such/directory"], 1, "ENOENT")
 
 
+def run_help(programs):
+    for name in ("echo", "relay", "push", "chat", "framed_server", "framed_client", "worker"):
+        done = subprocess.run([os.path.join(programs, name), "--help"], capture_output=True, text=True, timeout=30,
+                              check=False)
+        check(f"`{name} --help` exits with 0 (it was {done.returncode}: {done.stderr!r})",
+              done.returncode == 0 and not done.stderr)
+        check(f"`{name} --help` says how it is used (it said {done.stdout!r})",
+              done.stdout.startswith(f"usage: {name} ") and "--backend" in done.stdout)
+
+
 def main():
     programs, backends = sys.argv[1], [argument.partition("=") for argument in sys.argv[2:]]
     with tempfile.TemporaryDirectory() as directory:
@@ -495,6 +505,7 @@ def main():
             for run in (run_echo, run_relay, run_push, run_chat, run_framed, run_worker):
                 run(own_programs or programs, backend, directory)
     run_bad_input(programs)
+    run_help(programs)
     failed = [what for what, ok in checks if not ok]
     print(f"{len(checks) - len(failed)} of {len(checks)} checks passed")
     return 1 if failed else 0

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 static const char flags_text[] = "flags: --backend auto|io_uring|epoll|kqueue, --loops N (1 to 1024), "
-                                 "--busy-poll MICROSECONDS (0 to 10000), --stats";
+                                 "--busy-poll MICROSECONDS (0 to 10000), --stats, --help";
 
 int example_usage(const char *name, const char *problem)
 {
@@ -46,6 +46,7 @@ int example_flags(int argc, char **argv, const char *name, struct gyre_loop_opti
                                           {"loops", required_argument, NULL, 'l'},
                                           {"busy-poll", required_argument, NULL, 'p'},
                                           {"stats", no_argument, NULL, 's'},
+                                          {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
     for (int flag; (flag = getopt_long(argc, argv, "", flags, NULL)) != -1;) {
         long loops = 0, busy_poll_us = 0;
@@ -66,6 +67,9 @@ int example_flags(int argc, char **argv, const char *name, struct gyre_loop_opti
         case 's':
             *stats = true;
             break;
+        case 'h':
+            printf("usage: %s\n%s\n", name, flags_text);
+            exit(0);
         default:
             (void)example_usage(name, "unknown flag, or one without its value");
             return -1;

@@ -7,8 +7,8 @@
 
 enum { EXAMPLE_LOOPS_MAX = 1024 };
 
-/* Read --backend, --loops, --busy-poll and --stats. Returns the index of the first argument after them, or -1 after
- * printing what is wrong. `name` is the usage line. */
+/* Read --backend, --loops, --busy-poll, --stats and --help. Returns the index of the first argument after them, or -1
+ * after printing what is wrong; --help prints `name`, the usage line, and the flags, and ends the program. */
 int example_flags(int argc, char **argv, const char *name, struct gyre_loop_options *loop,
                   struct gyre_engine_options *engine, bool *stats);
 
