@@ -122,7 +122,8 @@ struct gyre_histogram {
     C(urgent_tasks, "urgent_tasks", "of the posted tasks run, the urgent ones")                                        \
     C(urgent_tasks_refused, "refused_urgent_tasks", "urgent posts refused because urgent_tasks_max waited (EAGAIN)")   \
     G(bufs_resident, "receive_buffers_resident", "receive buffers with memory of their own; the others gave it back")  \
-    C(bufs_trimmed, "receive_buffers_trimmed", "times that a receive buffer gave its memory back to the system")
+    C(bufs_trimmed, "receive_buffers_trimmed", "times that a receive buffer gave its memory back to the system")       \
+    G(watches, "watches", "descriptors of the user's that are watched")
 
 enum { GYRE_UNIT_ONE = 0, GYRE_UNIT_NS };
 

@@ -5,7 +5,7 @@
 
 #include <errno.h>
 
-enum when { OPEN, DATA, DRAIN, END, TIMEOUT, SENT, TIMER, TASK, WHENS };
+enum when { OPEN, DATA, DRAIN, END, TIMEOUT, SENT, TIMER, TASK, WATCH, WHENS };
 
 enum what {
     CLOSE_SELF,
@@ -22,6 +22,8 @@ enum what {
     LISTENER_CLOSE,
     LOOP_STOP,
     CONNECT,
+    WATCH_SET,
+    WATCH_CLOSE,
     WHATS
 };
 
@@ -31,6 +33,7 @@ struct trial {
     enum what what;
     struct end *self, *other;
     struct gyre_timer *timer;
+    struct gyre_watch *watch; /* of self's descriptor; NULL: none */
     unsigned acted;
 };
 
@@ -76,9 +79,21 @@ static void on_one(struct trial *t, struct gyre_conn *c)
     case LISTENER_CLOSE:
     case LOOP_STOP:
     case CONNECT:
+    case WATCH_SET:
+    case WATCH_CLOSE:
     case WHATS:
         break;
     }
+}
+
+static void on_watch(struct trial *t)
+{
+    if (t->watch != NULL && t->what == WATCH_SET)
+        cr_assert_eq(gyre_watch_set(t->watch, GYRE_WATCH_READABLE | GYRE_WATCH_WRITABLE), 0);
+    if (t->watch != NULL && t->what == WATCH_CLOSE)
+        cr_assert_eq(gyre_watch_close(t->watch), 0);
+    if (t->what == WATCH_CLOSE)
+        t->watch = NULL;
 }
 
 static void act(struct trial *t)
@@ -91,6 +106,8 @@ static void act(struct trial *t)
         gyre_loop_stop(t->api->loop);
     else if (t->what == CONNECT)
         start_connecting(t->api);
+    else if (t->what == WATCH_SET || t->what == WATCH_CLOSE)
+        on_watch(t);
     else if (t->what != CLOSE_OTHER && t->what != ABORT_OTHER)
         on_one(t, t->self->c);
     if (t->what == CLOSE_OTHER || t->what == ABORT_OTHER || t->what == ABORT_BOTH)
@@ -164,6 +181,17 @@ static void at_task(struct gyre_loop *loop, void *user)
     api_leave(t->api);
 }
 
+static void at_watch(struct gyre_watch *w, unsigned events, int err, void *user)
+{
+    struct trial *t = user;
+    api_enter(t->api);
+    cr_assert_eq(w, t->watch);
+    cr_assert(err == 0 && events != 0);
+    if (t->when == WATCH)
+        act(t);
+    api_leave(t->api);
+}
+
 static void discard_all(struct peer *p)
 {
     static uint8_t data[65536];
@@ -196,6 +224,9 @@ static void provoke(struct trial *t, struct peer *p)
     case TASK:
         cr_assert_eq(gyre_loop_post(t->api->loop, at_task, t), 0);
         break;
+    case WATCH:
+        cr_assert_eq(gyre_watch_set(t->watch, GYRE_WATCH_WRITABLE), 0);
+        break;
     case WHENS:
         break;
     }
@@ -221,8 +252,10 @@ static void try_one(const struct backend_param *param, enum when when, enum what
     struct end *self = peer_open(&api, &a);
     t.self = self;
     cr_assert_eq(gyre_timer_create(&t.timer, api.loop, at_timer, &t), 0);
-    if (self->c != NULL && gyre_conn_close_reason(self->c) == GYRE_CLOSE_NONE)
+    if (self->c != NULL && gyre_conn_close_reason(self->c) == GYRE_CLOSE_NONE) {
+        cr_assert_eq(gyre_watch_open(&t.watch, api.loop, gyre_conn_fd(self->c), 0, at_watch, &t), 0);
         provoke(&t, &a);
+    }
     if (t.acted == 0) {
         (void)peer_send_some(&b, 3000); /* both are busy */
         if (when != END)
@@ -233,6 +266,7 @@ static void try_one(const struct backend_param *param, enum when when, enum what
     api_until(&api, (discard_all(&a), t.acted > 0));
     for (unsigned i = 0; i < 6; i++)
         api_turn(&api);
+    cr_assert_eq(gyre_watch_close(t.watch), 0);
     peer_close(&a);
     peer_close(&b);
     gyre_timer_destroy(t.timer);
@@ -244,7 +278,7 @@ static void try_one(const struct backend_param *param, enum when when, enum what
     api_close(&api);
 }
 
-/* All of them: eight callbacks, fourteen calls. */
+/* All of them: nine callbacks, sixteen calls. */
 TRANSPORT_TEST(api_matrix, every_call_in_every_callback)
 {
     for (int when = OPEN; when < WHENS; when++)
