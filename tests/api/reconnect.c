@@ -273,3 +273,29 @@ BACKEND_TEST(api_reconnect, errors)
     cr_assert_null(r);
     api_close(&api);
 }
+
+/* Without a seed each draws its own waits, or all would come back to a server at once: also on virtual time, where the
+ * clock says the same to all of them. */
+BACKEND_TEST(api_reconnect, each_its_own_waits)
+{
+    enum { COUNT = 4, WAITS = 8 };
+    struct api api;
+    char address[160];
+    struct watch w[COUNT];
+    const struct gyre_reconnector_options o = {
+        .delay_min_ns = 1, .delay_max_ns = MS(1), .failures_max = WAITS + 1};
+    start(&api, p, address, sizeof address);
+    for (int i = 0; i < COUNT; i++) {
+        w[i] = (struct watch){.api = &api};
+        make(&w[i], address, o);
+        cr_assert_eq(gyre_reconnector_start(w[i].r), 0);
+    }
+    for (int i = 0; i < COUNT; i++)
+        api_until(&api, w[i].given_up == 1);
+    for (int i = 0; i < COUNT; i++)
+        for (int k = 0; k < i; k++)
+            cr_assert_neq(memcmp(w[i].delays, w[k].delays, WAITS * sizeof w[i].delays[0]), 0, "%d waits like %d", i, k);
+    for (int i = 0; i < COUNT; i++)
+        gyre_reconnector_destroy(w[i].r);
+    api_close(&api);
+}

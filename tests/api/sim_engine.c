@@ -475,3 +475,45 @@ Test(api_sim_engine, is_not_run_by_threads)
     come_and_open(3);
     raze();
 }
+
+/* ---- reconnectors ---- */
+
+enum { WAITS = 6 };
+
+struct waits {
+    unsigned count;
+    int64_t ns[WAITS];
+};
+
+static void on_wait(struct gyre_reconnector *r, int err, int64_t delay_ns, void *user)
+{
+    struct waits *w = user;
+    (void)r;
+    cr_assert_eq(err, -ECONNREFUSED, "%s", gyre_err_name(err));
+    if (w->count < WAITS)
+        w->ns[w->count++] = delay_ns;
+}
+
+/* On virtual time the loops' clocks say the same, and yet their clients do not all come back at once. */
+Test(api_sim_engine, loops_draw_their_own_waits)
+{
+    static const struct gyre_reconnector_handlers told = {.on_wait = on_wait};
+    static const struct gyre_conn_handlers client = {.on_data = on_data};
+    struct gyre_reconnector *r[LOOPS];
+    struct waits w[LOOPS] = {{.count = 0}};
+    found(0, 0);
+    for (uint32_t i = 0; i < LOOPS; i++) {
+        const struct gyre_reconnector_options options = {
+            .delay_min_ns = 1, .delay_max_ns = 1000000, .handlers = &told, .user = &w[i]};
+        cr_assert_eq(gyre_reconnector_create(&r[i], city.loops[i], "tcp://127.0.0.1:9", &client, &options), 0);
+        cr_assert_eq(gyre_reconnector_start(r[i]), 0);
+    }
+    run_for(INT64_C(100000000));
+    for (uint32_t i = 0; i < LOOPS; i++) {
+        cr_assert_eq(w[i].count, WAITS);
+        for (uint32_t k = 0; k < i; k++)
+            cr_assert_neq(memcmp(w[i].ns, w[k].ns, sizeof w[i].ns), 0, "loop %u waits like loop %u", i, k);
+        gyre_reconnector_destroy(r[i]);
+    }
+    raze();
+}
