@@ -214,7 +214,8 @@ static int decode_length(const struct gyre_framer *f, struct gyre_conn *c, struc
     frame->need = head;
     if (c->in.bytes < head)
         return -EAGAIN;
-    (void)gyre_conn_copy(c, field->offset, bytes, field->width);
+    if (gyre_conn_copy(c, field->offset, bytes, field->width) < field->width)
+        return -ENOMEM; /* where a decoder of the user's calls this one, and they came through a pipe */
     uint64_t value = get_number(bytes, field->width, field->little_endian);
     /* Neither sum can overflow: the adjustment is bounded, and a value above the limit is refused before. */
     if (value > 2 * (uint64_t)GYRE_FRAME_LIMIT)

@@ -361,6 +361,42 @@ static int64_t look_line(struct gyre_conn *c)
     return frame_by(c, &framer);
 }
 
+/* A decoder that is asked before anything has looked. */
+static int64_t look_length(struct gyre_conn *c)
+{
+    static const struct gyre_length_field field = {.width = 1};
+    struct gyre_framer framer;
+    struct gyre_frame frame = {.skip = 0};
+    uint8_t bytes[1 + UINT8_MAX];
+    cr_assert_eq(gyre_framer_init_length(&framer, &field, 0), 0);
+    env_pattern_fill(bytes, 1, KEY, x.got);
+    size_t expected = 1u + bytes[0];
+    int err = framer.decode(&framer, c, &frame);
+    if (err == -EAGAIN) /* less than a frame is left */
+        return look_next(c);
+    if (err != 0)
+        return err;
+    cr_assert_eq(frame.len, expected, "%s: a frame of %zu bytes, not %zu", x.r->where, frame.len, expected);
+    return counted((size_t)checked(bytes, gyre_conn_read(c, bytes, frame.len)));
+}
+
+static int64_t look_delimiter(struct gyre_conn *c)
+{
+    enum { AT = 20, LEN = 8 };
+    struct gyre_framer framer;
+    struct gyre_frame frame = {.skip = 0};
+    uint8_t bytes[AT + LEN];
+    env_pattern_fill(bytes, sizeof bytes, KEY, x.got);
+    cr_assert_eq(gyre_framer_init_delimiter(&framer, bytes + AT, LEN, GYRE_FRAME_KEEP, 1 << 20), 0);
+    if (gyre_conn_inbound(c) < sizeof bytes)
+        return look_next(c);
+    int err = framer.decode(&framer, c, &frame);
+    if (err != 0)
+        return err;
+    cr_assert_eq(frame.len, sizeof bytes, "%s: a frame of %zu bytes", x.r->where, frame.len);
+    return counted((size_t)checked(bytes, gyre_conn_read(c, bytes, frame.len)));
+}
+
 /* Parts of a pipe can only be forwarded once they are read out. */
 static int64_t look_by_parts(struct gyre_conn *c)
 {
@@ -426,6 +462,8 @@ LOOK(find)
 LOOK(discard)
 LOOK(fixed)
 LOOK(line)
+LOOK(length)
+LOOK(delimiter)
 LOOK(by_parts)
 
 /* ---- going on ---- */
