@@ -87,7 +87,8 @@ enum gyre_socket_purpose {
  * have are set. `fd` is borrowed until it returns: set and read options, nothing else. `user` is that of the
  * connection options. The function must not call the library.
  * Returns 0, or -errno (anything above 0 is -EINVAL), and then the socket is closed: listening or connecting returns
- * that error, and what was accepted gets on_close alone, with GYRE_CLOSE_ERROR and that error.
+ * that error, and what was accepted gets on_close alone, with GYRE_CLOSE_ERROR and that error. What was accepted and
+ * shown, and then finds no memory for a connection, is closed without any callback (statistics: accept_errors).
  * Thread: the one that listens, and the loop that connects or has what was accepted. On the simulator `fd` is a number
  * that the kernel does not know, -EBADF.
  *
@@ -204,7 +205,8 @@ typedef void gyre_detached_fn(struct gyre_conn *c, int fd, void *user);
  * comes once what was queued is sent and the kernel holds none of its memory; instead of on_close, which comes if the
  * connection ends before that: it fails, is aborted, the loop stops, what is queued makes no progress for
  * `linger_timeout_ns`, or bytes that came through a pipe find no memory (-ENOMEM). Exactly one of the two comes, never
- * from inside this call. Nothing received or queued is lost, the FIN of gyre_conn_shutdown() neither.
+ * from inside this call. Nothing received or queued is lost, the FIN of gyre_conn_shutdown() neither. `c` has its place
+ * on the loop until `done` returns: at `conns_max` gyre_conn_adopt_fd() says GYRE_ECONNS in there, and works after it.
  *
  * Returns 0, or: GYRE_ESTATE while it is connecting, or if it is a reconnector's; GYRE_ECLOSED; what broke it, if
  * sending failed before; -EINVAL without `done`; -ENOMEM; GYRE_ETHREAD. Thread: the connection's loop. */
@@ -292,6 +294,9 @@ GYRE_API int gyre_conn_sendfile(struct gyre_conn *c, int fd, uint64_t offset, ui
  * On Linux a TCP connection whose bulk is always forwarded whole, and not looked at, to another one goes through pipes
  * within the kernel (splice(2)): up to 32 for each loop, two descriptors and at most 256 KiB each, which count like
  * other bytes that wait. Nothing else is to be seen of it; the first look at such bytes ends it for that connection.
+ * (Like every way of sending it raises no SIGPIPE. For splice(2), which has no flag against it, the loop's thread keeps
+ * the signal blocked meanwhile and takes away what the call raised, by sigtimedwait(2), which a seccomp filter must
+ * allow. A SIGPIPE that another process sends in that very moment may be taken along.)
  * Returns how many bytes were moved, or: GYRE_ECLOSED if either is closing; -EPIPE if `dst` was shut down; -EXDEV if
  * they are on different loops; what broke `dst`, if its sending failed before and its on_close is still to come;
  * -ENOMEM; GYRE_ETHREAD. */

@@ -200,3 +200,40 @@ TRANSPORT_TEST(api_adopt_more, ended_before_it_opens)
         api_close(&api);
     }
 }
+
+struct place {
+    int fd, err;
+};
+
+static void adopt_at_once(struct gyre_conn *c, int fd, void *user)
+{
+    struct place *place = user;
+    place->err = gyre_conn_adopt_fd(NULL, gyre_conn_loop(c), fd, &handlers, &(struct gyre_conn_options){.user = NULL});
+    place->fd = fd;
+}
+
+/* The place on a full loop is free only when `done` has returned. */
+TRANSPORT_TEST(api_adopt_more, place_of_the_detached)
+{
+    struct api api;
+    struct peer peer;
+    struct seen s;
+    struct place place = {.fd = -1};
+    api_init(&api, p);
+    api.options.conns_max = 1;
+    api_open(&api);
+    api_listen(&api, NULL, NULL);
+    struct end *e = peer_open(&api, &peer);
+    s = (struct seen){.api = &api, .key = e->key_in};
+    cr_assert_eq(gyre_conn_detach(e->c, adopt_at_once, &place), 0);
+    e->closes = 1; /* it has no on_close */
+    e->c = NULL;
+    api_until(&api, place.fd >= 0);
+    cr_assert_eq(place.err, GYRE_ECONNS, "%s", gyre_err_name(place.err));
+    adopt(&s, place.fd, &(struct gyre_conn_options){.user = NULL});
+    peer_send(&peer, 1000);
+    api_until(&api, s.got == 1000);
+    peer_close(&peer);
+    api_until(&api, s.closes == 1);
+    api_close(&api);
+}

@@ -30,10 +30,12 @@ struct stand {
     int fd; /* a listening socket of the test's, or -1 */
     struct client clients[CLIENTS];
     unsigned asked, closed;
+    unsigned shown, opens, closes; /* of those accepted */
     int denied;
 };
 
 static struct stand st;
+static unsigned shown_only; /* all scenes together: accepted and shown, and no connection was made of it */
 
 /* ---- the listening side ---- */
 
@@ -57,13 +59,35 @@ static void on_data(struct gyre_conn *c)
         (void)gyre_conn_abort(c);
 }
 
-static const struct gyre_conn_handlers echo = {.on_data = on_data};
+static void on_open(struct gyre_conn *c)
+{
+    (void)c;
+    st.opens++;
+}
+
+static void on_close(struct gyre_conn *c, int err)
+{
+    (void)c;
+    (void)err;
+    st.closes++;
+}
+
+static int on_socket(int fd, enum gyre_socket_purpose purpose, void *user)
+{
+    (void)fd;
+    (void)user;
+    st.shown += purpose == GYRE_SOCKET_ACCEPT;
+    return 0;
+}
+
+static const struct gyre_conn_handlers echo = {.on_open = on_open, .on_data = on_data, .on_close = on_close};
 
 static const struct gyre_listener_options listening = {.filter = let_in,
                                                        .on_closed = on_closed,
                                                        .user = &st,
                                                        .conns_max = 2,
-                                                       .conn = {.read_timeout_ns = INT64_C(1) << 50}};
+                                                       .conn = {.read_timeout_ns = INT64_C(1) << 50,
+                                                                .on_socket = on_socket}};
 
 /* Returns whether it listens. */
 static bool listen_now(void)
@@ -180,7 +204,10 @@ static void play(struct refused *r, const char *address, int fd)
     forget_clients();
     refused_until(r, all_served());
     gyre_listener_close(st.listener);
-    refused_until(r, st.closed == 1);
+    refused_until(r, st.closed == 1 && st.closes == st.opens);
+    cr_assert_geq(st.shown, st.opens, "%s: %u shown, %u opened", r->where, st.shown, st.opens);
+    cr_assert(st.shown == st.opens || r->struck, "%s: %u shown, %u opened", r->where, st.shown, st.opens);
+    shown_only += st.shown - st.opens;
     struct gyre_listener *again;
     int err = gyre_loop_listen(&again, r->loop, st.address, &echo, NULL);
     cr_assert_eq(err, 0, "%s: the address is not free: %s", r->where, gyre_err_name(err));
@@ -207,6 +234,7 @@ static void play_adopted(struct refused *r)
 BACKEND_TEST(refused_listen, address)
 {
     refused_each(p, play_address, 4);
+    cr_assert_gt(shown_only, 0, "memory was never short between a socket and its connection");
 }
 
 BACKEND_TEST(refused_listen, unix_name)

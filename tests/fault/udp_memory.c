@@ -2,8 +2,8 @@
  * Datagram sockets out of memory at the N-th call, for N = 1, 2, … until a whole scenario passes untouched.
  *
  * The scenario: a socket that echoes, one that talks to it, copies, cut sends, sends by name, held datagrams, a pause,
- * on UDP and on unix. A refused call must give -ENOMEM or a datagram less, and nothing else: no crash, no leak. Then
- * there is memory again, and one more datagram must come back on the same sockets. */
+ * on UDP, on unix and on sockets that were adopted. A refused call must give -ENOMEM or a datagram less, and nothing
+ * else: no crash, no leak. Then there is memory again, and one more datagram must come back on the same sockets. */
 #include "backends.h"
 #include "fault_mem.h"
 #include "server.h"
@@ -13,9 +13,11 @@
 
 #include <errno.h>
 #include <gyre.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum { N_MAX = 400, TURNS = 60, HELD_MAX = 4, TURNS_MAX = 20000 };
@@ -104,6 +106,27 @@ static int open_pair(struct state *st, const char *address, struct gyre_udp **se
     return err;
 }
 
+/* Of two sockets of the test's, the second connected to the first. What is not taken stays here. */
+static int adopt_pair(struct state *st, struct gyre_udp **server, struct gyre_udp **client)
+{
+    const struct gyre_udp_options options = {.user = st};
+    struct sockaddr_in in4 = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t len = sizeof in4;
+    int fds[2], err = 0, taken = 0;
+    for (int i = 0; i < 2; i++)
+        cr_assert_geq(fds[i] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), 0);
+    cr_assert_eq(bind(fds[0], (const struct sockaddr *)&in4, len), 0);
+    cr_assert_eq(getsockname(fds[0], (struct sockaddr *)&in4, &len), 0);
+    cr_assert_eq(connect(fds[1], (const struct sockaddr *)&in4, len), 0);
+    for (; err == 0 && taken < 2; taken += err == 0)
+        err = gyre_udp_adopt_fd(taken == 0 ? server : client, st->loop, fds[taken], taken == 0 ? &echoing : &asking,
+                                &options);
+    st->opened += (unsigned)taken;
+    for (int i = taken; i < 2; i++)
+        cr_assert_eq(close(fds[i]), 0, "what was not taken is the caller's");
+    return err;
+}
+
 /* With memory again a datagram goes there and back. */
 static void prove(struct state *st, struct gyre_udp *c, const char *where)
 {
@@ -116,10 +139,11 @@ static void prove(struct state *st, struct gyre_udp *c, const char *where)
     }
 }
 
+/* Without an address: of descriptors. */
 static void run_pair(struct state *st, struct fault_mem *mem, const char *address, const char *where)
 {
     struct gyre_udp *server, *client;
-    int err = open_pair(st, address, &server, &client);
+    int err = address != NULL ? open_pair(st, address, &server, &client) : adopt_pair(st, &server, &client);
     note(st, err);
     if (err != 0)
         return;
@@ -153,6 +177,8 @@ static bool run_scenario(const struct backend_param *p, long n, enum fault_mode 
     if (err == 0) {
         run_pair(&st, &mem, "udp://127.0.0.1:0", where);
         run_pair(&st, &mem, name, where);
+        if (st.sim == NULL)
+            run_pair(&st, &mem, NULL, where);
         while (st.held_count > 0)
             gyre_buf_release(st.held[--st.held_count]);
         gyre_loop_destroy(st.loop);
