@@ -139,7 +139,7 @@ static void open_datagrams(void)
 {
     static const struct gyre_udp_handlers udp_handlers = {.on_datagram = on_datagram, .on_close = on_udp_close};
     struct sockaddr_un un = {.sun_family = AF_UNIX};
-    char address[80];
+    char address[sizeof un.sun_path + sizeof "unixgram://@"];
     int len = snprintf(un.sun_path + 1, sizeof un.sun_path - 1, "gyre-lost-%d", (int)getpid());
     (void)snprintf(address, sizeof address, "unixgram://@%s", un.sun_path + 1);
     s.receiver = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
