@@ -64,6 +64,8 @@ GYRE_API int gyre_loop_run_nowait(struct gyre_loop *loop);
 
 /* For a foreign loop: a descriptor that polls readable when gyre_loop_run_nowait() has work (borrowed), and after how
  * many nanoseconds it has some without that (0: now; -1: never). Call run_nowait after each call that queued something.
+ * It is for poll(2), epoll and what stands on them: a loop on io_uring that watches the descriptor of another one on
+ * io_uring (gyre_watch_open()) is not woken by it (seen on Linux 6.18).
  * Thread: the loop's. */
 GYRE_API int gyre_loop_fd(const struct gyre_loop *loop);
 GYRE_API int64_t gyre_loop_timeout_ns(const struct gyre_loop *loop);
