@@ -51,7 +51,7 @@ struct stage {
     struct gyre_udp_id ids[IDS];
     unsigned id_count;
     atomic_uint boots;
-    atomic_bool end;
+    atomic_bool begun, end;
     atomic_ulong opened, closed, received, answered, tried, writes;
     unsigned round;
 };
@@ -172,7 +172,9 @@ static void start_clients(struct gyre_loop *loop, void *user)
 
 static void on_boot(struct gyre_engine *engine)
 {
-    MUST(gyre_engine_post_all(engine, start_clients, NULL, gyre_engine_user(engine)) == 0);
+    struct stage *st = gyre_engine_user(engine);
+    MUST(gyre_engine_post_all(engine, start_clients, NULL, st) == 0);
+    atomic_store(&st->begun, true);
 }
 
 static const struct gyre_engine_handlers handlers = {.on_boot = on_boot};
@@ -272,6 +274,8 @@ static void *end_it(void *arg)
 {
     struct stage *st = arg;
     pthread_t writers[WRITERS];
+    while (!atomic_load(&st->begun)) /* or the writers' tasks would leave no room for that of on_boot() */
+        (void)sched_yield();
     for (int i = 0; i < WRITERS; i++)
         writers[i] = stress_thread(write_all, st);
     if (st->round % 2 == 1) {
