@@ -31,7 +31,7 @@ enum {
     GYRE_BATCH_HOLD_US = 50,
 
     GYRE_BATCH_ROUND = 64,         /* moves over which bulk streams are counted */
-    GYRE_BATCH_CROWD = 10,         /* that many have enough to do without each other's answers */
+    GYRE_BATCH_CROWD = 20,         /* that many have enough to do without each other's answers */
     GYRE_BATCH_FRESH = 4,          /* waits without a move after which nobody is held up any longer */
     GYRE_BATCH_BULK_WAIT_FOR = 16, /* completions that end the wait early */
     GYRE_BATCH_BULK_HOLD_US = 100,
