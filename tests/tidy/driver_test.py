@@ -52,7 +52,7 @@ def count_sanitizers(driver, failed, files):
     """How many more failures there are when sanitizers have left these files."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         for name in files:
-            Path(folder, name).write_text("a leak", encoding="utf-8")
+            Path(folder, name).write_text("" if name.endswith(".empty") else "a leak", encoding="utf-8")
         tally = driver.Tally(failures=list(failed))
         driver.sanitizer_reports(Path(folder), driver.STAGES[0], tally)
         return tally.failed
@@ -62,6 +62,7 @@ def run(root, verdict):
     """A verdict for each case."""
     driver = load(root)
     for failed, files, expected in (([], [], 0), ([], ["sanitizer.worker.1", "sanitizer.worker.2", "unit.xml"], 2),
+                                    ([], ["sanitizer.load.empty"], 0),
                                     (["dev: stress_a"], ["sanitizer.stress_a.1", "sanitizer.stress_b.1"], 1)):
         yield verdict(f"scripts/test.py: sanitizers: {files}", [] if count_sanitizers(driver, failed, files) == expected
                       else files, None)
