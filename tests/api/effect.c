@@ -20,17 +20,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* ---- a network of the test's own ---- */
-
-static void set_loopback(bool up)
-{
-    struct ifreq ifr = {.ifr_flags = up ? IFF_UP : 0};
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    (void)snprintf(ifr.ifr_name, sizeof ifr.ifr_name, "lo");
-    cr_assert_eq(ioctl(fd, SIOCSIFFLAGS, &ifr), 0, "%s", strerror(errno));
-    cr_assert_eq(close(fd), 0);
-}
-
 static void listen_with(struct api *api, const struct backend_param *p, const struct script *script,
                         const struct gyre_listener_options *options)
 {
@@ -478,7 +467,7 @@ REAL_TEST(api_effect, keepalive)
     cr_assert_eq(number_of(gyre_conn_fd(e->c), IPPROTO_TCP, TCP_KEEPIDLE), 1);
     cr_assert_eq(number_of(gyre_conn_fd(e->c), IPPROTO_TCP, TCP_KEEPINTVL), 1);
     cr_assert_eq(number_of(gyre_conn_fd(e->c), IPPROTO_TCP, TCP_KEEPCNT), 1);
-    set_loopback(false);
+    net_set_loopback(false);
     api_until(&api, e->closes == 1);
     assert_gave_up(e);
     peer_close(&peer);
@@ -494,7 +483,7 @@ REAL_TEST(api_effect, user_timeout)
     listen_with(&api, p, NULL, &(struct gyre_listener_options){.conn = {.user_timeout_ns = MS(300)}});
     struct end *e = peer_open(&api, &peer);
     cr_assert_eq(number_of(gyre_conn_fd(e->c), IPPROTO_TCP, TCP_USER_TIMEOUT), 300);
-    set_loopback(false);
+    net_set_loopback(false);
     end_put(e, 1000);
     api_until(&api, e->closes == 1);
     assert_gave_up(e);

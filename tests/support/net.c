@@ -28,15 +28,20 @@ static void lack(const char *what, int err)
                  strerror(err));
 }
 
-void net_own(void)
+void net_set_loopback(bool up)
 {
-    struct ifreq ifr = {.ifr_flags = IFF_UP};
-    if (unshare(CLONE_NEWNET) != 0)
-        lack("no network namespace", errno);
+    struct ifreq ifr = {.ifr_flags = up ? IFF_UP : 0};
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     (void)snprintf(ifr.ifr_name, sizeof ifr.ifr_name, "lo");
     cr_assert_eq(ioctl(fd, SIOCSIFFLAGS, &ifr), 0, "%s", strerror(errno));
     cr_assert_eq(close(fd), 0);
+}
+
+void net_own(void)
+{
+    if (unshare(CLONE_NEWNET) != 0)
+        lack("no network namespace", errno);
+    net_set_loopback(true);
 }
 
 /* The kernel takes a route by the loopback device for one that leads nowhere, unless it is local. */

@@ -12,6 +12,9 @@
 /* Move this process into one, with its loopback device up. */
 void net_own(void);
 
+/* Take its loopback device down, or up again. In a network of one's own only. */
+void net_set_loopback(bool up);
+
 /* IPv6 multicast goes by the loopback device. In a network of one's own only. */
 void net_route_multicast6(void);
 
