@@ -197,8 +197,8 @@ int gyre_reconnector_create_sized(struct gyre_reconnector **out, struct gyre_loo
     r->wrapped.on_open = on_open;
     r->wrapped.on_close = on_close;
     r->timer.kind = GYRE_TIMER_RECONNECT;
-    /* Neither those of one loop, where the clock may stand still, nor those of several programs shall wait alike. */
-    /* On virtual time the clock is the same for all of them, on all loops. */
+    /* Neither those of one loop or of several, whose clock may stand still, nor those of several programs shall wait
+     * alike. */
     uint64_t number = (uint64_t)++loop->reconnectors << 48 ^ (uint64_t)loop->index << 32;
     r->random = o.seed != 0 ? o.seed : gyre__loop_clock(loop) ^ number;
     *out = r;

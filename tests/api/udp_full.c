@@ -3,7 +3,7 @@
  * neighbour whose address the kernel does not know yet, and wait for it in the kernel, on the socket's account. The
  * test then tells the address, and reads what leaves from the other end of the device.
  *
- * For that it needs a network of its own, and with it root; where it may not make one it is skipped and says so. */
+ * For that it needs a network of its own, and with it root (net.h). The last test counts on the simulator. */
 #include "net.h"
 #include "udp.h"
 
