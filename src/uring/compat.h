@@ -13,7 +13,18 @@
 #define GYRE_IORING_ENTER_NO_IOWAIT   (1u << 7)  /* Linux 6.15: waiting is idleness, not waiting for a disk */
 #define GYRE_IORING_FEAT_REG_REG_RING (1u << 13) /* Linux 6.3: a registered ring works, in register calls too */
 #define GYRE_IORING_FEAT_NO_IOWAIT    (1u << 17)
-#define GYRE_IORING_FEAT_MIN_TIMEOUT  (1u << 15) /* Linux 6.12: `pad` of the wait's argument is min_wait_usec */
+#define GYRE_IORING_FEAT_MIN_TIMEOUT  (1u << 15) /* Linux 6.12: waits take a least time */
+
+/* What a wait takes with IORING_ENTER_EXT_ARG. The third field has had two names in liburing, of which each version has
+ * one: pad, and from 2.8 on min_wait_usec. */
+struct gyre_io_uring_getevents_arg {
+    uint64_t sigmask;
+    uint32_t sigmask_size;
+    uint32_t min_wait_us; /* Linux 6.12, else 0 */
+    uint64_t ts;
+};
+
+_Static_assert(sizeof(struct gyre_io_uring_getevents_arg) == 24, "the kernel's layout");
 
 enum { GYRE_IORING_REGISTER_NAPI = 27 }; /* Linux 6.9 */
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #define SYSCTL_PATH "/proc/sys/kernel/io_uring_disabled"
@@ -47,6 +48,18 @@ static void explain_eperm(const char *what, char *why, size_t size)
                    value == '1' ? ", or put the user into the group that kernel.io_uring_group names" : "");
 }
 
+/* Which call failed with which error, and where. The cause is not guessed: a reader who sees the kernel's release and
+ * what this backend is made for can tell. */
+static void explain_rest(const struct gyre_uring_failure *failure, char *why, size_t size)
+{
+    struct utsname system = {0};
+    char error[64];
+    (void)uname(&system);
+    (void)snprintf(error, sizeof error, "failed with %s (%d)", gyre_err_name(failure->err), -failure->err);
+    (void)snprintf(why, size, "%s %s on %s %s; the io_uring backend is made for Linux 6.1 and newer", failure->what,
+                   failure->lacks ? "does not work" : error, system.sysname, system.release);
+}
+
 void gyre__uring_explain(const struct gyre_uring_failure *failure, char *why, size_t size)
 {
     const char *what = failure->what;
@@ -80,13 +93,8 @@ void gyre__uring_explain(const struct gyre_uring_failure *failure, char *why, si
     case -ENFILE:
         (void)snprintf(why, size, "%s: the system is out of file descriptors: raise the sysctl fs.file-max", what);
         break;
-    case -EINVAL:
-    case -EOPNOTSUPP:
-        (void)snprintf(why, size, "the kernel is too old: it lacks %s; Linux 6.1 or newer has all that is needed",
-                       what);
-        break;
     default:
-        (void)snprintf(why, size, "a trial exchange failed: %s: error %d", what, -failure->err);
+        explain_rest(failure, why, size);
         break;
     }
 }

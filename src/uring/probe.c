@@ -8,25 +8,12 @@
 #include "uring.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
-
-enum {
-    SQ_DEFAULT = 256,
-    CQ_MIN = 4096,
-    CQ_MAX = 65536,
-    SETUP_ALWAYS = IORING_SETUP_R_DISABLED | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
-};
-
-#define FEATURES_NEEDED                                                                             \
-    (IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_FAST_POLL | IORING_FEAT_EXT_ARG | \
-     IORING_FEAT_CQE_SKIP)
 
 /* --- words --- */
 
@@ -81,125 +68,6 @@ void gyre__uring_feature_words(uint32_t use, char *out, size_t size)
         int n = snprintf(out + used, size - used, "%s%s", used > 0 ? "," : "", words[i].word);
         used += n > 0 ? (size_t)n : 0;
     }
-}
-
-/* --- setup --- */
-
-/* Leave out what needs something that is left out. */
-static uint32_t consistent(uint32_t use)
-{
-    if (!(use & GYRE_URING_SINGLE_ISSUER)) /* a registered ring is given up by the thread that has it, or not at all */
-        use &= ~(uint32_t)(GYRE_URING_DEFER_TASKRUN | GYRE_URING_RING_FD);
-    if (!(use & (GYRE_URING_DEFER_TASKRUN | GYRE_URING_COOP_TASKRUN)))
-        use &= ~(uint32_t)GYRE_URING_TASKRUN_FLAG;
-    return use;
-}
-
-static uint32_t setup_flags(uint32_t use)
-{
-    uint32_t flags = SETUP_ALWAYS;
-    if (use & GYRE_URING_NO_SQARRAY)
-        flags |= GYRE_IORING_SETUP_NO_SQARRAY;
-    if (use & GYRE_URING_SINGLE_ISSUER)
-        flags |= IORING_SETUP_SINGLE_ISSUER;
-    if (use & GYRE_URING_DEFER_TASKRUN)
-        flags |= IORING_SETUP_DEFER_TASKRUN;
-    else if (use & GYRE_URING_COOP_TASKRUN)
-        flags |= IORING_SETUP_COOP_TASKRUN;
-    if (use & GYRE_URING_TASKRUN_FLAG)
-        flags |= IORING_SETUP_TASKRUN_FLAG;
-    return flags;
-}
-
-/* The features without the one that came last to the kernel; the same if there is none left to give up. */
-static uint32_t peel(uint32_t use)
-{
-    static const uint32_t newest_first[] = {GYRE_URING_NO_SQARRAY, GYRE_URING_DEFER_TASKRUN, GYRE_URING_SINGLE_ISSUER,
-                                            GYRE_URING_COOP_TASKRUN};
-    for (size_t i = 0; i < sizeof newest_first / sizeof newest_first[0]; i++)
-        if (use & newest_first[i])
-            return consistent(use & ~newest_first[i]);
-    return use;
-}
-
-static struct io_uring_params params_of(const struct gyre_backend_config *cfg, uint32_t use)
-{
-    uint64_t cq = cfg->ops_max < CQ_MAX / 4 ? (uint64_t)cfg->ops_max * 4 : CQ_MAX;
-    struct io_uring_params p = {.flags = setup_flags(use), .cq_entries = cq > CQ_MIN ? (uint32_t)cq : CQ_MIN};
-    if (cfg->cq_entries != 0)
-        p.cq_entries = cfg->cq_entries;
-    p.sq_entries = cfg->sq_entries != 0 ? cfg->sq_entries : SQ_DEFAULT;
-    if (p.sq_entries > p.cq_entries) /* the kernel does not allow it */
-        p.sq_entries = p.cq_entries;
-    return p;
-}
-
-static const char *missing_feature(uint32_t features)
-{
-    if (!(features & IORING_FEAT_NODROP))
-        return "keeping completions that overflow (NODROP, Linux 5.5)";
-    if (!(features & IORING_FEAT_SUBMIT_STABLE))
-        return "copying arguments at submission (SUBMIT_STABLE, Linux 5.5)";
-    if (!(features & IORING_FEAT_FAST_POLL))
-        return "waiting for sockets without threads (FAST_POLL, Linux 5.7)";
-    if (!(features & IORING_FEAT_EXT_ARG))
-        return "a time-out when waiting (EXT_ARG, Linux 5.11)";
-    return "requests without completion (CQE_SKIP, Linux 5.17)";
-}
-
-/* The index array stays as it is made here, entry i naming request i. */
-static void init_ring(struct io_uring *ring, const struct io_uring_params *p)
-{
-    ring->features = p->features;
-    ring->flags = p->flags;
-    if (!(p->flags & GYRE_IORING_SETUP_NO_SQARRAY))
-        for (unsigned i = 0; i < ring->sq.ring_entries; i++)
-            ring->sq.array[i] = i;
-    (void)io_uring_ring_dontfork(ring);
-}
-
-static int fail(struct gyre_uring_failure *failure, const char *what, int err)
-{
-    *failure = (struct gyre_uring_failure){.what = what, .err = err};
-    return err;
-}
-
-int gyre__uring_setup(struct io_uring *ring, const struct gyre_backend_config *cfg, uint32_t *use,
-                      struct gyre_uring_failure *failure)
-{
-    struct io_uring_params p;
-    uint32_t want = consistent(*use), next;
-    int fd;
-    /* liburing's io_uring_queue_init_params would fill the index array even where there is none. */
-    while (p = params_of(cfg, want), (fd = io_uring_setup(p.sq_entries, &p)) == -EINVAL) {
-        next = peel(want);
-        if (next == want)
-            return fail(failure, "setting up a ring that starts disabled (SUBMIT_ALL, Linux 5.18)", fd);
-        want = next;
-    }
-    if (fd < 0)
-        return fail(failure, "io_uring_setup", fd);
-    if ((p.features & FEATURES_NEEDED) != FEATURES_NEEDED) {
-        (void)close(fd);
-        return fail(failure, missing_feature(p.features), -EOPNOTSUPP);
-    }
-    memset(ring, 0, sizeof *ring);
-    int err = io_uring_queue_mmap(fd, &p, ring);
-    if (err < 0) {
-        (void)close(fd);
-        return fail(failure, "mapping the ring", err);
-    }
-    init_ring(ring, &p);
-    if (want & GYRE_URING_DEFER_TASKRUN)
-        want &= ~(uint32_t)GYRE_URING_COOP_TASKRUN;
-    if (!(p.features & GYRE_IORING_FEAT_NO_IOWAIT))
-        want &= ~(uint32_t)GYRE_URING_NO_IOWAIT;
-    if (!(p.features & GYRE_IORING_FEAT_MIN_TIMEOUT))
-        want &= ~(uint32_t)GYRE_URING_MIN_WAIT;
-    if (!(p.features & GYRE_IORING_FEAT_REG_REG_RING))
-        want &= ~(uint32_t)GYRE_URING_RING_FD;
-    *use = want;
-    return 0;
 }
 
 /* --- the trial --- */
@@ -270,6 +138,12 @@ static int trial_finish(struct trial *t, struct gyre_op *op)
     return -ETIME;
 }
 
+/* The call that failed when wait() did: the first one enables the ring before it enters it. */
+static const char *waiting_call(const struct trial *t)
+{
+    return gyre__uring_of(t->be)->started ? "io_uring_enter" : "io_uring_register(ENABLE_RINGS)";
+}
+
 /* A send and a receive through the ring; the receive stays armed or is armed again, and then finds the pool empty. */
 static int trial_receive(struct trial *t, uint32_t use, struct gyre_uring_failure *failure)
 {
@@ -281,13 +155,13 @@ static int trial_receive(struct trial *t, uint32_t use, struct gyre_uring_failur
     trial_submit(t, &t->send);
     int err = trial_finish(t, &t->recv);
     if (err < 0)
-        return fail(failure, "io_uring_enter", err);
+        return gyre__uring_fail(failure, waiting_call(t), err);
     if (t->recv_last != -ENOBUFS || t->got != TRIAL_BUFS * TRIAL_BUF_SIZE)
-        return fail(failure, "receiving into provided buffers (Linux 5.19)", -EOPNOTSUPP);
+        return gyre__uring_lacks(failure, "receiving into provided buffers (Linux 5.19)");
     if ((use & GYRE_URING_MULTISHOT_RECV) && !t->more)
-        return fail(failure, "multishot receive (Linux 6.0)", -EOPNOTSUPP);
+        return gyre__uring_lacks(failure, "multishot receive (Linux 6.0)");
     if (t->send.state != GYRE_OPS_IDLE || t->send_last != TRIAL_BYTES)
-        return fail(failure, "sending", -EOPNOTSUPP);
+        return gyre__uring_lacks(failure, "sending");
     return 0;
 }
 
@@ -300,12 +174,12 @@ static int trial_end(struct trial *t, struct gyre_uring_failure *failure)
         trial_submit(t, &t->recv);
         int err = trial_finish(t, &t->recv);
         if (err < 0)
-            return fail(failure, "receiving again after the buffers ran out", err);
+            return gyre__uring_fail(failure, waiting_call(t), err);
     }
     if (t->got != TRIAL_BYTES)
-        return fail(failure, "receiving again after the buffers ran out", -EOPNOTSUPP);
+        return gyre__uring_lacks(failure, "receiving again after the buffers ran out");
     if (t->recv_last != 0)
-        return fail(failure, "reporting the end of a stream", -EOPNOTSUPP);
+        return gyre__uring_lacks(failure, "reporting the end of a stream");
     return 0;
 }
 
@@ -326,20 +200,21 @@ static int trial_cancel(struct trial *t, struct gyre_uring_failure *failure)
     uint64_t before = now_ns();
     int n = t->be->ops->wait(t->be, &ev, 1, 1000000);
     if (n != 0 || now_ns() - before < 900000)
-        return fail(failure, "waiting with a time-out", n < 0 ? n : -EOPNOTSUPP);
+        return n < 0 ? gyre__uring_fail(failure, waiting_call(t), n)
+                     : gyre__uring_lacks(failure, "waiting with a time-out");
     t->recv.state = GYRE_OPS_CANCELLING;
     t->be->ops->cancel(t->be, &t->recv);
     int err = trial_finish(t, &t->recv);
-    if (err < 0 || t->recv_last != -ECANCELED)
-        return fail(failure, "cancelling a receive", err < 0 ? err : -EOPNOTSUPP);
-    return 0;
+    if (err < 0)
+        return gyre__uring_fail(failure, waiting_call(t), err);
+    return t->recv_last == -ECANCELED ? 0 : gyre__uring_lacks(failure, "cancelling a receive");
 }
 
 static int trial_exchange(struct trial *t, uint32_t use, struct gyre_uring_failure *failure)
 {
     int err = t->be->ops->pool_add(t->be, &t->pool);
     if (err < 0)
-        return fail(failure, "registering a ring of receive buffers (Linux 5.19)", err);
+        return gyre__uring_fail(failure, "io_uring_register(PBUF_RING)", err);
     err = trial_receive(t, use, failure);
     if (err == 0)
         err = trial_end(t, failure);
@@ -365,7 +240,7 @@ static int trial_run(const struct gyre_backend_config *cfg, uint32_t *use, struc
         t.far.fd = pair[1];
         err = trial_exchange(&t, *use, failure);
     } else {
-        err = fail(failure, "making a socket pair", err < 0 ? err : -errno);
+        err = gyre__uring_fail(failure, "socketpair", err < 0 ? err : -errno);
     }
     /* After a failure something may be in flight still: the sockets' end ends it, before its memory goes. */
     if (t.near.fd >= 0) {
@@ -408,7 +283,7 @@ int gyre__uring_trial(const struct gyre_backend_config *cfg, uint32_t *use, stru
         last.want = want;
         int err = trial_run(cfg, &last.use, &last.failure);
         /* UNTESTED: needs Linux 5.19, which has provided buffers and no multishot receive. */
-        if (err == -EOPNOTSUPP && (last.use & GYRE_URING_MULTISHOT_RECV)) {
+        if (last.failure.lacks && (last.use & GYRE_URING_MULTISHOT_RECV)) {
             last.use &= ~(uint32_t)GYRE_URING_MULTISHOT_RECV;
             last.failure = (struct gyre_uring_failure){0};
             err = trial_run(cfg, &last.use, &last.failure);

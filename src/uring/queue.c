@@ -15,7 +15,7 @@
 #include <stddef.h>
 
 int gyre__uring_enter(struct gyre_uring *u, unsigned submit, unsigned complete, unsigned flags,
-                      struct io_uring_getevents_arg *arg)
+                      const struct gyre_io_uring_getevents_arg *arg)
 {
     unsigned before = gyre__uring_completed(u);
     io_uring_smp_store_release(u->ring.sq.ktail, u->ring.sq.sqe_tail);
@@ -31,7 +31,7 @@ int gyre__uring_enter_wait(struct gyre_uring *u, unsigned submit, unsigned compl
                            uint32_t hold_us)
 {
     struct __kernel_timespec ts = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
-    struct io_uring_getevents_arg arg = {.ts = timeout_ns < 0 ? 0 : (uintptr_t)&ts, .pad = hold_us};
+    struct gyre_io_uring_getevents_arg arg = {.ts = timeout_ns < 0 ? 0 : (uintptr_t)&ts, .min_wait_us = hold_us};
     return gyre__uring_enter(u, submit, complete, u->wait_flags, &arg);
 }
 

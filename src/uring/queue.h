@@ -29,7 +29,7 @@ static inline unsigned gyre__uring_untouched(const struct gyre_uring *u)
 }
 
 int gyre__uring_enter(struct gyre_uring *u, unsigned submit, unsigned complete, unsigned flags,
-                      struct io_uring_getevents_arg *arg);
+                      const struct gyre_io_uring_getevents_arg *arg);
 
 /* Enter for completions: submit the first `submit` entries, then wait for `complete` of them, at most `timeout_ns`; if
  * `hold_us` is not 0, after that for one only. */

@@ -496,7 +496,7 @@ static void uring_destroy(struct gyre_backend *be)
     if (u->started && disarm_wake(u) && registered)
         (void)io_uring_register((unsigned)u->ring.ring_fd, IORING_UNREGISTER_RING_FDS, &reg, 1);
     gyre__bufring_remove(&u->bufs, u->ring.ring_fd);
-    io_uring_queue_exit(&u->ring);
+    gyre__uring_teardown(&u->ring);
     (void)close(u->wake_fd);
     gyre__fdq_fini(&u->readable, u->mem);
     gyre__free(u->mem, u);

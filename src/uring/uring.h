@@ -179,20 +179,29 @@ bool gyre__uring_sendmsg_goes_on(struct gyre_op *op, struct gyre_event *ev);
  * `ev`. False if nothing did. */
 bool gyre__uring_recvmsg_polled(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev);
 
-/* What went wrong, for a person: `what` was being done when `err` came. */
+/* What went wrong, for a person: the call or the step `what` failed with `err`. */
 struct gyre_uring_failure {
     const char *what;
     int err;
+    bool lacks; /* no call failed, but `what` does not work here; `err` is -EOPNOTSUPP */
 };
 
 /* uring.c: open without any trial; `use` says which features to try. Returns 0 or -errno and then fills `failure`. */
 int gyre__uring_open(struct gyre_uring **out, const struct gyre_backend_config *cfg, uint32_t use,
                      struct gyre_uring_failure *failure);
 
-/* probe.c */
-uint32_t gyre__uring_off(const struct gyre_backend_config *cfg);
+/* setup.c: set up and map a ring with the best of the features in `use` that the kernel takes, and say in `use` which
+ * those are. Returns 0 or -errno; after an error nothing is left open. */
 int gyre__uring_setup(struct io_uring *ring, const struct gyre_backend_config *cfg, uint32_t *use,
                       struct gyre_uring_failure *failure);
+/* Unmap and close a ring that was set up. */
+void gyre__uring_teardown(struct io_uring *ring);
+/* Fill in a failure; both return its error. */
+int gyre__uring_fail(struct gyre_uring_failure *failure, const char *what, int err);
+int gyre__uring_lacks(struct gyre_uring_failure *failure, const char *what);
+
+/* probe.c */
+uint32_t gyre__uring_off(const struct gyre_backend_config *cfg);
 int gyre__uring_trial(const struct gyre_backend_config *cfg, uint32_t *use, struct gyre_uring_failure *failure);
 void gyre__uring_explain(const struct gyre_uring_failure *failure, char *why, size_t why_size);
 void gyre__uring_feature_words(uint32_t use, char *out, size_t size);
