@@ -2,7 +2,7 @@
 find_package(Threads REQUIRED)
 
 set(GYRE_DEFINES)
-set(GYRE_ROOMS core sim)
+set(GYRE_ROOMS base seam buffer socket sim loop stream datagram watch work listen connect reactor engine metrics)
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
   list(APPEND GYRE_ROOMS readiness epoll_fallback)
   list(APPEND GYRE_DEFINES GYRE_HAVE_EPOLL=1)

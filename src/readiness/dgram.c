@@ -9,8 +9,8 @@
  * before it count, and the error comes with the next call. Systems without the calls for many get them one by one. */
 #include "poller.h"
 
-#include "core/bufpool.h"
-#include "core/check.h"
+#include "buffer/bufpool.h"
+#include "base/check.h"
 
 #include <errno.h>
 #include <stddef.h>

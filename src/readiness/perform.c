@@ -10,7 +10,7 @@
  * Differences between platforms are whole functions here, and nowhere else in the readiness rooms. */
 #include "poller.h"
 
-#include "core/bufpool.h"
+#include "buffer/bufpool.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -7,8 +7,8 @@
 #ifndef GYRE_READINESS_POLLER_H
 #define GYRE_READINESS_POLLER_H
 
-#include "core/backend.h"
-#include "core/op.h"
+#include "seam/backend.h"
+#include "seam/op.h"
 
 /* A direction is the index of a queue, and the number of a bit. */
 enum { GYRE_DIR_READ = 0, GYRE_DIR_WRITE = 1 };
@@ -53,7 +53,7 @@ struct gyre_poller_ops {
     const char *(*features)(const struct gyre_poller *p);
 };
 
-/* ---- readiness.c: the functions of a backend table, see core/backend.h. ---- */
+/* ---- readiness.c: the functions of a backend table, see seam/backend.h. ---- */
 
 int gyre__rd_create(struct gyre_backend **out, const struct gyre_backend_config *cfg,
                     const struct gyre_backend_ops *ops, const struct gyre_poller_ops *poller, char *why,

@@ -19,10 +19,10 @@
  * before wait() returns, no callback runs in between, and close() takes the descriptor out of poller and queues. */
 #include "poller.h"
 
-#include "core/check.h"
-#include "core/list.h"
-#include "core/log.h"
-#include "core/mem.h"
+#include "base/check.h"
+#include "seam/fdq.h"
+#include "base/log.h"
+#include "base/mem.h"
 
 #include <errno.h>
 #include <poll.h>

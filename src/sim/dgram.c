@@ -8,7 +8,7 @@
  *
  * Unix datagrams have no network: they arrive at once and in order, or the sender waits because UNIX_QUEUE_MAX of them
  * have not been taken. The sends of one socket are performed in the order of submission. */
-#include "sim_internal.h"
+#include "world.h"
 
 #include <errno.h>
 #include <netinet/in.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * What happens when: a binary heap of what is due, the earliest first, and among equals the one set first. Room is
  * reserved when the owner of a sim_due is made, so that setting one never fails. */
-#include "sim_internal.h"
+#include "world.h"
 
 #include <errno.h>
 #include <stddef.h>

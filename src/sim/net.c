@@ -7,7 +7,7 @@
  *
  * An address is a name, a unix path too: there are no files. So connecting to a path that nobody listens on is refused,
  * whether anybody ever did or not. */
-#include "sim_internal.h"
+#include "world.h"
 
 #include <errno.h>
 #include <netinet/in.h>

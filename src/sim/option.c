@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Options of simulated sockets: integers, kept and given back, which change nothing in how the network behaves. What is
  * measured (TCP_INFO), named or known of the peer's process does not exist here. */
-#include "sim_internal.h"
+#include "world.h"
 
 #include <errno.h>
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * Scripted peers: ends of connections, and listeners, that a test drives by hand. They are sockets like any other, only
  * without a descriptor and without a backend; what a loop would do with operations is done here by calls. */
-#include "core/addr.h"
-#include "sim_internal.h"
+#include "socket/addr.h"
+#include "world.h"
 
 #include <errno.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * What one request does when it is its turn: one event, or it waits on. */
-#include "sim_internal.h"
+#include "world.h"
 
 #include <errno.h>
 #include <poll.h>

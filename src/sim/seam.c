@@ -12,7 +12,7 @@
  *
  * With nothing to report wait() moves the clock to the next thing that is due, or to the end of its time. With neither
  * it returns, where a kernel would sleep for ever. */
-#include "sim_internal.h"
+#include "world.h"
 
 #include <errno.h>
 #include <stdio.h>

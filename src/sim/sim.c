@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * A simulation as a whole: its options, its clock, its dice, its trace. */
-#include "sim_internal.h"
+#include "world.h"
 
 #include <errno.h>
 #include <stddef.h>

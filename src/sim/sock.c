@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The socket operations of core, on descriptors of the simulation. */
-#include "sim_internal.h"
+#include "world.h"
 
 #include <errno.h>
 #include <stddef.h>

@@ -13,7 +13,7 @@
  *
  * Unix sockets have no network in between: bytes arrive as they are sent, the sender's window counts what is unread,
  * closing is seen at once, and there is no reset but the error that unread bytes leave behind. */
-#include "sim_internal.h"
+#include "world.h"
 
 #include <errno.h>
 #include <poll.h>

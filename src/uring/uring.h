@@ -3,13 +3,13 @@
 #ifndef GYRE_URING_URING_H
 #define GYRE_URING_URING_H
 
-#include "core/backend.h"
-#include "core/bufpool.h"
-#include "core/check.h"
-#include "core/list.h"
-#include "core/log.h"
-#include "core/mem.h"
-#include "core/op.h"
+#include "seam/backend.h"
+#include "buffer/bufpool.h"
+#include "base/check.h"
+#include "seam/fdq.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "seam/op.h"
 
 #include "batch.h"
 #include "compat.h"

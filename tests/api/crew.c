@@ -2,8 +2,8 @@
  * The engine under test, its thread and its clients. */
 #include "crew.h"
 
-#include "core/addr.h"
-#include "core/loop.h"
+#include "socket/addr.h"
+#include "loop/loop.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -2,7 +2,7 @@
  * The loop under test and its connections. */
 #include "fixture.h"
 
-#include "core/loop.h"
+#include "loop/loop.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -2,7 +2,7 @@
  * Framing: the same frames however the stream is cut, errors where there is no frame, and no work done twice. */
 #include "fixture.h"
 
-#include "core/conn.h"
+#include "stream/conn.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
  * written; framers changed on the way; a framer of the user's own. */
 #include "fixture.h"
 
-#include "core/conn.h"
+#include "stream/conn.h"
 
 #include <errno.h>
 #include <stdio.h>

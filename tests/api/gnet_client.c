@@ -4,7 +4,7 @@
  * thread. */
 #include "gnet.h"
 
-#include "core/addr.h"
+#include "socket/addr.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -4,7 +4,7 @@
 #include "crew.h"
 #include "rig.h"
 
-#include "core/addr.h"
+#include "socket/addr.h"
 
 #include <dirent.h>
 #include <errno.h>

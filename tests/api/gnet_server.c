@@ -6,7 +6,7 @@
  * to be echoed, and leaves, one half by closing, the other by ending its half and waiting for the server's end. */
 #include "gnet.h"
 
-#include "core/addr.h"
+#include "socket/addr.h"
 
 #include <errno.h>
 #include <poll.h>

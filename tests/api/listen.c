@@ -2,7 +2,7 @@
  * Listening: addresses, ports that are taken, unix paths that are left over, and every documented error. */
 #include "fixture.h"
 
-#include "core/addr.h"
+#include "socket/addr.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -2,7 +2,7 @@
  * Peers that a test drives by hand: plain sockets, or scripted peers of the simulator. */
 #include "fixture.h"
 
-#include "core/addr.h"
+#include "socket/addr.h"
 
 #include <errno.h>
 #include <fcntl.h>

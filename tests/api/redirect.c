@@ -4,7 +4,7 @@
 #include "fixture.h"
 #include "net.h"
 
-#include "core/addr.h"
+#include "socket/addr.h"
 
 #include <errno.h>
 #include <stdio.h>

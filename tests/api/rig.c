@@ -2,7 +2,7 @@
  * The engine under test and its clients. */
 #include "rig.h"
 
-#include "core/addr.h"
+#include "socket/addr.h"
 
 #include <errno.h>
 #include <string.h>

@@ -3,7 +3,7 @@
  * filters and limits over several loops. */
 #include "rig.h"
 
-#include "core/addr.h"
+#include "socket/addr.h"
 
 #include <errno.h>
 #include <fcntl.h>

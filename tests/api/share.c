@@ -3,7 +3,7 @@
  * much is queued, get and set a pointer. And the share of a turn that one connection may receive. */
 #include "fixture.h"
 
-#include "core/loop.h"
+#include "loop/loop.h"
 
 #include <errno.h>
 #include <pthread.h>

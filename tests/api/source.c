@@ -2,7 +2,7 @@
  * Where connections leave from: an address of their own, a range of ports. */
 #include "fixture.h"
 
-#include "core/addr.h"
+#include "socket/addr.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
  * storm of connects; and that all of it costs no idle turning. */
 #include "fixture.h"
 
-#include "core/addr.h"
+#include "socket/addr.h"
 
 #include <gyre/stats.h>
 #include <sys/resource.h>

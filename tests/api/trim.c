@@ -4,7 +4,7 @@
  * Then nothing wakes the loop any more, and the next burst finds everything in order. Who wants none of it says so. */
 #include "fixture.h"
 
-#include "core/loop.h"
+#include "loop/loop.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>

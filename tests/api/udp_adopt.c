@@ -2,7 +2,7 @@
  * Datagram sockets that somebody else opened: connected, bound, inherited, and what is no such socket. */
 #include "udp.h"
 
-#include "core/loop.h"
+#include "loop/loop.h"
 
 #include <errno.h>
 #include <fcntl.h>

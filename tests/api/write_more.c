@@ -2,7 +2,7 @@
  * Writing without queueing, writing files, and writing from other threads without a copy. */
 #include "fixture.h"
 
-#include "core/conn.h"
+#include "stream/conn.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -2,7 +2,7 @@
  * Datagrams through the seam: one event each, whole or marked as cut, in order, whatever is cancelled or runs out. */
 #include "seam.h"
 
-#include "core/dgram.h"
+#include "datagram/parse.h"
 
 #include <errno.h>
 #include <string.h>

@@ -10,8 +10,8 @@
 #include "fault_mem.h"
 #include "server.h"
 
-#include "core/log.h"
-#include "core/mem.h"
+#include "base/log.h"
+#include "base/mem.h"
 
 #include <errno.h>
 #include <gyre.h>

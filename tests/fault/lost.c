@@ -6,7 +6,7 @@
 #include "sandbox.h"
 #include "server.h"
 
-#include "core/log.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <gyre/stats.h>

@@ -3,8 +3,8 @@
 #include "refused.h"
 #include "server.h"
 
-#include "core/log.h"
-#include "core/mem.h"
+#include "base/log.h"
+#include "base/mem.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "core/addr.h"
+#include "socket/addr.h"
 
 enum { CLIENTS = 3, BYTES = 2000, TURNS = 40, KEY = 7 };
 

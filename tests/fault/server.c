@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "core/addr.h"
+#include "socket/addr.h"
 
 enum { FDS_LOOKED_AT = 20000, PATIENCE_MS = 20000, CHECK_BYTES = 100 * 1024 };
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * A core in miniature, to drive a backend through the seam and nothing else.
  *
- * It does what core/loop.c does (moves the state of operations, counts them, dispatches events) and checks each event
- * against the promises of core/backend.h on the way, so that every test is also a test of those. The same code runs on
+ * It does what loop/loop.c does (moves the state of operations, counts them, dispatches events) and checks each event
+ * against the promises of seam/backend.h on the way, so that every test is also a test of those. The same code runs on
  * kernel sockets and on the simulator: it never does I/O itself. */
 #ifndef GYRE_TEST_SEAM_H
 #define GYRE_TEST_SEAM_H
@@ -10,8 +10,8 @@
 #include "backends.h"
 #include "env.h"
 
-#include "core/backend.h"
-#include "core/bufpool.h"
+#include "seam/backend.h"
+#include "buffer/bufpool.h"
 
 #include <netinet/in.h>
 #include <sys/un.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Addresses: what parses and to what, what does not and with which error, and that printing gives back what parses. */
-#include "core/addr.h"
+#include "socket/addr.h"
 
 #include "env.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The receive buffers: the last one given back is the first one taken, nobody gets one twice, the accounts add up. */
-#include "core/bufpool.h"
+#include "buffer/bufpool.h"
 
 #include "env.h"
 #include "fault_mem.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Receive buffers give the memory of a burst back: what nobody needed, and never what somebody has. Whether pages are
  * there is asked of the system (mincore), what the pool says of itself is compared with that. */
-#include "core/bufpool.h"
+#include "buffer/bufpool.h"
 
 #include "env.h"
 

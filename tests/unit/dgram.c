@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The parser of received datagrams: what it reads, and that no length makes it look outside. */
-#include "core/dgram.h"
+#include "datagram/parse.h"
 #include "env.h"
 
 #include <criterion/criterion.h>

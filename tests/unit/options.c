@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Options: copying a struct of another size, the defaults, and what is out of range. */
-#include "core/conn.h"
+#include "stream/conn.h"
 
 #include "env.h"
 

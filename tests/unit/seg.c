@@ -3,7 +3,7 @@
  *
  * Two queues, because forwarding moves segments from one to the other. After every operation both are compared with
  * their arrays, and every borrowed piece with its account: `done` once, after its last byte, never before. */
-#include "core/seg.h"
+#include "buffer/seg.h"
 
 #include "env.h"
 #include "fault_mem.h"

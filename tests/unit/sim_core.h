@@ -5,9 +5,9 @@
 
 #include "env.h"
 
-#include "core/addr.h"
-#include "core/backend.h"
-#include "core/bufpool.h"
+#include "socket/addr.h"
+#include "seam/backend.h"
+#include "buffer/bufpool.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -2,7 +2,7 @@
  * What happens when: the simulator's heap against a list that is searched from end to end. */
 #include "sim_core.h"
 
-#include "sim/sim_internal.h"
+#include "sim/world.h"
 
 enum { DUES = 40, STEPS = 20000 };
 

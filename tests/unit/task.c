@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Posted tasks: in order per thread, each once, and never more waiting than allowed. */
-#include "core/task.h"
+#include "loop/task.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -4,7 +4,7 @@
  * The model knows for each timer the tick at which it must fire: its deadline rounded up, or the tick after the one in
  * which it was started if that is later. A timer that fires too early, too late, twice, after it was stopped or out of
  * order is told at once; so is a wait that would sleep past a deadline, or would not sleep though nothing is due. */
-#include "core/wheel.h"
+#include "base/wheel.h"
 
 #include "env.h"
 

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT
+ * Connections whose socket comes from elsewhere, or goes elsewhere.
+ *
+ * The normal course of leaving: what is queued is sent, receiving is cancelled, what it still brings is kept; when
+ * nothing is in flight the backend lets go of the descriptor, and the user gets it with the bytes that were not read.
+ * What can go wrong: the connection fails, or the loop ends, before that; then on_close comes as ever, and the user is
+ * not handed anything. */
+#include "stream/conn.h"
+#include "connect.h"
+
+#include <errno.h>
+
+/* ---- in ---- */
+
+/* Whether the descriptor is one that a connection can be made of. */
+static int inspect(struct gyre_loop *l, int fd, unsigned *how)
+{
+    struct gyre_sock_info info;
+    int err = l->be->ops->sock->inspect(l->be, fd, &info);
+    if (err != 0)
+        return err == -ENOTSOCK ? GYRE_ESOCKTYPE : err;
+    bool inet = info.family == AF_INET || info.family == AF_INET6;
+    *how = inet ? GYRE_FDF_INET : 0;
+    return (inet || info.family == AF_UNIX) && info.stream && info.connected ? 0 : GYRE_ESOCKTYPE;
+}
+
+/* On failure the descriptor stays the caller's. */
+static int adopt(struct gyre_conn **out, struct gyre_loop *l, int fd, struct gyre__profile *profile, unsigned how)
+{
+    const struct gyre_sock_ops *sock = l->be->ops->sock;
+    struct gyre_conn *c;
+    int err = how != 0 && !profile->options.delay ? sock->set_nodelay(l->be, fd) : 0;
+    if (err == 0)
+        err = gyre__options_apply(l, fd, &profile->options, how != 0);
+    if (err == 0)
+        err = gyre__conn_new(&c, l, fd, profile, how | GYRE_CONN_FOREIGN);
+    if (err != 0)
+        return err;
+    c->flags |= GYRE_CF_CONNECTED;
+    gyre__count(&l->be->stats.adopted, 1);
+    gyre__conn_settle_later(c); /* which opens it */
+    *out = c;
+    return 0;
+}
+
+int gyre_conn_adopt_fd_sized(struct gyre_conn **out, struct gyre_loop *l, int fd,
+                             const struct gyre_conn_handlers *handlers, const struct gyre_conn_options *options,
+                             size_t size_bytes)
+{
+    struct gyre_conn *c;
+    struct gyre__profile *profile;
+    unsigned how = 0;
+    int err = gyre__loop_may_connect(l);
+    if (err == 0)
+        err = inspect(l, fd, &how);
+    if (err == 0)
+        err = gyre__profile_new(&profile, l->mem, handlers, options, size_bytes);
+    if (err != 0)
+        return err;
+    profile->refs = 1;
+    err = adopt(&c, l, fd, profile, how);
+    if (err != 0) {
+        gyre__free(l->mem, profile);
+        return err;
+    }
+    if (out != NULL)
+        *out = c;
+    return 0;
+}
+
+int gyre_conn_dup_fd(const struct gyre_conn *c)
+{
+    int err = gyre__conn_usable(c);
+    return err != 0 ? err : c->loop->be->ops->sock->dup(c->loop->be, c->f.fd);
+}
+
+/* ---- out ---- */
+
+int gyre_conn_detach(struct gyre_conn *c, gyre_detached_fn *done, void *user)
+{
+    int err = done == NULL ? -EINVAL : gyre__conn_usable(c);
+    if (err != 0)
+        return err;
+    if (c->state != GYRE_CONN_OPEN || gyre__is_reconnectors(c))
+        return GYRE_ESTATE;
+    if (c->flags & GYRE_CF_SEND_FAILED)
+        return c->err;
+    struct gyre__extra *extra = gyre__conn_extra(c);
+    if (extra == NULL)
+        return -ENOMEM;
+    extra->detached = done;
+    extra->detached_user = user;
+    c->state = GYRE_CONN_DETACHING;
+    c->flags &= ~(unsigned)(GYRE_CF_CORKED | GYRE_CF_WAKE);
+    c->unsent = 0;
+    gyre__forward_forget(c);
+    gyre__forward_release_waiters(c);
+    gyre__conn_start_timer(c);
+    gyre__conn_update_recv(c);
+    gyre__conn_settle_later(c);
+    return 0;
+}

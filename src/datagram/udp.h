@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT
+ * A datagram socket from the inside.
+ *
+ *   OPEN    one receive is in flight, unless paused; sends go out as they come.
+ *   CLOSING gyre_udp_close(): no more receiving; what is queued is sent, or the linger time passes.
+ *   ENDING  every op was asked to cancel; waits for their last events. Nothing is freed before that.
+ *   FREE    on_close was called; the slot may be used again.
+ *
+ * What can go wrong: an error that the network reported ends the receive, which is armed again; one of the socket
+ * itself goes to ENDING. All callbacks come from dispatch, timers and settling. */
+#ifndef GYRE_CORE_UDP_H
+#define GYRE_CORE_UDP_H
+
+#include "socket/addr.h"
+#include "parse.h"
+#include "loop/loop.h"
+
+#include <gyre/udp.h>
+#include <netinet/in.h>
+#include <sys/un.h>
+
+enum { GYRE_UDP_MAGIC = 0x75647020, GYRE_UDP_DEAD_MAGIC = 0x64656164 };
+
+enum gyre__udp_state { GYRE_UDP_FREE = 0, GYRE_UDP_OPEN, GYRE_UDP_CLOSING, GYRE_UDP_ENDING };
+
+enum {
+    GYRE_UDPF_SETTLE = 1u << 0,     /* on the loop's settle list */
+    GYRE_UDPF_PAUSED = 1u << 1,     /* gyre_udp_pause() */
+    GYRE_UDPF_STARVED = 1u << 2,    /* on the loop's list of those */
+    GYRE_UDPF_CONNECTED = 1u << 3,
+    GYRE_UDPF_DRAIN_OWED = 1u << 4, /* a send was refused: on_drain must follow */
+    GYRE_UDPF_BLOCKED = 1u << 5,    /* the socket's buffer was full: one send at a time, which waits */
+    GYRE_UDPF_DUAL = 1u << 6,       /* IPv6 that carries IPv4 */
+    GYRE_UDPF_GSO_KNOWN = 1u << 7,  /* whether the kernel cuts was asked; */
+    GYRE_UDPF_GSO = 1u << 8,        /* it does */
+    GYRE_UDPF_UNLINK = 1u << 9,     /* the unix path is ours to remove */
+    GYRE_UDPF_NO_RUNS = 1u << 10,   /* what goes to one receiver does not leave as one */
+};
+
+enum {
+    GYRE_UDP_WINDOW = 64,          /* sends in flight */
+    GYRE_UDP_SENDS_PER_SLAB = 64,
+    GYRE_UDP_SEGMENTS_MAX = 64,    /* of one cut send; Linux has that limit */
+    GYRE_UDP_NAME_ROOM = 32,       /* in receive buffers, for the sender's address; */
+    GYRE_UDP_UNIX_NAME_ROOM = 112, /* of a unix one */
+    GYRE_UDP_CONTROL_ROOM = 128,   /* for control data, if any were asked for */
+    GYRE_UDP_GRO_BUF_MIN = 65536 + 256,
+};
+
+union gyre__udp_name {
+    struct sockaddr sa;
+    struct sockaddr_in in4;
+    struct sockaddr_in6 in6;
+    struct sockaddr_un un;
+};
+
+/* A datagram on its way out. They live in slabs that are freed with the loop, because they have an op in them. */
+struct gyre__udp_send {
+    struct gyre_op op;
+    struct gyre__udp_send *next; /* in its socket's queue; or free */
+    struct gyre__seg *seg;       /* the bytes */
+    struct msghdr hdr;
+    struct iovec iov;
+    struct gyre__udp_run *run; /* others go with it; see run.c */
+    uint64_t seq;    /* the order of queueing */
+    uint16_t pieces; /* datagrams the kernel makes of it */
+    bool retried;    /* it met an error that was another's */
+    bool alone;      /* of a run that failed: never again in one */
+    _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(uint16_t)) + CMSG_SPACE(sizeof(struct in6_pktinfo))];
+    union gyre__udp_name to;
+};
+
+/* Datagrams that leave as one send, which the kernel cuts. */
+struct gyre__udp_run {
+    struct gyre__udp_run *next;   /* free */
+    struct gyre__udp_send *rest;  /* in order, all but the first, which has the op */
+    size_t bytes;
+    size_t control_len;           /* of the first one's own control data */
+    struct iovec iov[GYRE_UDP_SEGMENTS_MAX];
+};
+
+struct gyre_udp {
+    uint32_t magic;
+    uint32_t flags; /* GYRE_UDPF_* */
+    struct gyre_fd f;
+    struct gyre_op recv;
+    struct msghdr room; /* in receive buffers; see op.h */
+    struct gyre_loop *loop;
+    const struct gyre_udp_handlers *handlers;
+    struct gyre_udp_options options;
+    struct gyre_udp *next;        /* free; or on the settle list */
+    struct gyre_udp *starved_next;
+    struct gyre__segq in;         /* received while paused, whole receive buffers */
+    size_t in_skip;               /* bytes of the first one's datagram that were delivered: segments of GRO */
+    const struct gyre_datagram *now; /* what on_datagram is looking at; */
+    const struct gyre__dgram_info *now_info;
+    uint16_t now_buf;
+    struct gyre__udp_send *head, **tail; /* queued, not in flight */
+    struct gyre__udp_send *flying, **flying_tail; /* in flight, oldest first; */
+    uint32_t sending;             /* how many */
+    uint32_t window;              /* and how many at most, unless one waits */
+    uint32_t out_count;           /* both */
+    size_t out_bytes;
+    uint64_t send_seq;
+    struct gyre__timer timer;     /* CLOSING: the linger time */
+    struct gyre_udp_stats stats;
+    uint64_t path_device, path_inode; /* of the socket file that bind made */
+    uint32_t slot;
+    uint32_t generation;
+    int err;       /* for on_close */
+    int family;
+    uint8_t state; /* enum gyre__udp_state */
+    struct gyre_addr addr; /* bound */
+    char address[GYRE_ADDR_TEXT_MAX];
+};
+
+/* ---- udp.c: life ---- */
+
+void gyre__udp_settle_later(struct gyre_udp *u);
+/* Give up what is queued; on_close(err) follows when the last event has come. */
+void gyre__udp_end(struct gyre_udp *u, int err);
+/* For the loop: close gently; end; settle all; free all. */
+void gyre__udp_drain(struct gyre_udp *u);
+void gyre__udp_shut(struct gyre_udp *u);
+void gyre__udps_settle(struct gyre_loop *l);
+void gyre__udps_each(struct gyre_loop *l, void (*fn)(struct gyre_udp *u));
+void gyre__udps_abandon(struct gyre_loop *l);
+void gyre__udps_fini(struct gyre_loop *l);
+/* A socket around `fd`, OPEN, with nothing in flight. Returns 0 or an error, and then `fd` stays the caller's. */
+int gyre__udp_new(struct gyre_udp **out, struct gyre_loop *l, int fd, int family,
+                  const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options);
+/* Undo it, before anything was submitted. */
+void gyre__udp_discard(struct gyre_udp *u);
+
+/* Whether the user may steer it. Returns 0, GYRE_ECLOSED or GYRE_ETHREAD. */
+static inline int gyre__udp_usable(const struct gyre_udp *u)
+{
+    if (GYRE_UNLIKELY(u == NULL || u->magic != GYRE_UDP_MAGIC))
+        return GYRE_ECLOSED;
+    if (GYRE_UNLIKELY(!gyre__loop_allows(u->loop)))
+        return GYRE_ETHREAD;
+    return GYRE_LIKELY(u->state == GYRE_UDP_OPEN) ? 0 : GYRE_ECLOSED;
+}
+
+/* ---- receive.c ---- */
+
+void gyre__udp_on_recv(struct gyre_op *op, const struct gyre_event *ev);
+void gyre__udp_on_sent(struct gyre_op *op, const struct gyre_event *ev);
+void gyre__udp_on_timer(struct gyre__timer *t);
+/* Arm or cancel the receive as the state of `u` asks; deliver what waits. */
+void gyre__udp_update_recv(struct gyre_udp *u);
+void gyre__udp_deliver_kept(struct gyre_udp *u);
+/* Throw away what was received while paused. Returns how many datagrams. */
+unsigned gyre__udp_drop_kept(struct gyre_udp *u);
+void gyre__udp_unstarve(struct gyre_udp *u);
+void gyre__udps_feed_starved(struct gyre_loop *l);
+
+/* ---- send.c ---- */
+
+/* Submit what the window lets. */
+void gyre__udp_flush(struct gyre_udp *u);
+/* Throw away what is not in flight; ask for the end of what is. */
+void gyre__udp_drop_queue(struct gyre_udp *u);
+void gyre__udp_cancel_sends(struct gyre_udp *u);
+/* on_drain, if it is owed and there is room. */
+void gyre__udp_tell_drain(struct gyre_udp *u);
+void gyre__udp_sends_fini(struct gyre_loop *l);
+
+/* Whether the kernel cuts what this socket sends. */
+bool gyre__udp_kernel_cuts(struct gyre_udp *u);
+/* Have the kernel cut `s`. */
+void gyre__udp_add_segment_size(struct gyre__udp_send *s, size_t segment_bytes);
+
+/* ---- run.c ---- */
+
+/* Let `s`, just taken from the queue, be followed by those next in it that can leave with it. */
+void gyre__udp_gather(struct gyre_udp *u, struct gyre__udp_send *s);
+/* Undo that. Returns the others, linked in order, or NULL. */
+struct gyre__udp_send *gyre__udp_scatter(struct gyre_udp *u, struct gyre__udp_send *s);
+void gyre__udp_runs_fini(struct gyre_loop *l);
+
+/* ---- open.c ---- */
+
+/* gyre_engine_listen_udp(), for the engine's loops. */
+int gyre__udp_listen(struct gyre_udp_id *ids, struct gyre_loop *const *loops, uint32_t loop_count, const char *address,
+                     const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options,
+                     size_t size_bytes);
+
+/* Remove the socket file if it is the one that bind made. */
+void gyre__udp_remove_path(struct gyre_udp *u);
+
+#endif

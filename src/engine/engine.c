@@ -1,0 +1,496 @@
+/* SPDX-License-Identifier: MIT
+ * The engine: its loops and their threads.
+ *
+ * The normal course: create makes every loop; run starts a thread for each but the first, calls on_boot, and serves the
+ * first itself; stop or drain reaches every loop; each ends on its own thread; run joins them and calls on_shutdown.
+ *
+ * What can go wrong: io_uring works for the first loops but not for one (limits): then all loops get the next backend.
+ * A thread cannot be made, or a loop loses its backend: all loops are ended and run says why. */
+#include "stream/conn.h"
+#include "listen/listener.h"
+#include "base/thread.h"
+#include "datagram/udp.h"
+#include "work/pool.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { LOOPS_MAX = 1024, CPUS_MAX = 1024, ENGINE_MAGIC = 0x656e6769 };
+
+enum engine_state { ENGINE_NEW = 0, ENGINE_RUNNING, ENGINE_OVER };
+
+struct gyre_engine {
+    uint32_t magic;
+    uint32_t loop_count;
+    struct gyre_loop **loops;
+    pthread_t *threads;
+    pthread_mutex_t gate; /* held while threads are being started, or a listener added or steered; guards `pool` */
+    struct gyre_listener *listeners;
+    uint32_t listeners_made;
+    uint32_t conns_max; /* 0: none */
+    const struct gyre_engine_handlers *handlers;
+    const struct gyre_mem *mem;
+    void *user;
+    _Atomic(uint32_t) turn; /* where the next connect begins looking for the least loaded loop */
+    _Atomic(int) state;
+    _Atomic(int) err; /* the first of a loop */
+    char name[GYRE_THREAD_NAME_SIZE];
+    uint32_t *cpus; /* NULL: as `pin` says */
+    uint32_t cpu_count;
+    bool pin;
+    bool simulated; /* its loops are one thread's */
+    struct gyre__affinity affinity; /* of the thread in run, before it was pinned */
+    bool pool_over;                 /* being destroyed: no pool any more */
+    struct gyre_pool *pool;         /* NULL: not needed so far */
+    struct gyre_pool_options pool_options;
+};
+
+static void destroy_loops(struct gyre_engine *engine)
+{
+    for (uint32_t i = 0; i < engine->loop_count; i++) {
+        gyre_loop_destroy(engine->loops[i]);
+        engine->loops[i] = NULL;
+    }
+}
+
+/* All loops on one backend: what the first gets, the others must get. */
+static int create_loops(struct gyre_engine *engine, const struct gyre_loop_options *options)
+{
+    struct gyre_loop_options each = *options;
+    for (uint32_t i = 0; i < engine->loop_count; i++) {
+        int err = gyre_loop_create(&engine->loops[i], &each);
+        if (err != 0) {
+            destroy_loops(engine);
+            return err;
+        }
+        engine->loops[i]->engine = engine;
+        engine->loops[i]->index = i;
+        engine->loops[i]->report = engine->loops[0]->report;
+        if (each.sim == NULL)
+            each.backend = engine->loops[0]->report.backend;
+    }
+    return 0;
+}
+
+/* With auto, io_uring for some loops only is given up for epoll: rings are charged to the limit on locked memory. (If
+ * not even the first loop has it, choosing the backend has seen to that.) */
+static int create_loops_or_fall_back(struct gyre_engine *engine, const struct gyre_loop_options *options)
+{
+    struct gyre_loop_options fallback = *options;
+    int err = create_loops(engine, options);
+    bool automatic = options->sim == NULL && gyre__backend_is_auto(options->backend);
+    if (err != -ENOMEM || !automatic || gyre__backend_find("epoll") == NULL)
+        return err;
+    fallback.backend = "epoll";
+    int second = create_loops(engine, &fallback);
+    if (second != 0)
+        return err;
+    for (uint32_t i = 0; i < engine->loop_count; i++)
+        (void)snprintf(engine->loops[i]->report.reason, sizeof engine->loops[i]->report.reason,
+                       "no io_uring: no memory for %u loops (if it is locked memory, raise ulimit -l); "
+                       "the next best that works",
+                       engine->loop_count);
+    return 0;
+}
+
+static void free_engine(struct gyre_engine *engine)
+{
+    (void)pthread_mutex_destroy(&engine->gate);
+    engine->magic = 0;
+    gyre__free(engine->mem, engine->cpus);
+    gyre__free(engine->mem, engine->threads);
+    gyre__free(engine->mem, engine->loops);
+    gyre__free(engine->mem, engine);
+}
+
+static void keep_options(struct gyre_engine *engine, const struct gyre_engine_options *o, const struct gyre_mem *mem)
+{
+    engine->handlers = o->handlers;
+    engine->mem = mem;
+    engine->user = o->user;
+    engine->conns_max = o->conns_max;
+    engine->pin = o->pin || o->cpu_count > 0;
+    engine->cpu_count = o->cpu_count;
+    (void)snprintf(engine->name, sizeof engine->name, "%s", o->name != NULL ? o->name : "gyre");
+    engine->pool_options.threads = o->work_threads;
+    engine->pool_options.queue_max = o->work_queue_max;
+    engine->pool_options.mem = mem;
+}
+
+static int create(struct gyre_engine **out, const struct gyre_engine_options *o, const struct gyre_loop_options *loop)
+{
+    const struct gyre_mem *mem = loop->mem != NULL ? loop->mem : &gyre__mem_system;
+    uint32_t count = o->loops == 0 ? 1 : o->loops == GYRE_LOOPS_PER_CORE ? gyre__processors() : o->loops;
+    if (count > LOOPS_MAX || o->cpu_count > CPUS_MAX || (o->cpu_count > 0 && o->cpus == NULL) ||
+        o->work_threads > GYRE_POOL_THREADS_MAX || o->work_queue_max > GYRE_POOL_QUEUE_MAX)
+        return GYRE_EOPTION;
+    struct gyre_engine *engine = gyre__alloc(mem, sizeof *engine);
+    if (engine == NULL)
+        return -ENOMEM;
+    engine->magic = ENGINE_MAGIC;
+    (void)pthread_mutex_init(&engine->gate, NULL);
+    engine->loop_count = count;
+    keep_options(engine, o, mem);
+    engine->loops = gyre__alloc(mem, count * sizeof(struct gyre_loop *));
+    engine->threads = gyre__alloc(mem, count * sizeof(pthread_t));
+    engine->cpus = o->cpu_count > 0 ? gyre__alloc(mem, o->cpu_count * sizeof *engine->cpus) : NULL;
+    int err = engine->loops == NULL || engine->threads == NULL || (engine->cpus == NULL && o->cpu_count > 0) ? -ENOMEM
+                                                                                                              : 0;
+    if (err == 0 && engine->cpus != NULL)
+        memcpy(engine->cpus, o->cpus, o->cpu_count * sizeof *engine->cpus);
+    engine->simulated = loop->sim != NULL;
+    if (err == 0)
+        err = create_loops_or_fall_back(engine, loop);
+    if (err == 0)
+        *out = engine;
+    else
+        free_engine(engine);
+    return err;
+}
+
+int gyre_engine_create_sized(struct gyre_engine **out, const struct gyre_engine_options *options, size_t size_bytes,
+                             size_t loop_size_bytes)
+{
+    struct gyre_engine_options o;
+    struct gyre_loop_options loop;
+    int err = out == NULL ? -EINVAL : gyre__options_copy(&o, sizeof o, options, size_bytes);
+    if (err == 0)
+        err = gyre__options_copy(&loop, sizeof loop, o.loop, loop_size_bytes);
+    if (err != 0)
+        return err;
+    return create(out, &o, &loop);
+}
+
+/* Its jobs are told of when the loops run what was posted to them. */
+static void end_pool(struct gyre_engine *engine)
+{
+    (void)pthread_mutex_lock(&engine->gate);
+    struct gyre_pool *pool = engine->pool;
+    engine->pool = NULL;
+    engine->pool_over = true;
+    (void)pthread_mutex_unlock(&engine->gate);
+    gyre_pool_destroy(pool);
+}
+
+void gyre_engine_destroy(struct gyre_engine *engine)
+{
+    if (engine == NULL || gyre__loop_is_forked(engine->loops[0]))
+        return;
+    GYRE_CHECK(engine->magic == ENGINE_MAGIC && atomic_load(&engine->state) != ENGINE_RUNNING);
+    end_pool(engine);
+    /* Ending all before freeing any: loops refer to each other, in what they hand over and in tasks. */
+    for (uint32_t i = 0; i < engine->loop_count; i++)
+        if (!engine->loops[i]->ended)
+            gyre__loop_end(engine->loops[i]);
+    for (uint32_t i = 0; i < engine->loop_count; i++)
+        gyre__loop_run_late_tasks(engine->loops[i]);
+    destroy_loops(engine);
+    while (engine->listeners != NULL) {
+        struct gyre_listener *listener = engine->listeners;
+        engine->listeners = listener->next;
+        gyre__listener_free(listener);
+    }
+    free_engine(engine);
+}
+
+static bool is_ending(const struct gyre_engine *engine)
+{
+    return atomic_load(&engine->loops[0]->request) >= GYRE_REQUEST_DRAIN;
+}
+
+static int engine_listen(struct gyre_listener **out, struct gyre_engine *engine, struct gyre__listen_request *request)
+{
+    struct gyre_listener *listener;
+    int err = 0;
+    if (gyre__loop_is_forked(engine->loops[0]))
+        return GYRE_EFORK;
+    (void)pthread_mutex_lock(&engine->gate);
+    request->loops = engine->loops;
+    request->loop_count = engine->loop_count;
+    request->index = engine->listeners_made;
+    request->engine = engine;
+    request->list = &engine->listeners;
+    if (atomic_load(&engine->state) == ENGINE_OVER)
+        err = GYRE_ESTATE;
+    else if (atomic_load(&engine->state) == ENGINE_RUNNING && is_ending(engine))
+        err = GYRE_ESHUTDOWN;
+    else
+        err = gyre__listener_open(&listener, request);
+    if (err == 0) {
+        engine->listeners_made++;
+        if (out != NULL)
+            *out = listener;
+    }
+    (void)pthread_mutex_unlock(&engine->gate);
+    return err;
+}
+
+int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_engine *engine, const char *address,
+                             const struct gyre_conn_handlers *handlers, const struct gyre_listener_options *options,
+                             size_t size_bytes)
+{
+    struct gyre__listen_request request = {
+        .address = address, .handlers = handlers, .options = options, .options_size = size_bytes};
+    return engine == NULL || address == NULL ? -EINVAL : engine_listen(out, engine, &request);
+}
+
+int gyre_engine_listen_fd_sized(struct gyre_listener **out, struct gyre_engine *engine, int fd,
+                                const struct gyre_conn_handlers *handlers, const struct gyre_listener_options *options,
+                                size_t size_bytes)
+{
+    struct gyre__listen_request request = {
+        .fd = fd, .handlers = handlers, .options = options, .options_size = size_bytes};
+    return engine == NULL ? -EINVAL : engine_listen(out, engine, &request);
+}
+
+uint32_t gyre__engine_turn(struct gyre_engine *engine)
+{
+    return atomic_fetch_add_explicit(&engine->turn, 1, memory_order_relaxed);
+}
+
+void gyre__engine_lock(struct gyre_engine *engine)
+{
+    (void)pthread_mutex_lock(&engine->gate);
+}
+
+void gyre__engine_unlock(struct gyre_engine *engine)
+{
+    (void)pthread_mutex_unlock(&engine->gate);
+}
+
+uint32_t gyre__engine_room(const struct gyre_engine *engine)
+{
+    uint64_t load = 0;
+    if (engine->conns_max == 0)
+        return UINT32_MAX;
+    for (uint32_t i = 0; i < engine->loop_count; i++)
+        load += gyre__loop_load(engine->loops[i]);
+    return load < engine->conns_max ? engine->conns_max - (uint32_t)load : 0;
+}
+
+void gyre__loop_tick(struct gyre__timer *t)
+{
+    struct gyre_loop *l = GYRE_CONTAINER(t, struct gyre_loop, tick_timer);
+    int64_t delay_ns = l->engine->handlers->on_tick(l->engine, l);
+    if (delay_ns >= 0)
+        gyre__wheel_start(&l->wheel, t, gyre__loop_clock(l) + (uint64_t)delay_ns);
+}
+
+static void begin_ticking(struct gyre_loop *l)
+{
+    const struct gyre_engine_handlers *handlers = l->engine->handlers;
+    if (handlers == NULL || handlers->on_tick == NULL)
+        return;
+    (void)gyre__loop_now(l);
+    l->inside = true;
+    gyre__loop_tick(&l->tick_timer);
+    l->inside = false;
+}
+
+int gyre_engine_listen_udp_sized(struct gyre_udp_id *ids, struct gyre_engine *engine, const char *address,
+                                 const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options,
+                                 size_t size_bytes)
+{
+    if (engine == NULL || engine->magic != ENGINE_MAGIC || address == NULL)
+        return -EINVAL;
+    if (atomic_load(&engine->state) != ENGINE_NEW)
+        return GYRE_ESTATE;
+    return gyre__udp_listen(ids, engine->loops, engine->loop_count, address, handlers, options, size_bytes);
+}
+
+/* One loop from start to end, on its thread. */
+static void serve(struct gyre_loop *l)
+{
+    struct gyre_engine *engine = l->engine;
+    int none = 0, err;
+    if (atomic_load(&l->request) != GYRE_REQUEST_END)
+        begin_ticking(l);
+    err = gyre__loop_serve(l);
+    if (err != 0) {
+        (void)atomic_compare_exchange_strong(&engine->err, &none, err);
+        gyre_engine_stop(engine);
+    }
+    gyre__loop_end(l);
+}
+
+static void *thread_main(void *arg)
+{
+    struct gyre_loop *l = arg;
+    (void)pthread_mutex_lock(&l->engine->gate);
+    (void)pthread_mutex_unlock(&l->engine->gate);
+    serve(l);
+    return NULL;
+}
+
+static int pin(const struct gyre_engine *engine, uint32_t index, pthread_t thread)
+{
+    if (!engine->pin)
+        return 0;
+    return gyre__thread_pin(thread, engine->cpus != NULL ? engine->cpus[index % engine->cpu_count]
+                                                         : gyre__processor(index));
+}
+
+/* The thread is there even if it could not be pinned. */
+static int start_thread(struct gyre_engine *engine, uint32_t index, uint32_t *started)
+{
+    pthread_t *thread = &engine->threads[index];
+    int err = gyre__thread_start(thread, engine->name, index, thread_main, engine->loops[index]);
+    if (err != 0)
+        return err;
+    ++*started;
+    gyre__loop_own(engine->loops[index], *thread);
+    return pin(engine, index, *thread);
+}
+
+/* The threads pass the gate, which the caller holds, when every loop has its owner: before that, none could tell a call
+ * from a wrong thread. This thread is pinned last, because the others begin with what it may use. */
+static int start_threads(struct gyre_engine *engine, uint32_t *started)
+{
+    int err = 0;
+    gyre__loop_own(engine->loops[0], pthread_self());
+    *started = 1;
+    for (uint32_t i = 1; err == 0 && i < engine->loop_count; i++)
+        err = start_thread(engine, i, started);
+    if (engine->pin)
+        gyre__affinity_keep(&engine->affinity);
+    if (err == 0)
+        err = pin(engine, 0, pthread_self());
+    return err;
+}
+
+static void arm_listeners(struct gyre_engine *engine)
+{
+    for (struct gyre_listener *listener = engine->listeners; listener != NULL; listener = listener->next)
+        for (uint32_t i = 0; i < listener->acceptor_count; i++)
+            gyre__acceptor_arm(listener->acceptors[i]);
+}
+
+static void boot(struct gyre_engine *engine)
+{
+    struct gyre_loop *l = engine->loops[0];
+    if (engine->handlers == NULL || engine->handlers->on_boot == NULL)
+        return;
+    (void)gyre__loop_now(l);
+    l->inside = true;
+    engine->handlers->on_boot(engine);
+    l->inside = false;
+}
+
+int gyre_engine_run(struct gyre_engine *engine)
+{
+    int new = ENGINE_NEW;
+    uint32_t started;
+    if (engine == NULL || engine->magic != ENGINE_MAGIC)
+        return -EINVAL;
+    if (gyre__loop_is_forked(engine->loops[0]))
+        return GYRE_EFORK;
+    if (engine->loop_count > 1 && engine->simulated)
+        return GYRE_EOPTION;
+    (void)pthread_mutex_lock(&engine->gate);
+    if (!atomic_compare_exchange_strong(&engine->state, &new, ENGINE_RUNNING)) {
+        (void)pthread_mutex_unlock(&engine->gate);
+        return GYRE_ESTATE;
+    }
+    arm_listeners(engine);
+    int err = start_threads(engine, &started);
+    (void)pthread_mutex_unlock(&engine->gate);
+    if (err != 0)
+        gyre_engine_stop(engine);
+    else
+        boot(engine);
+    serve(engine->loops[0]);
+    for (uint32_t i = 1; i < started; i++)
+        (void)pthread_join(engine->threads[i], NULL);
+    gyre__affinity_restore(&engine->affinity);
+    if (err == 0 && engine->handlers != NULL && engine->handlers->on_shutdown != NULL)
+        engine->handlers->on_shutdown(engine);
+    atomic_store(&engine->state, ENGINE_OVER);
+    return err != 0 ? err : atomic_load(&engine->err);
+}
+
+void gyre_engine_stop(struct gyre_engine *engine)
+{
+    for (uint32_t i = 0; engine != NULL && i < engine->loop_count; i++)
+        gyre__loop_ask(engine->loops[i], GYRE_REQUEST_END);
+}
+
+void gyre_engine_drain(struct gyre_engine *engine, int64_t timeout_ns)
+{
+    for (uint32_t i = 0; engine != NULL && i < engine->loop_count; i++) {
+        atomic_store(&engine->loops[i]->drain_ns, timeout_ns);
+        gyre__loop_ask(engine->loops[i], GYRE_REQUEST_DRAIN);
+    }
+}
+
+uint32_t gyre_engine_loop_count(const struct gyre_engine *engine)
+{
+    return engine->loop_count;
+}
+
+struct gyre_loop *gyre_engine_loop(const struct gyre_engine *engine, uint32_t index)
+{
+    return index < engine->loop_count ? engine->loops[index] : NULL;
+}
+
+void *gyre_engine_user(const struct gyre_engine *engine)
+{
+    return engine->user;
+}
+
+uint64_t gyre_engine_conn_count(const struct gyre_engine *engine)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < engine->loop_count; i++)
+        count += gyre_loop_conn_count(engine->loops[i]);
+    return count;
+}
+
+/* ---- the pool ---- */
+
+/* Its threads begin with what the one in run may use, and not with the one processor of a pinned loop that asks. */
+static int make_pool(struct gyre_engine *engine)
+{
+    char name[GYRE_THREAD_NAME_SIZE + 8];
+    struct gyre__affinity mine = {.known = false};
+    struct gyre_pool_options options = engine->pool_options;
+    (void)snprintf(name, sizeof name, "%.8s-work", engine->name);
+    options.name = name;
+    if (engine->affinity.known)
+        gyre__affinity_keep(&mine);
+    gyre__affinity_restore(&engine->affinity);
+    int err = gyre__pool_create(&engine->pool, &options);
+    gyre__affinity_restore(&mine);
+    return err;
+}
+
+int gyre_engine_pool(struct gyre_pool **out, struct gyre_engine *engine)
+{
+    if (out == NULL || engine == NULL)
+        return -EINVAL;
+    if (gyre__loop_is_forked(engine->loops[0]))
+        return GYRE_EFORK;
+    (void)pthread_mutex_lock(&engine->gate);
+    int err = engine->pool_over ? GYRE_ESHUTDOWN : 0;
+    if (err == 0 && engine->pool == NULL)
+        err = make_pool(engine);
+    if (err == 0)
+        *out = engine->pool;
+    (void)pthread_mutex_unlock(&engine->gate);
+    return err;
+}
+
+int gyre_engine_offload(struct gyre_engine *engine, gyre_work_fn *work, gyre_work_done_fn *done, void *user)
+{
+    struct gyre_pool *pool;
+    struct gyre_loop *here = NULL;
+    if (engine == NULL)
+        return -EINVAL;
+    for (uint32_t i = 0; i < engine->loop_count && here == NULL; i++)
+        if (gyre_loop_is_current(engine->loops[i]))
+            here = engine->loops[i];
+    if (here == NULL)
+        return GYRE_ETHREAD;
+    int err = gyre_engine_pool(&pool, engine);
+    return err != 0 ? err : gyre_pool_submit(NULL, pool, here, work, done, user);
+}

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT
+ * Listening, from the inside.
+ *
+ * A gyre_listener is what the user sees: an address and how its connections are spread. It has one acceptor per loop.
+ * With SO_REUSEPORT each acceptor has a socket of its own; else only the first has one, and hands accepted descriptors
+ * to the others as balance.c chooses.
+ *
+ * What the user wants of a listener (accept, pause, close) is one word, written by any thread. Each loop looks at it
+ * and does its part, at once where the writer is on that loop, else by a task that lies in the acceptor and so cannot
+ * fail. Starting an acceptor on its loop is the first such look.
+ *
+ * An engine's listener counts what keeps it: acceptors that are open or have connections, descriptors being handed
+ * over, looks on their way. At 0 it is idle, and serves again when the engine listens next. */
+#ifndef GYRE_CORE_LISTENER_H
+#define GYRE_CORE_LISTENER_H
+
+#include "socket/addr.h"
+#include "stream/conn.h"
+
+enum { GYRE_LISTENER_MAGIC = 0x6c697374, GYRE_ACCEPTOR_MAGIC = 0x61636370 };
+
+enum gyre__listener_want { GYRE_LISTENER_ACCEPT = 0, GYRE_LISTENER_PAUSE, GYRE_LISTENER_CLOSE };
+
+/* One loop's share of a listener. A loop's own go back to its list and are freed with it, an engine's belong to their
+ * listener; neither is freed before the loop, because it has an op in it. */
+struct gyre__acceptor {
+    uint32_t magic;
+    uint32_t errors; /* in a row */
+    struct gyre_loop *loop;
+    struct gyre_listener *listener;
+    struct gyre__acceptor *next; /* on the loop's list */
+    struct gyre__profile profile; /* of what it accepts; refs: its connections, and one if `held` */
+    struct gyre_fd f;             /* fd -1: this one only takes over, or is closed */
+    struct gyre_op op;
+    struct gyre__timer timer; /* back-off */
+    uint64_t warned_ns;       /* when the log was last told of trouble */
+    uint32_t backoff_ms;
+    struct gyre__task look_task; /* queued while `look_posted` */
+    _Atomic(bool) look_posted;
+    _Atomic(uint32_t) conns; /* its connections, those on their way to it included */
+    bool used;    /* of a loop's own: not on its way to reuse */
+    bool kept;    /* with its listener, not with the loop */
+    bool linked;  /* on the loop's list */
+    bool held;    /* open, as far as the listener knows: holds a reference of its own profile */
+    bool started; /* its loop has seen it */
+    bool open;    /* has a socket that is not being closed */
+    bool waiting; /* not accepting until the timer fires or a connection closes */
+};
+
+/* How to choose a loop; balance.c. */
+struct gyre__balance {
+    enum gyre_balance kind;
+    uint32_t next;   /* whose turn it is, or where to begin looking */
+    uint64_t random; /* state, or the key of the hash */
+    gyre_balance_fn *choose;
+};
+
+struct gyre_listener {
+    uint32_t magic;
+    uint32_t acceptor_count;
+    uint32_t index;
+    uint32_t conns_max; /* 0: none */
+    struct gyre_listener *next; /* on the engine's list, if `kept` */
+    struct gyre_engine *engine; /* NULL: a loop's own */
+    const struct gyre_mem *mem;
+    struct gyre__acceptor **acceptors;
+    struct gyre__balance balance; /* the accepting loop's */
+    gyre_accept_filter_fn *filter;
+    gyre_listener_closed_fn *on_closed;
+    void *user;
+    struct gyre__task closed_task;
+    _Atomic(uint32_t) refs;
+    _Atomic(uint32_t) sockets; /* open */
+    _Atomic(int) want;         /* enum gyre__listener_want */
+    _Atomic(bool) idle;
+    bool inet;
+    bool kept;             /* until the engine goes; else it frees itself */
+    bool hands_over;       /* only the first acceptor has a socket */
+    bool unlink;           /* the path is ours to remove */
+    uint64_t path_device;  /* of the socket file that bind made */
+    uint64_t path_inode;
+    struct gyre_addr addr; /* bound */
+    char address[GYRE_ADDR_TEXT_MAX];
+};
+
+/* ---- listener.c ---- */
+
+/* What to listen on, and for whom. */
+struct gyre__listen_request {
+    struct gyre_loop **loops;
+    uint32_t loop_count;
+    uint32_t index;
+    struct gyre_engine *engine;
+    struct gyre_listener **list; /* the engine's, or NULL: a loop's own */
+    const char *address;         /* or NULL: */
+    int fd;                      /* a listening socket, taken on success */
+    const struct gyre_conn_handlers *handlers;
+    const struct gyre_listener_options *options;
+    size_t options_size;
+};
+
+/* Make a listener. One for an engine is put on its list, even if opening fails later on, and is freed with
+ * gyre__listener_free() when the loops have ended; another frees itself with its last connection once closed. Each loop
+ * that the calling thread may not touch starts its part by a task. Errors as gyre_engine_listen(). */
+int gyre__listener_open(struct gyre_listener **out, const struct gyre__listen_request *request);
+
+/* Remove the socket file if it is ours. */
+void gyre__listener_remove_path(struct gyre_listener *listener);
+
+/* A socket of its is closed. Thread: that of `l`. */
+void gyre__listener_socket_closed(struct gyre_listener *listener, struct gyre_loop *l);
+
+static inline void gyre__listener_hold(struct gyre_listener *listener)
+{
+    atomic_fetch_add_explicit(&listener->refs, 1, memory_order_relaxed);
+}
+
+/* One reference less; at the last it frees itself or is idle. */
+void gyre__listener_release(struct gyre_listener *listener);
+
+void gyre__listener_free(struct gyre_listener *listener);
+
+/* ---- balance.c ---- */
+
+/* The acceptor whose loop gets the connection of `peer`, past loops that are full. */
+struct gyre__acceptor *gyre__balance_choose(struct gyre_listener *listener, const struct gyre_addr *peer);
+
+/* Whether it needs to know the peer. */
+static inline bool gyre__balance_by_peer(const struct gyre__balance *balance)
+{
+    return balance->kind == GYRE_BALANCE_SOURCE_HASH || balance->kind == GYRE_BALANCE_CUSTOM;
+}
+
+/* ---- acceptor.c ---- */
+
+/* An acceptor for `listener` on `l`, which need not be the caller's if the listener is an engine's. */
+int gyre__acceptor_new(struct gyre__acceptor **out, struct gyre_loop *l, struct gyre_listener *listener);
+/* Make one that was closed new again, with the memory it has. */
+void gyre__acceptor_init(struct gyre__acceptor *a, struct gyre_loop *l, struct gyre_listener *listener);
+/* Have its loop look at what the listener's user wants: now if the caller may, else by a task. */
+void gyre__acceptor_look(struct gyre__acceptor *a);
+/* Take on its socket, if it has one. Returns 0 or what attaching said; the socket stays in `f`, not attached.
+ * Thread: the loop's. */
+int gyre__acceptor_start(struct gyre__acceptor *a);
+/* Accept, if it has a socket and nothing speaks against it. */
+void gyre__acceptor_arm(struct gyre__acceptor *a);
+/* Stop accepting for good; the socket is closed when the op has ended. */
+void gyre__acceptor_stop(struct gyre__acceptor *a);
+/* Opening the listener failed. Thread: the opener's; if that is not the loop's, the loop must not have seen it. */
+void gyre__acceptor_discard(struct gyre__acceptor *a);
+/* Leave the socket to whom it came from. Thread: the opener's, as above. */
+void gyre__acceptor_forget_socket(struct gyre__acceptor *a);
+/* One reference of an acceptor's profile more or less. */
+void gyre__acceptor_hold(struct gyre__acceptor *a);
+void gyre__acceptor_release(struct gyre__acceptor *a);
+/* A connection of its is gone. */
+void gyre__acceptor_conn_closed(struct gyre__acceptor *a);
+
+/* The loop is run for the first time: accept on all it has. */
+void gyre__acceptors_arm(struct gyre_loop *l);
+
+/* The loop stops accepting, on all it has; does so without its backend, which is lost; and frees them. */
+void gyre__acceptors_close(struct gyre_loop *l);
+void gyre__acceptors_abandon(struct gyre_loop *l);
+void gyre__acceptors_fini(struct gyre_loop *l);
+
+/* Its operation and its timer tell. */
+void gyre__acceptor_on_accept(struct gyre_op *op, const struct gyre_event *ev);
+void gyre__acceptor_on_timer(struct gyre__timer *t);
+
+void gyre__acceptors_retry_now(struct gyre_loop *l);
+
+/* A connection closed: acceptors that were held back may go on. */
+static inline void gyre__acceptors_retry(struct gyre_loop *l)
+{
+    if (GYRE_UNLIKELY(l->acceptors_waiting > 0))
+        gyre__acceptors_retry_now(l);
+}
+
+/* ---- engine.c ---- */
+
+/* Another number each time, going up. Thread: any. */
+uint32_t gyre__engine_turn(struct gyre_engine *engine);
+
+/* How many more connections an engine accepts; UINT32_MAX if it has no limit. */
+uint32_t gyre__engine_room(const struct gyre_engine *engine);
+/* Keep the engine from beginning to run meanwhile. Before it does, its loops belong to no thread, and any may come. */
+void gyre__engine_lock(struct gyre_engine *engine);
+void gyre__engine_unlock(struct gyre_engine *engine);
+
+#endif

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: MIT
+ * A loop from the inside.
+ *
+ * One turn: wait (which submits), dispatch the events, fire timers, run posted tasks, then settle the connections that
+ * something happened to: gather their queued writes into one send each, move closing ones on. Everything that a turn
+ * submits goes to the kernel with the next turn's wait. */
+#ifndef GYRE_CORE_LOOP_H
+#define GYRE_CORE_LOOP_H
+
+#include "seam/backend.h"
+#include "buffer/bufpool.h"
+#include "base/check.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "buffer/seg.h"
+#include "stream/shared.h"
+#include "task.h"
+#include "base/thread.h"
+#include "base/wheel.h"
+
+#include <gyre/engine.h>
+#include <gyre/loop.h>
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct gyre__acceptor;
+struct gyre__sendv;
+struct gyre__udp_send;
+
+/* Who is told of an operation's events. A number in place of a pointer, because every connection has two operations. */
+enum gyre__done {
+    GYRE_DONE_NONE = 0, /* never submitted */
+    GYRE_DONE_RECV,     /* conn.h */
+    GYRE_DONE_SENT,
+    GYRE_DONE_CONNECT,
+    GYRE_DONE_ACCEPT, /* listener.h */
+    GYRE_DONE_UDP_RECV, /* udp.h */
+    GYRE_DONE_UDP_SENT,
+    GYRE_DONE_WATCH, /* watch.h */
+    GYRE_DONES,
+};
+
+typedef void gyre__done_fn(struct gyre_op *op, const struct gyre_event *ev);
+
+/* Whose timer it is; likewise. */
+enum gyre__timer_kind {
+    GYRE_TIMER_NONE = 0, /* never started */
+    GYRE_TIMER_CONN,     /* conn.h */
+    GYRE_TIMER_USER,     /* timer.c */
+    GYRE_TIMER_LATER,
+    GYRE_TIMER_ACCEPTOR, /* listener.h */
+    GYRE_TIMER_DRAIN,    /* loop.c */
+    GYRE_TIMER_FAMINE,
+    GYRE_TIMER_TICK, /* engine.c */
+    GYRE_TIMER_UDP,  /* udp.h */
+    GYRE_TIMER_LIMITS, /* conn.h */
+    GYRE_TIMER_RECONNECT, /* connect.h */
+    GYRE_TIMER_TRIM, /* trim.c */
+    GYRE_TIMERS,
+};
+
+enum {
+    GYRE_EVENTS_PER_WAIT = 256,
+    GYRE_CONNS_PER_SLAB = 64,
+    GYRE_TASKS_PER_TURN = 1024, /* of the urgent and of the others; then events have their turn */
+};
+
+enum { GYRE_LOOP_MAGIC = 0x6c6f6f70 };
+
+/* What another thread or a signal handler asked of the loop. */
+enum gyre__loop_request {
+    GYRE_REQUEST_NONE = 0,
+    GYRE_REQUEST_RETURN, /* gyre_loop_stop(): return from run, leave everything as it is */
+    GYRE_REQUEST_DRAIN,  /* gyre_engine_drain(): stop accepting, close gracefully, then end */
+    GYRE_REQUEST_END,    /* gyre_engine_stop(): abort everything, then return */
+};
+
+enum gyre__loop_phase {
+    GYRE_PHASE_SERVING = 0,
+    GYRE_PHASE_DRAINING, /* no accepting or connecting; connections close as they finish */
+    GYRE_PHASE_ENDING,   /* everything is being aborted, and nothing new begins */
+};
+
+/* The datagram sockets of a loop; udp.h. */
+struct gyre__udps {
+    struct gyre_udp **table; /* by slot; their memory stays until the loop goes */
+    uint32_t count, cap;     /* of `table` */
+    uint32_t open;           /* sockets in use */
+    struct gyre_udp *free;
+    struct gyre_udp *settle_head, **settle_tail;
+    struct gyre_udp *starved; /* receives that found no buffer or no memory */
+    struct gyre__udp_send *free_sends;
+    struct gyre__udp_slab *slabs; /* of them */
+    struct gyre__udp_run *free_runs;
+};
+
+/* Descriptors of others; watch.h. */
+struct gyre__watches {
+    struct gyre_watch *open;
+    struct gyre_watch *closing; /* closed, and not yet free */
+    struct gyre_watch *free;    /* their memory stays until the loop goes */
+    uint32_t count;             /* of `open` and `closing` */
+};
+
+struct gyre_loop {
+    uint32_t magic;
+    uint32_t index; /* in its engine */
+    uint32_t reconnectors; /* made so far */
+    uint32_t forks; /* what gyre__forks was when it was made */
+    struct gyre_backend *be;
+    uint64_t now_ns;
+    uint64_t now_tick; /* the same in ticks of the wheel, rounded up */
+
+    /* Connections that the end of the turn looks at, linked by settle_next. */
+    struct gyre_conn *settle_head, **settle_tail;
+    struct gyre__segs segs;
+    struct gyre_bufpool pool;
+    struct gyre__wheel wheel;
+    struct gyre__sendv *free_sendv;
+    uint32_t free_sendv_count;
+
+    struct gyre_op *starved_head, **starved_tail; /* receives that found no buffer, oldest first, by op->next */
+
+    struct gyre_conn **conn_slabs; /* slot >> 6, then slot & 63 */
+    struct gyre_conn *free_conns;  /* linked by settle_next */
+    uint32_t conn_slab_count;
+    uint32_t conns_max;
+    _Atomic(uint64_t) conn_load; /* low half: connections; high half: places reserved for those on their way */
+
+    struct gyre__acceptor *acceptors;      /* all of this loop's, open or not */
+    uint32_t acceptors_open;
+    uint32_t acceptors_waiting; /* held back by EMFILE or conns_max: try again when a connection closes */
+
+    struct gyre__udps udps;
+    struct gyre__watches watches;
+
+    struct gyre__shared shared;
+    struct gyre__tasks urgent; /* go before `tasks` */
+    struct gyre__tasks tasks;
+    struct gyre__later *laters;    /* delayed tasks whose timers run */
+    _Atomic(uint32_t) later_count; /* those, and the ones on their way here */
+    _Atomic(uint32_t) jobs;        /* of pools, still to be told here */
+    struct gyre__timer tick_timer; /* the engine's on_tick */
+
+    _Atomic(bool) closed; /* being destroyed: no more tasks */
+    _Atomic(int) request;
+    _Atomic(int64_t) drain_ns; /* how long draining may take */
+    struct gyre__timer drain_timer;
+    struct gyre__timer famine_timer; /* active: starved receives wait for memory; firing is all it does */
+    struct gyre__timer trim_timer; /* active: receive buffers may have to be given back */
+    int64_t buf_keep_ns;
+    unsigned trim_left; /* how many that was the last time, when no more could be given back */
+    enum gyre__loop_phase phase;
+    bool inside;               /* in a turn: callbacks may be running */
+    bool ended;                /* gyre__loop_end() is done */
+    bool maybe_more;           /* the last turn had events or submitted: pollable() is trusted after one without */
+    _Atomic(bool) owned;       /* `owner` is set */
+    pthread_t owner;
+
+    struct gyre_engine *engine; /* NULL: alone */
+    const struct gyre_mem *mem;
+    const struct gyre_log *log;
+    void *user;
+    struct gyre_backend_report report;
+    struct gyre_event events[GYRE_EVENTS_PER_WAIT];
+};
+
+/* Like gyre_loop_create(), with the parts of the backend's configuration that tests set (queue sizes, features off);
+ * NULL: none. */
+int gyre__loop_create(struct gyre_loop **out, const struct gyre_loop_options *options,
+                      const struct gyre_backend_config *tune);
+
+/* One turn, waiting at most `timeout_ns` (-1: for ever). Returns 0, or -errno if the backend is lost. */
+int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns);
+
+/* Run until `request` is served. Returns 0 or -errno. */
+int gyre__loop_serve(struct gyre_loop *l);
+
+/* Abort everything and turn until nothing is in flight. The backend stays, because other threads may still wake it;
+ * gyre_loop_destroy() may follow on any thread. Thread: the loop's. */
+void gyre__loop_end(struct gyre_loop *l);
+
+/* Run tasks that were posted after the end: they find no connections, but free what they carry. They can post no
+ * more. */
+void gyre__loop_run_late_tasks(struct gyre_loop *l);
+
+/* Ask from another thread or a signal handler; a stronger request is never replaced by a weaker one. */
+void gyre__loop_ask(struct gyre_loop *l, enum gyre__loop_request request);
+
+/* Run `task` (whose memory its `run` frees) on the loop. Returns 0 or -EAGAIN. Thread: any. */
+int gyre__loop_post_task(struct gyre_loop *l, struct gyre__task *task);
+
+/* trim.c: buffers that a burst has touched are to be looked after; the time has come. */
+void gyre__trim_begin(struct gyre_loop *l);
+void gyre__trim_on_timer(struct gyre__timer *t);
+
+/* At the end of each turn; `busy`: there were events. */
+static inline void gyre__trim_look(struct gyre_loop *l, bool busy)
+{
+    if (busy)
+        l->trim_left = 0;
+    if (GYRE_UNLIKELY(gyre__bufpool_surplus(&l->pool) >= l->trim_left + GYRE_BUF_TRIM_MIN))
+        gyre__trim_begin(l);
+}
+
+/* timer.c: run every delayed task now, because the loop is being destroyed. */
+void gyre__laters_run(struct gyre_loop *l);
+
+uint64_t gyre__loop_clock(const struct gyre_loop *l);
+
+/* The turn's time; between turns, when that is old, the clock's. */
+uint64_t gyre__loop_now(struct gyre_loop *l);
+
+/* timer.c: a timer of the user's has expired; the time of something posted for later has come. */
+void gyre__timer_expired(struct gyre__timer *t);
+void gyre__timer_later_over(struct gyre__timer *t);
+
+/* engine.c: its on_tick is due. */
+void gyre__loop_tick(struct gyre__timer *t);
+
+/* The calling thread becomes the loop's owner, for good. */
+void gyre__loop_own(struct gyre_loop *l, pthread_t owner);
+
+/* Whether this process is a child of the one that made it: then nothing of it may be touched. */
+static inline bool gyre__loop_is_forked(const struct gyre_loop *l)
+{
+    return GYRE_UNLIKELY(l->forks != gyre__forks_now());
+}
+
+/* Whether this thread may touch the loop's objects. */
+static inline bool gyre__loop_allows(const struct gyre_loop *l)
+{
+    if (gyre__loop_is_forked(l))
+        return false;
+    return !atomic_load_explicit(&l->owned, memory_order_acquire) || pthread_equal(l->owner, pthread_self());
+}
+
+/* Connections, those on their way included. Thread: any. */
+static inline uint32_t gyre__loop_load(const struct gyre_loop *l)
+{
+    uint64_t load = atomic_load_explicit(&l->conn_load, memory_order_relaxed);
+    return (uint32_t)load + (uint32_t)(load >> 32);
+}
+
+/* How many more connections the loop takes. Thread: any. */
+static inline uint32_t gyre__loop_room(const struct gyre_loop *l)
+{
+    uint32_t load = gyre__loop_load(l);
+    return load < l->conns_max ? l->conns_max - load : 0;
+}
+
+#define GYRE_PLACE_RESERVED (UINT64_C(1) << 32)
+
+/* Take a place for a connection that another thread brings, so that whoever chooses a loop next counts it. Returns
+ * false if there is none. Thread: any. */
+bool gyre__loop_reserve(struct gyre_loop *l);
+
+static inline void gyre__loop_unreserve(struct gyre_loop *l)
+{
+    atomic_fetch_sub_explicit(&l->conn_load, GYRE_PLACE_RESERVED, memory_order_relaxed);
+}
+
+/* State and count move here, in dispatch and nowhere else, so no backend can get them wrong. */
+static inline void gyre__op_submit(struct gyre_loop *l, struct gyre_op *op)
+{
+    GYRE_CHECK(op->state == GYRE_OPS_IDLE && op->f->fd >= 0);
+    op->state = GYRE_OPS_INFLIGHT;
+    op->f->inflight++;
+    gyre__count(&l->be->stats.ops, 1);
+    l->be->ops->submit(l->be, op);
+}
+
+/* Ask for the end of `op`; nothing happens if it is idle or asked already. */
+static inline void gyre__op_cancel(struct gyre_loop *l, struct gyre_op *op)
+{
+    if (op->state != GYRE_OPS_INFLIGHT)
+        return;
+    op->state = GYRE_OPS_CANCELLING;
+    gyre__count(&l->be->stats.cancels, 1);
+    l->be->ops->cancel(l->be, op);
+}
+
+/* The backend is lost and will not tell of `op`: its last event comes from here, as if it had been cancelled. */
+void gyre__op_abandon(struct gyre_op *op);
+
+/* Write down, for readers on other threads, what is not counted in the backend's struct. At the end of each turn. */
+void gyre__stats_publish(struct gyre_loop *l);
+
+/* Thread: any. */
+void gyre__stats_read(const struct gyre_loop *l, struct gyre_loop_stats *out);
+
+/* buf.c: a buffer for the user around `seg`. Returns 0, or -ENOMEM, and then `seg` stays the caller's. */
+int gyre__buf_wrap(struct gyre_buf **out, struct gyre_loop *l, struct gyre__seg *seg);
+
+/* Copy an options struct of the caller's size over zeroes. Returns 0 or -E2BIG. */
+int gyre__options_copy(void *dst, size_t dst_size, const void *src, size_t src_size);
+
+#endif

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT
+ * Addresses as text and as the kernel takes them. */
+#ifndef GYRE_CORE_ADDR_H
+#define GYRE_CORE_ADDR_H
+
+#include "seam/backend.h"
+
+enum { GYRE_ADDR_TEXT_MAX = 160 }; /* room for any address as text */
+
+struct gyre__address {
+    struct gyre_addr addr;
+    bool v6_only;  /* tcp6://, udp6:// */
+    bool any_host; /* tcp://:PORT, udp://:PORT: every address of both families */
+};
+
+/* Parse "tcp://HOST:PORT", "tcp4://…", "tcp6://…", "unix:///PATH", "unix://@NAME". HOST is a number ("127.0.0.1",
+ * "[::1]", "[fe80::1%eth0]"), or empty for all. Returns 0, GYRE_EADDRESS or GYRE_EPATHLEN. */
+int gyre__addr_parse(struct gyre__address *out, const char *text);
+
+/* The other way, as gyre__addr_parse() takes it; always terminated. */
+void gyre__addr_format(const struct gyre_addr *addr, char *out, size_t size);
+
+/* The same for "udp://…", "udp4://…", "udp6://…", "unixgram://…". */
+int gyre__addr_parse_dgram(struct gyre__address *out, const char *text);
+void gyre__addr_format_dgram(const struct gyre_addr *addr, char *out, size_t size);
+
+static inline bool gyre__addr_is_unix(const struct gyre_addr *addr)
+{
+    return addr->ss.ss_family == AF_UNIX;
+}
+
+/* The file of a unix socket, or NULL for TCP, abstract and unnamed ones. */
+const char *gyre__addr_path(const struct gyre_addr *addr);
+
+#endif

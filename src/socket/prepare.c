@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT
+ * Options of sockets: those of an open connection, and those that a socket gets before it is bound or connected. */
+#include "prepare.h"
+#include "stream/conn.h"
+
+#include <errno.h>
+
+enum { KEEPALIVE_S_MAX = 32767, KEEPALIVE_COUNT_MAX = 127, KEEPALIVE_COUNT_DEFAULT = 5 };
+
+static const int64_t second_ns = INT64_C(1000000000);
+static const int64_t millisecond_ns = INT64_C(1000000);
+
+static int64_t round_up(int64_t ns, int64_t unit_ns)
+{
+    return ns / unit_ns + (ns % unit_ns != 0);
+}
+
+/* ---- before there is a connection ---- */
+
+static int check_keepalive(const struct gyre_keepalive *k)
+{
+    const int64_t max_ns = KEEPALIVE_S_MAX * second_ns;
+    if (k->idle_ns < 0 || k->idle_ns > max_ns || k->interval_ns < 0 || k->interval_ns > max_ns ||
+        k->count > KEEPALIVE_COUNT_MAX)
+        return GYRE_EOPTION;
+    return 0;
+}
+
+int gyre__options_check(const struct gyre_conn_options *o)
+{
+    if (o->user_timeout_ns < 0 || round_up(o->user_timeout_ns, millisecond_ns) > INT32_MAX ||
+        o->notsent_lowat_bytes > INT32_MAX || o->recv_buffer_bytes > INT32_MAX || o->send_buffer_bytes > INT32_MAX ||
+        o->max_segment_bytes > INT32_MAX)
+        return GYRE_EOPTION;
+    return check_keepalive(&o->keepalive);
+}
+
+static int set(struct gyre_loop *l, int fd, enum gyre_sockopt option, int64_t value)
+{
+    return l->be->ops->sock->options->set(l->be, fd, option, value);
+}
+
+static int apply_keepalive(struct gyre_loop *l, int fd, const struct gyre_keepalive *k)
+{
+    int64_t idle_s = round_up(k->idle_ns, second_ns);
+    int64_t interval_s = k->interval_ns > 0 ? round_up(k->interval_ns, second_ns) : idle_s / 5;
+    int err = set(l, fd, GYRE_SOCKOPT_KEEPALIVE, idle_s > 0);
+    if (err != 0 || idle_s == 0)
+        return err;
+    err = set(l, fd, GYRE_SOCKOPT_KEEPALIVE_IDLE_S, idle_s);
+    if (err == 0)
+        err = set(l, fd, GYRE_SOCKOPT_KEEPALIVE_INTERVAL_S, interval_s > 0 ? interval_s : 1);
+    if (err == 0)
+        err = set(l, fd, GYRE_SOCKOPT_KEEPALIVE_COUNT, k->count > 0 ? k->count : KEEPALIVE_COUNT_DEFAULT);
+    return err;
+}
+
+int gyre__options_apply(struct gyre_loop *l, int fd, const struct gyre_conn_options *o, bool inet)
+{
+    const struct {
+        enum gyre_sockopt option;
+        int64_t value; /* 0: not asked for */
+        bool inet;
+    } wishes[] = {
+        {GYRE_SOCKOPT_RECV_BUFFER_BYTES, o->recv_buffer_bytes, false},
+        {GYRE_SOCKOPT_SEND_BUFFER_BYTES, o->send_buffer_bytes, false},
+        {GYRE_SOCKOPT_MARK, o->mark, true},
+        {GYRE_SOCKOPT_TOS, o->tos, true},
+        {GYRE_SOCKOPT_NOTSENT_LOWAT_BYTES, o->notsent_lowat_bytes, true},
+        {GYRE_SOCKOPT_USER_TIMEOUT_MS, round_up(o->user_timeout_ns, millisecond_ns), true},
+        {GYRE_SOCKOPT_MAX_SEGMENT_BYTES, o->max_segment_bytes, true},
+        {GYRE_SOCKOPT_TRANSPARENT, o->transparent, true},
+        {GYRE_SOCKOPT_FREEBIND, o->freebind, true},
+    };
+    int err = 0;
+    for (size_t i = 0; err == 0 && i < sizeof wishes / sizeof wishes[0]; i++)
+        if (wishes[i].value != 0 && (inet || !wishes[i].inet))
+            err = set(l, fd, wishes[i].option, wishes[i].value);
+    if (err == 0 && inet && o->keepalive.idle_ns > 0)
+        err = apply_keepalive(l, fd, &o->keepalive);
+    return err;
+}
+
+void gyre__options_apply_accepted(struct gyre_loop *l, int fd, const struct gyre_conn_options *o, bool inet)
+{
+    if (!inet && (o->recv_buffer_bytes != 0 || o->send_buffer_bytes != 0))
+        (void)gyre__options_apply(l, fd, o, false);
+}
+
+int gyre__options_ask(const struct gyre_conn_options *o, int fd, enum gyre_socket_purpose purpose)
+{
+    if (o->on_socket == NULL)
+        return 0;
+    int err = o->on_socket(fd, purpose, o->user);
+    return err <= 0 ? err : -EINVAL;
+}
+
+/* ---- of an open connection ---- */
+
+/* The options of its socket, if it has one still and this thread may ask. */
+static int options_of(const struct gyre_conn *c, const struct gyre_sockopt_ops **out)
+{
+    if (c == NULL || c->magic != GYRE_CONN_MAGIC)
+        return GYRE_ECLOSED;
+    if (!gyre__loop_allows(c->loop))
+        return GYRE_ETHREAD;
+    *out = c->loop->be->ops->sock->options;
+    return 0;
+}
+
+static bool is_option(enum gyre_sockopt option)
+{
+    return (int)option > 0 && (int)option < GYRE_SOCKOPT_END;
+}
+
+int gyre_conn_set_sockopt(struct gyre_conn *c, enum gyre_sockopt option, int64_t value)
+{
+    const struct gyre_sockopt_ops *ops;
+    int err = options_of(c, &ops);
+    if (err != 0)
+        return err;
+    int64_t max = option == GYRE_SOCKOPT_MARK ? UINT32_MAX : INT32_MAX;
+    if (!is_option(option) || value < INT32_MIN || value > max)
+        return -EINVAL;
+    if (option == GYRE_SOCKOPT_LINGER_S && value != 0 && value != -1)
+        return GYRE_EOPTION;
+    return ops->set(c->loop->be, c->f.fd, option, value);
+}
+
+int gyre_conn_sockopt(int64_t *out, const struct gyre_conn *c, enum gyre_sockopt option)
+{
+    const struct gyre_sockopt_ops *ops;
+    int err = options_of(c, &ops);
+    if (err != 0)
+        return err;
+    if (out == NULL || !is_option(option))
+        return -EINVAL;
+    return ops->get(c->loop->be, c->f.fd, option, out);
+}
+
+int gyre_conn_set_keepalive(struct gyre_conn *c, const struct gyre_keepalive *keepalive)
+{
+    const struct gyre_sockopt_ops *ops;
+    int err = options_of(c, &ops);
+    if (err == 0)
+        err = keepalive == NULL ? -EINVAL : check_keepalive(keepalive);
+    return err != 0 ? err : apply_keepalive(c->loop, c->f.fd, keepalive);
+}
+
+int gyre_conn_keepalive(struct gyre_keepalive *out, const struct gyre_conn *c)
+{
+    int64_t on = 0, idle_s = 0, interval_s = 0, count = 0;
+    if (out == NULL)
+        return -EINVAL;
+    int err = gyre_conn_sockopt(&on, c, GYRE_SOCKOPT_KEEPALIVE);
+    if (err == 0)
+        err = gyre_conn_sockopt(&idle_s, c, GYRE_SOCKOPT_KEEPALIVE_IDLE_S);
+    if (err == 0)
+        err = gyre_conn_sockopt(&interval_s, c, GYRE_SOCKOPT_KEEPALIVE_INTERVAL_S);
+    if (err == 0)
+        err = gyre_conn_sockopt(&count, c, GYRE_SOCKOPT_KEEPALIVE_COUNT);
+    if (err != 0)
+        return err;
+    *out = (struct gyre_keepalive){.idle_ns = on != 0 ? idle_s * second_ns : 0};
+    out->interval_ns = interval_s * second_ns;
+    out->count = (uint32_t)count;
+    return 0;
+}
+
+int gyre_conn_set_congestion(struct gyre_conn *c, const char *name)
+{
+    const struct gyre_sockopt_ops *ops;
+    int err = options_of(c, &ops);
+    if (err != 0)
+        return err;
+    return name == NULL ? -EINVAL : ops->set_congestion(c->loop->be, c->f.fd, name);
+}
+
+int gyre_conn_congestion(char *out, size_t size, const struct gyre_conn *c)
+{
+    const struct gyre_sockopt_ops *ops;
+    int err = options_of(c, &ops);
+    if (err != 0)
+        return err;
+    return out == NULL ? -EINVAL : ops->congestion(c->loop->be, c->f.fd, out, size);
+}
+
+int gyre_conn_tcp_info(struct gyre_tcp_info *out, const struct gyre_conn *c)
+{
+    const struct gyre_sockopt_ops *ops;
+    int err = options_of(c, &ops);
+    if (err != 0)
+        return err;
+    return out == NULL ? -EINVAL : ops->tcp_info(c->loop->be, c->f.fd, out);
+}
+
+int gyre_conn_credentials(struct gyre_credentials *out, const struct gyre_conn *c)
+{
+    const struct gyre_sockopt_ops *ops;
+    int err = options_of(c, &ops);
+    if (err != 0)
+        return err;
+    return out == NULL ? -EINVAL : ops->credentials(c->loop->be, c->f.fd, out);
+}
+
+int gyre_conn_original_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len)
+{
+    const struct gyre_sockopt_ops *ops;
+    struct gyre_addr addr;
+    int err = options_of(c, &ops);
+    if (err == 0)
+        err = out == NULL || out_len == NULL ? -EINVAL : ops->original(c->loop->be, c->f.fd, &addr);
+    if (err != 0)
+        return err;
+    *out = addr.ss;
+    *out_len = addr.len;
+    return 0;
+}

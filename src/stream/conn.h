@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: MIT
+ * A stream connection from the inside.
+ *
+ * The normal course of a connection that was accepted:
+ *   OPEN      both ops may be in flight; bytes flow.
+ *   CLOSING   gyre_conn_close() or the peer's end: what is queued is sent, what comes in is thrown away.
+ *   LINGERING FIN was sent; waits for the peer's, or for the linger time.
+ *   ENDING    every op was asked to cancel; waits for their last events. Nothing is freed before that.
+ *   DEAD      on_close was called; the slot is free.
+ * gyre_conn_detach() leads from OPEN to DETACHING instead: what is queued is sent, what comes in is kept, and then the
+ * user gets the descriptor.
+ * One that was made with gyre_connect() starts in CONNECTING and uses its send op for that.
+ *
+ * What can go wrong: a failed receive, or a failed connect, goes to ENDING at once. A failed send drops what is queued
+ * but lets receiving go on to its end, because the peer may have answered before it closed. gyre_conn_abort() goes to
+ * ENDING from anywhere. All callbacks come from dispatch, timers and settle, never from a call the user makes. */
+#ifndef GYRE_CORE_CONN_H
+#define GYRE_CORE_CONN_H
+
+#include "loop/loop.h"
+
+#include <gyre/conn.h>
+#include <string.h>
+
+enum { GYRE_CONN_MAGIC = 0x636f6e6e, GYRE_CONN_DEAD_MAGIC = 0x64656164 };
+
+enum gyre__conn_state {
+    GYRE_CONN_FREE = 0,
+    GYRE_CONN_CONNECTING,
+    GYRE_CONN_OPEN,
+    GYRE_CONN_CLOSING,
+    GYRE_CONN_LINGERING,
+    GYRE_CONN_ENDING,
+    GYRE_CONN_DETACHING,
+};
+
+enum {
+    GYRE_CF_SETTLE = 1u << 0,       /* on the loop's settle list */
+    GYRE_CF_PAUSED = 1u << 1,       /* gyre_conn_pause() */
+    GYRE_CF_BLOCKED = 1u << 2,      /* forwarding to a congested connection; see forward.c */
+    GYRE_CF_STARVED = 1u << 3,      /* on the loop's starved list */
+    GYRE_CF_WAKE = 1u << 4,         /* on_data is due at settle */
+    GYRE_CF_EOF = 1u << 5,          /* the peer's end came */
+    GYRE_CF_EOF_TOLD = 1u << 6,     /* and was acted on */
+    GYRE_CF_SHUT = 1u << 7,         /* gyre_conn_shutdown(): FIN after the queue */
+    GYRE_CF_FIN_SENT = 1u << 8,
+    GYRE_CF_CONGESTED = 1u << 9,    /* above the high mark, until the low one */
+    GYRE_CF_CORKED = 1u << 10,
+    GYRE_CF_SEND_FAILED = 1u << 11, /* c->err says why */
+    GYRE_CF_RESET = 1u << 12,       /* close with RST */
+    GYRE_CF_HEAP_RECV = 1u << 13,   /* the receive in flight fills a chunk, for want of receive buffers */
+    GYRE_CF_CONNECTED = 1u << 14,   /* the socket is: ops other than CONNECT may be submitted */
+    GYRE_CF_DELIVER = 1u << 15,     /* receiving goes on: on_data is due at settle if there are bytes */
+    GYRE_CF_DRAIN_OWED = 1u << 16,  /* a write was refused: on_drain must follow */
+    GYRE_CF_FRAMES = 1u << 17,      /* whole frames are left for the next turn, and the end waits for them */
+    GYRE_CF_SHARED = 1u << 18,      /* gyre_conn_share() */
+    GYRE_CF_TURN_OVER = 1u << 19,   /* has received its share of this turn */
+    GYRE_CF_PIPED = 1u << 20,       /* there may be PIPE segments in `in` */
+    GYRE_CF_LOOKED = 1u << 21,      /* the handler has looked at bytes that came by pipe, or no pipe can be filled */
+    GYRE_CF_BULK_ONE = 1u << 22,    /* splice.c: how much of a bulk stream it is, from 0 to 15 */
+    GYRE_CF_BULK = 15u << 22,
+    GYRE_CF_MARKED = 1u << 26,      /* core has set GYRE_FDF_PIPE */
+    GYRE_CF_TIMEOUT_SHIFT = 29, /* the upper bits: which limit passed last, enum gyre_timeout_kind */
+};
+
+/* Options of the connections of one listener, or of one gyre_connect(); checked and with the defaults filled in. */
+struct gyre__profile {
+    struct gyre_conn_options options;
+    const struct gyre_conn_handlers *handlers;
+    void (*on_data)(struct gyre_conn *c); /* the user's, or gyre__conn_on_frames() */
+    struct gyre_listener *listener; /* NULL: connected */
+    uint32_t refs; /* of a connected one, freed at 0; a listener's lives as long as the listener */
+};
+
+/* What only some connections need: made by gyre__conn_extra() at the first use, zeroed, and freed with the connection.
+ * No operation lives in it, for a backend may look at one that was given up long ago; what the user must free or be
+ * told of is seen to in finish(). */
+struct gyre__extra {
+    struct { /* a frame that is not whole; all 0 once bytes are taken */
+        const struct gyre_framer *framer;
+        size_t need; /* bytes that must be here, whatever read_max_bytes says */
+        uint64_t state;
+    } frame;
+    const struct gyre_framer *framer; /* if `framer_set`: in place of the profile's */
+    bool framer_set;
+    int64_t idle_ns; /* if `idle_set`: the idle limit in place of the profile's */
+    bool idle_set;
+    bool writing; /* timeouts.c: bytes have been queued since all were sent */
+    struct gyre_conn *conn;
+    struct gyre__timer limits_timer;      /* timeouts.c: the next of these that can pass */
+    int64_t read_ns, write_ns;            /* 0: no limit */
+    uint64_t read_from_ns, write_from_ns; /* when the time began that may not be longer than that */
+    uint64_t life_end_ns;                 /* 0: no limit */
+    struct gyre__closed_waiter *closed_waiters; /* told after on_close; id.c */
+    uint64_t turn;       /* the turn that `turn_bytes` were received in */
+    uint64_t turn_bytes;
+    uint64_t file_bytes; /* of files that are queued, not yet read; sendfile.c */
+    struct gyre_conn *forward_to;   /* as a source: waits for this one to drain */
+    struct gyre_conn *forward_next; /* as a source: the next that waits for the same */
+    struct gyre_conn *waiters;      /* as a destination: the sources that wait */
+    gyre_detached_fn *detached; /* of gyre_conn_detach(); adopt.c */
+    void *detached_user;
+};
+
+/* What a small request touches comes first; what opening, closing and timers need is at the end. */
+struct gyre_conn {
+    uint32_t magic;
+    uint32_t flags; /* GYRE_CF_* */
+    struct gyre_fd f;
+    struct gyre_op recv;
+    struct gyre_op send;   /* also CONNECT */
+    struct gyre__segq in;  /* received, not taken */
+    struct gyre__segq out; /* queued; the first of it may be in flight */
+    struct gyre_loop *loop;
+    struct gyre__profile *profile;
+    struct gyre_conn *settle_next; /* also links the free ones */
+    uint32_t active;               /* when bytes last moved: the lower half of the loop's now_tick */
+    uint8_t state;                 /* enum gyre__conn_state */
+    uint8_t reason;                /* enum gyre_close_reason; set when closing begins */
+    void *user;
+    struct gyre__extra *extra; /* NULL: none needed so far */
+    struct gyre__timer timer;  /* CONNECTING: the connect limit; OPEN: idle; CLOSING, LINGERING: linger */
+    uint32_t unsent;           /* what gyre_conn_unsent() says once closed */
+    uint32_t slot;
+    uint32_t generation;
+    int err; /* for on_close */
+};
+
+_Static_assert(sizeof(void *) > 8 || sizeof(struct gyre_conn) <= 224, "what an idle connection costs");
+
+/* ---- conn.c: life ---- */
+
+/* With GYRE_FDF_ACCEPTED and GYRE_FDF_INET: how a connection comes to be. */
+enum {
+    GYRE_CONN_RESERVED = 1u << 8, /* gyre__loop_reserve() was called for it */
+    GYRE_CONN_FOREIGN = 1u << 9,  /* on failure the descriptor stays open */
+};
+
+/* A connection in state CONNECTING around `fd`, attached; the caller then starts it. On failure the descriptor is
+ * closed and the place given back. Returns 0, GYRE_ECONNS, -ENOMEM or what attach said. */
+int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct gyre__profile *profile, unsigned how);
+
+/* Undo gyre__conn_new(): nothing was submitted, no callback comes; the profile is not released. */
+void gyre__conn_discard(struct gyre_conn *c);
+
+/* The side record of `c`, made if it has none yet; NULL when out of memory. */
+struct gyre__extra *gyre__conn_extra(struct gyre_conn *c);
+
+/* Take over a descriptor that was accepted, in the place reserved for it: on_open, receiving. Closes it on failure.
+ * Returns 0 or an error. */
+int gyre__conn_adopt(struct gyre_loop *l, int fd, struct gyre__profile *profile, bool inet);
+
+/* Connected or accepted: tell the user, start receiving, send what is queued. */
+void gyre__conn_opened(struct gyre_conn *c);
+
+/* Begin a graceful close for `reason`. */
+void gyre__conn_begin_close(struct gyre_conn *c, enum gyre_close_reason reason);
+
+/* Give up: cancel what is in flight; on_close(err) follows when the last event has come. */
+void gyre__conn_end(struct gyre_conn *c, enum gyre_close_reason reason, int err);
+
+/* Close gracefully, and have on_close told `err`. */
+void gyre__conn_fail(struct gyre_conn *c, int err);
+
+/* Bytes sent that the peer's side has not acknowledged, FIN not counted. */
+uint64_t gyre__conn_unacked(const struct gyre_conn *c);
+
+/* Look at `c` at the end of the turn. */
+void gyre__conn_settle_later(struct gyre_conn *c);
+
+/* Settle every connection on the list as it is now. */
+void gyre__conns_settle(struct gyre_loop *l);
+
+/* Call `fn` for every connection of the loop. */
+void gyre__conns_each(struct gyre_loop *l, void (*fn)(struct gyre_conn *c));
+
+/* The backend is lost and no event will come: tell the user and close the descriptors all the same. */
+void gyre__conns_abandon(struct gyre_loop *l);
+
+void gyre__conns_fini(struct gyre_loop *l);
+
+/* The connection's timer, set to what its state needs. */
+void gyre__conn_start_timer(struct gyre_conn *c);
+void gyre__conn_on_timer(struct gyre__timer *t);
+
+/* Whether the user may read, write or steer it: OPEN or CONNECTING. Returns 0, GYRE_ECLOSED or GYRE_ETHREAD. */
+static inline int gyre__conn_usable(const struct gyre_conn *c)
+{
+    if (GYRE_UNLIKELY(c == NULL || c->magic != GYRE_CONN_MAGIC))
+        return GYRE_ECLOSED;
+    if (GYRE_UNLIKELY(!gyre__loop_allows(c->loop)))
+        return GYRE_ETHREAD;
+    return GYRE_LIKELY(c->state == GYRE_CONN_OPEN || c->state == GYRE_CONN_CONNECTING) ? 0 : GYRE_ECLOSED;
+}
+
+/* Bytes moved. */
+static inline void gyre__conn_note_active(struct gyre_conn *c)
+{
+    c->active = (uint32_t)c->loop->now_tick;
+}
+
+/* Whether on_data may be called. */
+static inline bool gyre__conn_may_deliver(const struct gyre_conn *c)
+{
+    return c->state == GYRE_CONN_OPEN && !(c->flags & (GYRE_CF_PAUSED | GYRE_CF_BLOCKED));
+}
+
+/* The front of what was received has changed: what is known of a frame there is void. */
+static inline void gyre__conn_forget_frame(struct gyre_conn *c)
+{
+    if (GYRE_UNLIKELY(c->extra != NULL))
+        memset(&c->extra->frame, 0, sizeof c->extra->frame);
+}
+
+/* Whether what it received may be read: also while the user is being handed its descriptor. */
+static inline int gyre__conn_readable(const struct gyre_conn *c)
+{
+    int err = gyre__conn_usable(c);
+    return err == GYRE_ECLOSED && c != NULL && c->magic == GYRE_CONN_MAGIC && c->state == GYRE_CONN_DETACHING ? 0 : err;
+}
+
+/* Check options and fill in the defaults. Returns 0, GYRE_EHANDLERS or GYRE_EOPTION. */
+int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_options *options,
+                       const struct gyre_conn_handlers *handlers);
+
+/* ---- timeouts.c ---- */
+
+/* Take limits from the profile. Returns 0 or -ENOMEM. */
+int gyre__limits_new(struct gyre_conn *c);
+
+/* For a connection with a side record: it is open; bytes were queued; bytes were sent. */
+void gyre__limits_open(struct gyre_conn *c);
+void gyre__limits_queued(struct gyre_conn *c);
+void gyre__limits_sent(struct gyre_conn *c);
+void gyre__conn_on_limit(struct gyre__timer *t);
+
+static inline void gyre__conn_set_timeout_kind(struct gyre_conn *c, enum gyre_timeout_kind kind)
+{
+    c->flags = (c->flags & ((1u << GYRE_CF_TIMEOUT_SHIFT) - 1)) | (uint32_t)kind << GYRE_CF_TIMEOUT_SHIFT;
+}
+
+/* ---- id.c ---- */
+
+/* Call and free those who wait for the end of a connection that has just been freed. */
+void gyre__tell_closed(struct gyre_loop *l, struct gyre__closed_waiter *waiters, int err);
+
+/* ---- inbound.c: receiving ---- */
+
+/* Arm or cancel the receive as the state of `c` asks. */
+void gyre__conn_update_recv(struct gyre_conn *c);
+void gyre__conn_on_recv(struct gyre_op *op, const struct gyre_event *ev);
+/* Call on_data if bytes are `fresh` or it is due for another reason, then on_eof if that is due, as far as the
+ * connection's state allows. */
+void gyre__conn_deliver(struct gyre_conn *c, bool fresh);
+/* Take `skip`, `len` and `drop` bytes (all here, not all 0), of which `*out` is the middle part, as one piece that is
+ * valid until the handler returns. Returns 0, or -ENOMEM with nothing taken. */
+int gyre__conn_take(struct gyre_conn *c, size_t skip, size_t len, size_t drop, struct gyre_slice *out);
+/* For settling, of one that has received its share of a turn: whether that turn is over. If not it is settled again. */
+bool gyre__conn_next_turn(struct gyre_conn *c);
+/* Let receives that found no buffer try again. */
+void gyre__loop_feed_starved(struct gyre_loop *l);
+void gyre__conn_unstarve(struct gyre_conn *c);
+
+/* ---- outbound.c: sending ---- */
+
+/* Submit one gathered send if there is something to send and none is in flight. */
+void gyre__conn_flush(struct gyre_conn *c);
+void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev);
+/* Account for `len` bytes just queued: marks, flush. */
+void gyre__conn_queued(struct gyre_conn *c, size_t len);
+void gyre__loop_free_sendvs(struct gyre_loop *l);
+
+/* Whether `len` more bytes may be queued. Returns 0 or what gyre_conn_write() is to return. */
+int gyre__conn_may_queue(struct gyre_conn *c, size_t len);
+
+/* ---- sendfile.c ---- */
+
+/* Whether `seg` is a file of which not all was read. */
+bool gyre__file_has_more(const struct gyre__seg *seg);
+/* Submit the read of the next piece of `seg`, a file that is first in the queue. */
+void gyre__file_read(struct gyre_conn *c, const struct gyre__seg *seg);
+void gyre__file_on_read(struct gyre_conn *c, int32_t res);
+
+/* ---- splice.c ---- */
+
+/* `len` bytes of `src`, received together, were forwarded to `dst`: whether receives are to bring pipes. */
+void gyre__pipe_weigh(struct gyre_conn *src, const struct gyre_conn *dst, uint32_t len);
+/* The segment of an event with GYRE_EV_PIPE, or NULL: no memory, and the bytes are lost. */
+struct gyre__seg *gyre__pipe_received(struct gyre_conn *c, const struct gyre_event *ev);
+/* Read everything of the inbound queue out of pipes. Returns 0, or -ENOMEM with nothing lost. */
+int gyre__pipe_read_out(struct gyre_conn *c);
+/* Submit a SPLICE of `seg`, which is first in the queue; account for what it moved. */
+void gyre__pipe_send(struct gyre_conn *c, const struct gyre__seg *seg);
+void gyre__pipe_sent(struct gyre_conn *c, uint32_t len);
+/* No connection is left: close the pipes. */
+void gyre__pipes_fini(struct gyre_loop *l);
+
+/* Before anybody looks at the inbound queue. Returns 0, or -ENOMEM. */
+static inline int gyre__conn_look(struct gyre_conn *c)
+{
+    return GYRE_UNLIKELY(c->flags & GYRE_CF_PIPED) ? gyre__pipe_read_out(c) : 0;
+}
+
+/* ---- frame.c ---- */
+
+/* In place of on_data: take the frames and call on_frame; without a framer, on_data. */
+void gyre__conn_on_frames(struct gyre_conn *c);
+
+/* ---- forward.c ---- */
+
+/* `dst` has drained, or is closing: its waiting sources go on. */
+void gyre__forward_release_waiters(struct gyre_conn *dst);
+/* `src` no longer waits. */
+void gyre__forward_forget(struct gyre_conn *src);
+
+/* ---- connect.c ---- */
+
+void gyre__conn_on_connect(struct gyre_op *op, const struct gyre_event *ev);
+void gyre__profile_release(struct gyre_loop *l, struct gyre__profile *profile);
+
+#endif

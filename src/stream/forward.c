@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT
+ * Forwarding: moving segments from one connection's inbound queue to another's outbound queue.
+ *
+ * The normal course: the receive buffers themselves change queues; nothing is copied. When buffers are getting scarce
+ * (slow destinations hold them) the bytes are copied into chunks instead, which the write marks bound.
+ *
+ * Bulk goes through pipes instead, see splice.c: a pipe that the source received into changes queues like a buffer.
+ *
+ * Back-pressure: a destination above its high mark takes no more. The source then waits on the destination's list and
+ * does not receive; when the destination drains, or closes, the source's on_data is called again. */
+#include "conn.h"
+
+#include <errno.h>
+
+void gyre__forward_forget(struct gyre_conn *src)
+{
+    if (!(src->flags & GYRE_CF_BLOCKED))
+        return;
+    struct gyre_conn **at = &src->extra->forward_to->extra->waiters;
+    while (*at != src)
+        at = &(*at)->extra->forward_next;
+    *at = src->extra->forward_next;
+    src->extra->forward_to = NULL;
+    src->extra->forward_next = NULL;
+    src->flags &= ~(unsigned)GYRE_CF_BLOCKED;
+}
+
+void gyre__forward_release_waiters(struct gyre_conn *dst)
+{
+    while (dst->extra != NULL && dst->extra->waiters != NULL) {
+        struct gyre_conn *src = dst->extra->waiters;
+        gyre__forward_forget(src);
+        src->flags |= GYRE_CF_DELIVER;
+        gyre__conn_settle_later(src);
+    }
+}
+
+/* Whether `dst` may be congested when `max` bytes at most have moved. */
+static bool may_congest(const struct gyre_conn *src, const struct gyre_conn *dst, size_t max)
+{
+    uint64_t bytes = src->in.bytes < max ? src->in.bytes : max;
+    return (dst->flags & GYRE_CF_CONGESTED) || dst->out.bytes + bytes > dst->profile->options.write_high_bytes;
+}
+
+/* `src` stops receiving until `dst` has drained. Both have their side records. */
+static void wait_for(struct gyre_conn *src, struct gyre_conn *dst)
+{
+    if (src->extra->forward_to == dst)
+        return;
+    gyre__forward_forget(src);
+    src->extra->forward_to = dst;
+    src->extra->forward_next = dst->extra->waiters;
+    dst->extra->waiters = src;
+    src->flags |= GYRE_CF_BLOCKED;
+    gyre__count(&src->loop->be->stats.forward_waits, 1);
+    gyre__conn_update_recv(src);
+}
+
+/* Whether the head of `src`'s queue, in a pipe, can be moved as it is; else what there is in pipes is read out. Returns
+ * 0 or -ENOMEM. */
+static int prepare_pipe(struct gyre_conn *src, const struct gyre_conn *dst, const struct gyre__seg *head, size_t max)
+{
+    if (head->len <= max && (dst->f.flags & GYRE_FDF_INET))
+        return 0;
+    return gyre__pipe_read_out(src);
+}
+
+/* Move the head of `src`'s queue, at most `max` bytes of it. Returns how many, or -ENOMEM. */
+static int64_t move_head(struct gyre_conn *src, struct gyre_conn *dst, size_t max)
+{
+    struct gyre__segs *segs = &src->loop->segs;
+    struct gyre__seg *head = gyre__segq_head(&src->in);
+    if (GYRE_UNLIKELY(head->kind == GYRE_SEG_PIPE)) {
+        if (prepare_pipe(src, dst, head, max) != 0)
+            return -ENOMEM;
+        head = gyre__segq_head(&src->in);
+    }
+    uint32_t len = head->len;
+    if (GYRE_UNLIKELY(len >= segs->pool->size || (src->flags & GYRE_CF_BULK)))
+        gyre__pipe_weigh(src, dst, len);
+    if (len > max) {
+        len = (uint32_t)max;
+        if (gyre__segq_split_head(&src->in, segs, len) != 0)
+            return -ENOMEM;
+    }
+    head = gyre__segq_pop(&src->in);
+    gyre__conn_forget_frame(src);
+    if (head->kind == GYRE_SEG_BUF && gyre__bufpool_scarce(segs->pool) &&
+        gyre__segq_append(&dst->out, segs, head->data, len) == 0) {
+        gyre__count(&src->loop->be->stats.bytes_forward_copied, len);
+        gyre__seg_free(segs, head, 0);
+        return len;
+    }
+    gyre__count(&src->loop->be->stats.bytes_forwarded, len);
+    gyre__segq_push(&dst->out, head);
+    return len;
+}
+
+int64_t gyre_conn_forward(struct gyre_conn *src, struct gyre_conn *dst, size_t max_bytes)
+{
+    int err = gyre__conn_usable(src);
+    /* Before anything else of `dst` is looked at, which then is another thread's. */
+    if (err == 0 && dst != NULL && dst->magic == GYRE_CONN_MAGIC && src->loop != dst->loop)
+        return -EXDEV;
+    if (err == 0)
+        err = gyre__conn_usable(dst);
+    if (err != 0)
+        return err;
+    if (dst->flags & GYRE_CF_SEND_FAILED)
+        return dst->err;
+    if (dst->flags & GYRE_CF_SHUT)
+        return -EPIPE;
+
+    /* First of all, so that running out of memory leaves nothing half done. */
+    if (GYRE_UNLIKELY(may_congest(src, dst, max_bytes)) &&
+        (gyre__conn_extra(src) == NULL || gyre__conn_extra(dst) == NULL))
+        return -ENOMEM;
+
+    int64_t moved = 0;
+    while (src->in.tail != NULL && (size_t)moved < max_bytes && !(dst->flags & GYRE_CF_CONGESTED)) {
+        int64_t n = move_head(src, dst, max_bytes - (size_t)moved);
+        if (n < 0 && moved == 0)
+            return n;
+        if (n < 0)
+            break;
+        moved += n;
+        gyre__conn_queued(dst, (size_t)n);
+    }
+    if (src->in.tail == NULL)
+        src->flags &= ~(unsigned)GYRE_CF_PIPED;
+    if (GYRE_UNLIKELY(dst->flags & GYRE_CF_CONGESTED) && (size_t)moved < max_bytes)
+        wait_for(src, dst);
+    if (GYRE_UNLIKELY(src->recv.state == GYRE_OPS_IDLE))
+        gyre__conn_settle_later(src);
+    return moved;
+}

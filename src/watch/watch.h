@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT
+ * Watches from the inside; watch.c. */
+#ifndef GYRE_CORE_WATCH_H
+#define GYRE_CORE_WATCH_H
+
+#include "loop/loop.h"
+
+/* An event of a watch's operation. */
+void gyre__watch_on_poll(struct gyre_op *op, const struct gyre_event *ev);
+
+/* The loop ends: tell and close all that are open. Their memory stays until nothing is in flight (`count` is 0). */
+void gyre__watches_end(struct gyre_loop *l);
+
+/* The backend is lost: nothing that is in flight comes back. */
+void gyre__watches_abandon(struct gyre_loop *l);
+
+void gyre__watches_fini(struct gyre_loop *l);
+
+#endif
