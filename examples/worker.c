@@ -81,7 +81,7 @@ static void start(struct gyre_conn *c, const char *file)
     struct job *job = calloc(1, sizeof *job);
     int err = job == NULL ? -ENOMEM : gyre_engine_pool(&pool, engine);
     if (err == 0) {
-        job->conn = gyre_conn_id(c);
+        job->conn = gyre_conn_id_of(c);
         snprintf(job->file, sizeof job->file, "%s", file);
         err = gyre_pool_submit(&job->id, pool, gyre_conn_loop(c), digest, done, job);
     }

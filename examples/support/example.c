@@ -81,7 +81,7 @@ int example_flags(int argc, char **argv, const char *name, struct gyre_loop_opti
 static void print_ready(struct gyre_engine *engine, const char *address)
 {
     struct gyre_backend_report report;
-    gyre_backend_report(gyre_engine_loop(engine, 0), &report);
+    gyre_loop_backend(gyre_engine_loop(engine, 0), &report);
     printf("listening on %s, backend %s (%s)\n", address, report.backend, report.reason);
     fflush(stdout);
 }
@@ -117,7 +117,7 @@ static void print_histogram(const char *name, const struct gyre_histogram *h)
 
 void example_print_stats(struct gyre_engine *engine)
 {
-    struct gyre_loop_stats stats;
+    struct gyre_stats stats;
     gyre_engine_stats(engine, &stats);
 #define NUMBER(field, name, text) print_number(#field, stats.field, text);
 #define HISTOGRAM(field, name, first, last, unit, text) print_histogram(#field, &stats.field);

@@ -103,7 +103,7 @@ struct gyre_log {
     enum gyre_log_level level_min; /* lines below it are not made */
 };
 
-/* Which backend a loop got and why. Filled by gyre_backend_report(). */
+/* Which backend a loop got and why. Filled by gyre_loop_backend(). */
 struct gyre_backend_report {
     const char *backend; /* "io_uring", "epoll", "kqueue" or "sim"; static */
     char reason[384];    /* why this one, and for each better one why not, with what a person can do about it */

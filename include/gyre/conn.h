@@ -391,7 +391,7 @@ struct gyre_conn_id {
 };
 
 /* Thread: the connection's loop. */
-GYRE_API struct gyre_conn_id gyre_conn_id(const struct gyre_conn *c);
+GYRE_API struct gyre_conn_id gyre_conn_id_of(const struct gyre_conn *c);
 
 /* The connection, borrowed, or NULL if it is gone. Thread: the loop's. */
 GYRE_API struct gyre_conn *gyre_conn_from_id(struct gyre_conn_id id);

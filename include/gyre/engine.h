@@ -84,7 +84,7 @@ typedef int gyre_accept_filter_fn(struct gyre_listener *listener, const struct s
                                   void *user);
 
 /* The index of the loop that shall have the connection of `peer`. One that there is not is counted
- * (gyre_loop_stats.balance_errors) and the next in turn taken. Runs on the first loop; not called if that is the only
+ * (gyre_stats.balance_errors) and the next in turn taken. Runs on the first loop; not called if that is the only
  * one. */
 typedef uint32_t gyre_balance_fn(struct gyre_listener *listener, const struct sockaddr *peer, socklen_t peer_len,
                                  void *user);

@@ -88,7 +88,7 @@ GYRE_API int gyre_loop_post(struct gyre_loop *loop, gyre_task_fn *task, void *us
  * turn runs at most 1024 urgent tasks and then, however many more there are, lets 1024 others and the events have
  * their turn.
  * Returns as gyre_loop_post(), but -EAGAIN if `urgent_tasks_max` urgent ones wait (counted,
- * gyre_loop_stats.urgent_tasks_refused). Thread: any, as long as the loop is not being destroyed. */
+ * gyre_stats.urgent_tasks_refused). Thread: any, as long as the loop is not being destroyed. */
 GYRE_API int gyre_loop_post_urgent(struct gyre_loop *loop, gyre_task_fn *task, void *user);
 
 /* gyre_loop_post() no earlier than `delay_ns` from now. Called exactly once: when the time has come or, early, when the
@@ -112,7 +112,7 @@ GYRE_API void *gyre_loop_user(const struct gyre_loop *loop);
 GYRE_API bool gyre_loop_is_current(const struct gyre_loop *loop);
 
 /* Which backend this loop has, why, and what it uses of the kernel. Thread: any, once the loop was created. */
-GYRE_API void gyre_backend_report(const struct gyre_loop *loop, struct gyre_backend_report *out);
+GYRE_API void gyre_loop_backend(const struct gyre_loop *loop, struct gyre_backend_report *out);
 
 #ifdef __cplusplus
 }

@@ -126,7 +126,7 @@ struct gyre_sim_counts {
 };
 
 /* Copy what has happened so far, for tests that want to be sure of having met it. */
-GYRE_API void gyre_sim_counts(const struct gyre_sim *sim, struct gyre_sim_counts *out);
+GYRE_API void gyre_sim_stats(const struct gyre_sim *sim, struct gyre_sim_counts *out);
 
 /* ---- Time ---- */
 
@@ -159,7 +159,8 @@ GYRE_API int gyre_sim_run(struct gyre_sim *sim, struct gyre_loop *const *loops, 
 
 /* ---- Scripted peers ---- */
 
-enum gyre_sim_peer_state {
+/* What gyre_sim_peer_state() returns. */
+enum gyre_sim_peer_phase {
     GYRE_SIM_PEER_CONNECTING = 0,
     GYRE_SIM_PEER_OPEN,
     GYRE_SIM_PEER_EOF,   /* the other end sends no more, and all it sent was taken */
@@ -200,7 +201,7 @@ GYRE_API size_t gyre_sim_peer_unacked(const struct gyre_sim_peer *peer);
 GYRE_API int gyre_sim_peer_shutdown(struct gyre_sim_peer *peer);
 
 /* Where it stands. */
-GYRE_API enum gyre_sim_peer_state gyre_sim_peer_state(const struct gyre_sim_peer *peer);
+GYRE_API enum gyre_sim_peer_phase gyre_sim_peer_state(const struct gyre_sim_peer *peer);
 /* Whether its state is GYRE_SIM_PEER_EOF. */
 GYRE_API bool gyre_sim_peer_eof(const struct gyre_sim_peer *peer);
 /* Why its state is GYRE_SIM_PEER_FAILED (-ECONNREFUSED, -ECONNRESET, …), else 0. */

@@ -127,7 +127,7 @@ struct gyre_histogram {
 
 enum { GYRE_UNIT_ONE = 0, GYRE_UNIT_NS };
 
-struct gyre_loop_stats {
+struct gyre_stats {
 #define GYRE_STATS_NUMBER(field, name, text) uint64_t field;
 #define GYRE_STATS_HISTOGRAM(field, name, first, last, unit, text) struct gyre_histogram field;
     GYRE_STATS(GYRE_STATS_NUMBER, GYRE_STATS_NUMBER, GYRE_STATS_HISTOGRAM)
@@ -137,13 +137,13 @@ struct gyre_loop_stats {
 
 /* Copy what the loop has counted. It waits for nothing, the loop neither: cheap enough for every second.
  * Thread: any, until the loop is destroyed. */
-#define gyre_loop_stats(loop, out) gyre_loop_stats_sized((loop), (out), sizeof(struct gyre_loop_stats))
-GYRE_API void gyre_loop_stats_sized(const struct gyre_loop *loop, struct gyre_loop_stats *out, size_t size_bytes);
+#define gyre_loop_stats(loop, out) gyre_loop_stats_sized((loop), (out), sizeof(struct gyre_stats))
+GYRE_API void gyre_loop_stats_sized(const struct gyre_loop *loop, struct gyre_stats *out, size_t size_bytes);
 
 /* The same, summed over the loops of an engine: counters, gauges and buckets alike. Sums of a `…_max` may be more than
  * there ever were at once. Thread: any, until the engine is destroyed. */
-#define gyre_engine_stats(engine, out) gyre_engine_stats_sized((engine), (out), sizeof(struct gyre_loop_stats))
-GYRE_API void gyre_engine_stats_sized(const struct gyre_engine *engine, struct gyre_loop_stats *out, size_t size_bytes);
+#define gyre_engine_stats(engine, out) gyre_engine_stats_sized((engine), (out), sizeof(struct gyre_stats))
+GYRE_API void gyre_engine_stats_sized(const struct gyre_engine *engine, struct gyre_stats *out, size_t size_bytes);
 
 /* A label of the user's. Names match [a-zA-Z_][a-zA-Z0-9_]*, do not begin with __, differ from each other and from
  * loop, backend and le. Values are any UTF-8. */

@@ -231,14 +231,14 @@ GYRE_API int gyre_udp_abort(struct gyre_udp *u);
     X(send_dropped, "datagrams queued and dropped when the socket closed")                                             \
     X(errors, "errors told by the network")
 
-struct gyre_udp_stats {
+struct gyre_udp_counts {
 #define GYRE_UDP_STATS_FIELD(name, text) uint64_t name;
     GYRE_UDP_STATS(GYRE_UDP_STATS_FIELD)
 #undef GYRE_UDP_STATS_FIELD
 };
 
 /* Copy its counters; in on_close they are final. */
-GYRE_API void gyre_udp_stats(const struct gyre_udp *u, struct gyre_udp_stats *out);
+GYRE_API void gyre_udp_stats(const struct gyre_udp *u, struct gyre_udp_counts *out);
 
 GYRE_API struct gyre_loop *gyre_udp_loop(const struct gyre_udp *u); /* borrowed */
 GYRE_API void *gyre_udp_user(const struct gyre_udp *u);             /* what the options gave, or set_user */
@@ -254,7 +254,7 @@ GYRE_API int gyre_udp_peer_address(const struct gyre_udp *u, struct sockaddr_sto
 
 /* ---- From other threads ---- */
 
-GYRE_API struct gyre_udp_id gyre_udp_id(const struct gyre_udp *u); /* Thread: the socket's loop. */
+GYRE_API struct gyre_udp_id gyre_udp_id_of(const struct gyre_udp *u); /* Thread: the socket's loop. */
 /* The socket, borrowed, or NULL if it is gone. Thread: the loop's. */
 GYRE_API struct gyre_udp *gyre_udp_from_id(struct gyre_udp_id id);
 

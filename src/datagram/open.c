@@ -448,14 +448,14 @@ int gyre__udp_listen(struct gyre_udp_id *ids, struct gyre_loop *const *loops, ui
     for (uint32_t i = 0; err == 0 && i < count; i++)
         gyre__udp_update_recv(opened[i]);
     for (uint32_t i = 0; err == 0 && ids != NULL && i < loop_count; i++)
-        ids[i] = i < count ? gyre_udp_id(opened[i]) : (struct gyre_udp_id){.loop = NULL};
+        ids[i] = i < count ? gyre_udp_id_of(opened[i]) : (struct gyre_udp_id){.loop = NULL};
     gyre__free(mem, opened);
     return err;
 }
 
 /* ---- names across threads ---- */
 
-struct gyre_udp_id gyre_udp_id(const struct gyre_udp *u)
+struct gyre_udp_id gyre_udp_id_of(const struct gyre_udp *u)
 {
     return (struct gyre_udp_id){.loop = u->loop, .slot = u->slot, .generation = u->generation};
 }

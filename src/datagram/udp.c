@@ -287,7 +287,7 @@ int gyre_udp_resume(struct gyre_udp *u)
     return 0;
 }
 
-void gyre_udp_stats(const struct gyre_udp *u, struct gyre_udp_stats *out)
+void gyre_udp_stats(const struct gyre_udp *u, struct gyre_udp_counts *out)
 {
     struct gyre_backend *be = u->loop->be;
     *out = u->stats;

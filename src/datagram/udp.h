@@ -103,7 +103,7 @@ struct gyre_udp {
     size_t out_bytes;
     uint64_t send_seq;
     struct gyre__timer timer;     /* CLOSING: the linger time */
-    struct gyre_udp_stats stats;
+    struct gyre_udp_counts stats;
     uint64_t path_device, path_inode; /* of the socket file that bind made */
     uint32_t slot;
     uint32_t generation;

@@ -288,7 +288,7 @@ void gyre__op_abandon(struct gyre_op *op);
 void gyre__stats_publish(struct gyre_loop *l);
 
 /* Thread: any. */
-void gyre__stats_read(const struct gyre_loop *l, struct gyre_loop_stats *out);
+void gyre__stats_read(const struct gyre_loop *l, struct gyre_stats *out);
 
 /* buf.c: a buffer for the user around `seg`. Returns 0, or -ENOMEM, and then `seg` stays the caller's. */
 int gyre__buf_wrap(struct gyre_buf **out, struct gyre_loop *l, struct gyre__seg *seg);

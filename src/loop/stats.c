@@ -8,12 +8,12 @@
 
 #include <string.h>
 
-_Static_assert(sizeof(struct gyre_loop_stats) % sizeof(uint64_t) == 0, "nothing but numbers");
-enum { NUMBERS = sizeof(struct gyre_loop_stats) / sizeof(uint64_t) };
+_Static_assert(sizeof(struct gyre_stats) % sizeof(uint64_t) == 0, "nothing but numbers");
+enum { NUMBERS = sizeof(struct gyre_stats) / sizeof(uint64_t) };
 
 void gyre__stats_publish(struct gyre_loop *l)
 {
-    struct gyre_loop_stats *s = &l->be->stats;
+    struct gyre_stats *s = &l->be->stats;
     const struct gyre_bufpool *pool = &l->pool;
     gyre__gauge(&s->bufs_max, pool->count);
     gyre__gauge(&s->bufs_resident, gyre__bufpool_resident(pool));
@@ -31,7 +31,7 @@ static bool is_own(const struct gyre_loop *l)
     return atomic_load_explicit(&l->owned, memory_order_acquire) && pthread_equal(l->owner, pthread_self());
 }
 
-void gyre__stats_read(const struct gyre_loop *l, struct gyre_loop_stats *out)
+void gyre__stats_read(const struct gyre_loop *l, struct gyre_stats *out)
 {
     const uint64_t *from = (const uint64_t *)&l->be->stats;
     uint64_t *to = (uint64_t *)out;
@@ -50,23 +50,23 @@ void gyre__stats_read(const struct gyre_loop *l, struct gyre_loop_stats *out)
 }
 
 /* For a caller with a smaller struct, or a larger one of a newer version. */
-static void hand_out(void *out, size_t size_bytes, const struct gyre_loop_stats *stats)
+static void hand_out(void *out, size_t size_bytes, const struct gyre_stats *stats)
 {
     size_t size = size_bytes < sizeof *stats ? size_bytes : sizeof *stats;
     memcpy(out, stats, size);
     memset((char *)out + size, 0, size_bytes - size);
 }
 
-void gyre_loop_stats_sized(const struct gyre_loop *l, struct gyre_loop_stats *out, size_t size_bytes)
+void gyre_loop_stats_sized(const struct gyre_loop *l, struct gyre_stats *out, size_t size_bytes)
 {
-    struct gyre_loop_stats stats;
+    struct gyre_stats stats;
     gyre__stats_read(l, &stats);
     hand_out(out, size_bytes, &stats);
 }
 
-void gyre_engine_stats_sized(const struct gyre_engine *engine, struct gyre_loop_stats *out, size_t size_bytes)
+void gyre_engine_stats_sized(const struct gyre_engine *engine, struct gyre_stats *out, size_t size_bytes)
 {
-    struct gyre_loop_stats sum, one;
+    struct gyre_stats sum, one;
     memset(&sum, 0, sizeof sum);
     for (uint32_t i = 0; i < gyre_engine_loop_count(engine); i++) {
         gyre__stats_read(gyre_engine_loop(engine, i), &one);

@@ -31,16 +31,16 @@ struct source {
 struct metric {
     const char *name;
     const char *help;
-    size_t offset; /* in struct gyre_loop_stats */
+    size_t offset; /* in struct gyre_stats */
     char kind;     /* 'c', 'g' or 'h' */
     uint8_t first, last, unit; /* of a histogram */
 };
 
 static const struct metric metrics[] = {
-#define COUNTER(field, name, text) {"gyre_" name "_total", text, offsetof(struct gyre_loop_stats, field), 'c', 0, 0, 0},
-#define GAUGE(field, name, text) {"gyre_" name, text, offsetof(struct gyre_loop_stats, field), 'g', 0, 0, 0},
+#define COUNTER(field, name, text) {"gyre_" name "_total", text, offsetof(struct gyre_stats, field), 'c', 0, 0, 0},
+#define GAUGE(field, name, text) {"gyre_" name, text, offsetof(struct gyre_stats, field), 'g', 0, 0, 0},
 #define HISTOGRAM(field, name, first, last, unit, text)                                                                \
-    {"gyre_" name, text, offsetof(struct gyre_loop_stats, field), 'h', first, last, unit},
+    {"gyre_" name, text, offsetof(struct gyre_stats, field), 'h', first, last, unit},
     GYRE_STATS(COUNTER, GAUGE, HISTOGRAM)};
 
 /* ---- writing ---- */
@@ -166,7 +166,7 @@ static void put_metric(struct text *t, const struct source *src, const struct me
     put(t, m->kind == 'c' ? " counter" : m->kind == 'g' ? " gauge" : " histogram");
     end_line(t);
     for (uint32_t i = 0; (l = loop_at(src, i)) != NULL; i++) {
-        struct gyre_loop_stats stats;
+        struct gyre_stats stats;
         gyre__stats_read(l, &stats);
         const void *value = (const char *)&stats + m->offset;
         if (m->kind == 'h')

@@ -109,7 +109,7 @@ static void note(struct gyre_event *ev, const struct mmsghdr *msg, uint8_t *buf,
 }
 
 unsigned gyre__perform_recvmsg(const struct gyre_op *op, struct gyre_event *out, unsigned room,
-                               struct gyre_loop_stats *stats)
+                               struct gyre_stats *stats)
 {
     struct mmsghdr msgs[GYRE_DGRAM_BATCH];
     struct iovec iov[GYRE_DGRAM_BATCH];
@@ -147,7 +147,7 @@ unsigned gyre__perform_recvmsg(const struct gyre_op *op, struct gyre_event *out,
 /* ---- sending ---- */
 
 unsigned gyre__perform_sendmsgs(struct gyre_op *const *ops, unsigned count, struct gyre_event *out,
-                                struct gyre_loop_stats *stats)
+                                struct gyre_stats *stats)
 {
     struct mmsghdr msgs[GYRE_DGRAM_BATCH];
     int n;

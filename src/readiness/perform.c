@@ -100,7 +100,7 @@ static bool another_waits(int listener)
 
 /* To find that no other connection waits costs Linux a socket made and freed again, ten times what poll(2) costs, and
  * with single connections coming in it would be every second call. */
-static int32_t do_accept(const struct gyre_op *op, struct gyre_loop_stats *stats)
+static int32_t do_accept(const struct gyre_op *op, struct gyre_stats *stats)
 {
     struct gyre_fd *f = op->f;
     int fd;
@@ -120,7 +120,7 @@ static int32_t do_accept(const struct gyre_op *op, struct gyre_loop_stats *stats
 
 /* A unix socket whose listener's backlog is full says EAGAIN, and no edge ever follows; likewise Linux's TCP when it
  * has no local port left. To wait would need a timer, so that is the result, for the user to try again. */
-static int32_t start_connect(struct gyre_op *op, struct gyre_loop_stats *stats)
+static int32_t start_connect(struct gyre_op *op, struct gyre_stats *stats)
 {
     op->u.connect.started = true;
     /* What was seen of the socket so far is not about the connection: Linux polls it as hung up. */
@@ -134,7 +134,7 @@ static int32_t start_connect(struct gyre_op *op, struct gyre_loop_stats *stats)
 
 /* connect() is called once; after that the outcome is in SO_ERROR, but only once the socket has a peer, or an early
  * edge would read as success. */
-static int32_t finish_connect(const struct gyre_op *op, struct gyre_loop_stats *stats)
+static int32_t finish_connect(const struct gyre_op *op, struct gyre_stats *stats)
 {
     int err = 0;
     socklen_t len = sizeof err;
@@ -150,7 +150,7 @@ static int32_t finish_connect(const struct gyre_op *op, struct gyre_loop_stats *
     return errno == ENOTCONN ? BLOCKED : -errno;
 }
 
-static int32_t do_connect(struct gyre_op *op, struct gyre_loop_stats *stats)
+static int32_t do_connect(struct gyre_op *op, struct gyre_stats *stats)
 {
     int32_t res = op->u.connect.started ? finish_connect(op, stats) : start_connect(op, stats);
     if (res < 0 && res != BLOCKED)
@@ -158,7 +158,7 @@ static int32_t do_connect(struct gyre_op *op, struct gyre_loop_stats *stats)
     return res;
 }
 
-static int32_t receive(int fd, void *buf, uint32_t room, struct gyre_loop_stats *stats)
+static int32_t receive(int fd, void *buf, uint32_t room, struct gyre_stats *stats)
 {
     ssize_t n;
     do {
@@ -169,7 +169,7 @@ static int32_t receive(int fd, void *buf, uint32_t room, struct gyre_loop_stats 
 }
 
 static int32_t receive_in_many(int fd, const struct gyre_bufpool *pool, const uint16_t *bufs, unsigned count,
-                               struct gyre_loop_stats *stats)
+                               struct gyre_stats *stats)
 {
     struct iovec iov[BUFS_MAX];
     for (unsigned i = 0; i < count; i++)
@@ -185,7 +185,7 @@ static int32_t receive_in_many(int fd, const struct gyre_bufpool *pool, const ui
 /* Receive into up to `want` buffers (1 to BUFS_MAX), an event for each, as far as the bytes go. They are taken for the
  * call only: those it leaves empty go back. Sets `*room`; returns the sum of the bytes. */
 static int32_t receive_in_pool(const struct gyre_op *op, struct gyre_event *ev, unsigned want, uint32_t *room,
-                               struct gyre_loop_stats *stats)
+                               struct gyre_stats *stats)
 {
     struct gyre_bufpool *pool = op->u.recv.pool;
     uint16_t bufs[BUFS_MAX];
@@ -234,7 +234,7 @@ static void learn(struct gyre_fd *f, int32_t res, uint32_t size, uint32_t room)
 
 /* Receive into a pipe, if one is free and that is worth it: it is not worth it for few bytes, and hang-ups, errors and
  * urgent data are for ordinary receives. Returns 0 if nothing was received so. */
-static int32_t receive_in_pipe(const struct gyre_op *op, struct gyre_event *ev, struct gyre_loop_stats *stats)
+static int32_t receive_in_pipe(const struct gyre_op *op, struct gyre_event *ev, struct gyre_stats *stats)
 {
     struct gyre_fd *f = op->f;
     struct gyre_bufpool *pool = op->u.recv.pool;
@@ -261,7 +261,7 @@ static int32_t receive_in_pipe(const struct gyre_op *op, struct gyre_event *ev, 
 }
 
 /* Returns how many events it made; as gyre__perform(). */
-static unsigned do_recv(const struct gyre_op *op, struct gyre_event *ev, unsigned room, struct gyre_loop_stats *stats)
+static unsigned do_recv(const struct gyre_op *op, struct gyre_event *ev, unsigned room, struct gyre_stats *stats)
 {
     bool pooled = op->flags & GYRE_OPF_POOL;
     if (GYRE_UNLIKELY(op->f->flags & GYRE_FDF_PIPE) && pooled && (op->flags & GYRE_OPF_MULTI) &&
@@ -278,7 +278,7 @@ static unsigned do_recv(const struct gyre_op *op, struct gyre_event *ev, unsigne
     return res == BLOCKED ? 0 : 1;
 }
 
-static int32_t do_send(const struct gyre_op *op, struct gyre_loop_stats *stats)
+static int32_t do_send(const struct gyre_op *op, struct gyre_stats *stats)
 {
     uint32_t len = op->u.send.len < CALL_MAX ? op->u.send.len : CALL_MAX;
     ssize_t n;
@@ -289,7 +289,7 @@ static int32_t do_send(const struct gyre_op *op, struct gyre_loop_stats *stats)
     return result(n);
 }
 
-static int32_t do_sendmsg(const struct gyre_op *op, struct gyre_loop_stats *stats)
+static int32_t do_sendmsg(const struct gyre_op *op, struct gyre_stats *stats)
 {
     ssize_t n;
     do {
@@ -299,7 +299,7 @@ static int32_t do_sendmsg(const struct gyre_op *op, struct gyre_loop_stats *stat
     return result(n);
 }
 
-static int32_t do_splice(const struct gyre_op *op, struct gyre_loop_stats *stats)
+static int32_t do_splice(const struct gyre_op *op, struct gyre_stats *stats)
 {
     gyre__count(&stats->calls, 1);
     int32_t n = gyre__pipe_drain(op->u.splice.pipe, op->f->fd, op->u.splice.len);
@@ -307,7 +307,7 @@ static int32_t do_splice(const struct gyre_op *op, struct gyre_loop_stats *stats
 }
 
 /* A file is always ready: the disk may make this wait, which no poller can tell. */
-static int32_t do_read(const struct gyre_op *op, struct gyre_loop_stats *stats)
+static int32_t do_read(const struct gyre_op *op, struct gyre_stats *stats)
 {
     const struct gyre_op_read *r = op->u.read;
     ssize_t n;
@@ -318,7 +318,7 @@ static int32_t do_read(const struct gyre_op *op, struct gyre_loop_stats *stats)
     return n >= 0 ? (int32_t)n : -errno;
 }
 
-static int32_t do_poll(const struct gyre_op *op, struct gyre_loop_stats *stats)
+static int32_t do_poll(const struct gyre_op *op, struct gyre_stats *stats)
 {
     struct pollfd p = {.fd = op->f->fd, .events = (short)op->u.poll.events};
     int n;
@@ -332,7 +332,7 @@ static int32_t do_poll(const struct gyre_op *op, struct gyre_loop_stats *stats)
     return holds != 0 ? holds : BLOCKED;
 }
 
-static int32_t call(struct gyre_op *op, struct gyre_loop_stats *stats)
+static int32_t call(struct gyre_op *op, struct gyre_stats *stats)
 {
     switch ((enum gyre_op_kind)op->kind) {
     case GYRE_OP_ACCEPT:
@@ -356,7 +356,7 @@ static int32_t call(struct gyre_op *op, struct gyre_loop_stats *stats)
     return -EINVAL;
 }
 
-unsigned gyre__perform(struct gyre_op *op, struct gyre_event *out, unsigned room, struct gyre_loop_stats *stats)
+unsigned gyre__perform(struct gyre_op *op, struct gyre_event *out, unsigned room, struct gyre_stats *stats)
 {
     bool receives = op->kind == GYRE_OP_RECV;
     unsigned n = 1;

@@ -83,7 +83,7 @@ void gyre__rd_features(struct gyre_backend *be, char *out, size_t size);
 /* Make the system call for `op` once, and write what came of it to `out`, which has room for `room` events, at least
  * one. Returns how many events: none if it would block, and then nothing has changed. All have GYRE_EV_MORE if `op`
  * stays armed. Takes the belief in reading back if the call has shown that the next one would block. */
-unsigned gyre__perform(struct gyre_op *op, struct gyre_event *out, unsigned room, struct gyre_loop_stats *stats);
+unsigned gyre__perform(struct gyre_op *op, struct gyre_event *out, unsigned room, struct gyre_stats *stats);
 
 enum {
     GYRE_BLOCKED = INT32_MIN, /* in place of a result; no errno is that large */
@@ -92,12 +92,12 @@ enum {
 
 /* dgram.c: receive datagrams, an event for each; as gyre__perform(). */
 unsigned gyre__perform_recvmsg(const struct gyre_op *op, struct gyre_event *out, unsigned room,
-                               struct gyre_loop_stats *stats);
+                               struct gyre_stats *stats);
 
 /* dgram.c: send the datagrams of `count` ops of one descriptor, in order, as far as it goes; at most GYRE_DGRAM_BATCH.
  * Returns how many of them, from the first on, have ended, each with an event: none if it would block. */
 unsigned gyre__perform_sendmsgs(struct gyre_op *const *ops, unsigned count, struct gyre_event *out,
-                                struct gyre_loop_stats *stats);
+                                struct gyre_stats *stats);
 
 /* Make a descriptor fit for gyre__perform(): it must not block, nor raise SIGPIPE. Returns 0 or -errno. */
 int gyre__perform_prepare(const struct gyre_fd *f);

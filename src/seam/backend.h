@@ -240,7 +240,7 @@ struct gyre_backend_ops {
 /* First member of each backend's own struct. */
 struct gyre_backend {
     const struct gyre_backend_ops *ops;
-    struct gyre_loop_stats stats; /* both sides of the seam count here */
+    struct gyre_stats stats; /* both sides of the seam count here */
     bool busy_polls;              /* as the config asks; create() sets it */
     bool sends_late;              /* a SEND is a call that the next wait() makes: core may as well call try_send() */
 };

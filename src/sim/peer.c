@@ -168,7 +168,7 @@ int gyre_sim_peer_error(const struct gyre_sim_peer *peer)
     return s->connect_done ? s->err_connect : 0;
 }
 
-enum gyre_sim_peer_state gyre_sim_peer_state(const struct gyre_sim_peer *peer)
+enum gyre_sim_peer_phase gyre_sim_peer_state(const struct gyre_sim_peer *peer)
 {
     const struct sim_sock *s = peer->sock;
     if (gyre_sim_peer_error(peer) != 0)

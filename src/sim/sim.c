@@ -85,7 +85,7 @@ uint64_t gyre_sim_seed(const struct gyre_sim *sim)
     return sim->opt.seed;
 }
 
-void gyre_sim_counts(const struct gyre_sim *sim, struct gyre_sim_counts *out)
+void gyre_sim_stats(const struct gyre_sim *sim, struct gyre_sim_counts *out)
 {
     *out = sim->counts;
 }

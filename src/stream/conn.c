@@ -304,7 +304,7 @@ int gyre__conn_adopt(struct gyre_loop *l, int fd, struct gyre__profile *profile,
 
 static void count_end(const struct gyre_conn *c)
 {
-    struct gyre_loop_stats *stats = &c->loop->be->stats;
+    struct gyre_stats *stats = &c->loop->be->stats;
     gyre__count(&stats->closed, 1);
     gyre__count(&stats->failures, c->err != 0);
     gyre__count(&stats->timeouts, c->err == GYRE_ETIMEOUT);

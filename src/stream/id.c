@@ -11,7 +11,7 @@
 
 enum { WRITEV_MAX = 1024 };
 
-struct gyre_conn_id gyre_conn_id(const struct gyre_conn *c)
+struct gyre_conn_id gyre_conn_id_of(const struct gyre_conn *c)
 {
     return (struct gyre_conn_id){.loop = c->loop, .slot = c->slot, .generation = c->generation};
 }

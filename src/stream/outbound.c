@@ -224,7 +224,7 @@ void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev)
 
 void gyre__conn_queued(struct gyre_conn *c, size_t len)
 {
-    struct gyre_loop_stats *stats = &c->loop->be->stats;
+    struct gyre_stats *stats = &c->loop->be->stats;
     gyre__count(&stats->bytes_queued, len);
     if (GYRE_UNLIKELY(c->out.bytes > c->profile->options.write_high_bytes && !(c->flags & GYRE_CF_CONGESTED))) {
         c->flags |= GYRE_CF_CONGESTED;

@@ -287,7 +287,7 @@ REAL_TEST(api_balance, users_function)
     struct choice choice = {.wanted = {3, 3, 3, 1, 0, 2, 2, 3, LOOPS, UINT32_MAX, 1000, 4}};
     struct rig r;
     int fds[COUNT];
-    struct gyre_loop_stats stats;
+    struct gyre_stats stats;
     start(&r, p,
           &(struct gyre_listener_options){.balance = GYRE_BALANCE_CUSTOM, .choose = choose, .user = &choice});
     cr_assert_eq(gyre_listener_user(r.listener), &choice);

@@ -22,7 +22,7 @@ static void listen_in(void *user, enum gyre_log_level level, const char *text)
 static bool reported(const struct gyre_loop *loop)
 {
     struct gyre_backend_report report;
-    gyre_backend_report(loop, &report);
+    gyre_loop_backend(loop, &report);
     return strstr(report.features, "napi") != NULL;
 }
 

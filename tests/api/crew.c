@@ -46,7 +46,7 @@ static void on_open(struct gyre_conn *c)
     (void)pthread_mutex_lock(&crew->lock);
     unsigned n = atomic_load(&crew->opens);
     if (n < CREW_CLIENTS_MAX)
-        crew->ids[n] = gyre_conn_id(c);
+        crew->ids[n] = gyre_conn_id_of(c);
     atomic_store(&crew->opens, n + 1);
     (void)pthread_mutex_unlock(&crew->lock);
     atomic_fetch_add(&crew->opens_on[crew_loop_index(gyre_conn_loop(c))], 1);

@@ -88,7 +88,7 @@ static void cycle(struct backend_param *param, unsigned cycles)
         api_until(&api, gyre_loop_conn_count(api.loop) == 0);
         sweep(&api);
     }
-    struct gyre_loop_stats stats = api_stats(&api);
+    struct gyre_stats stats = api_stats(&api);
     cr_assert_eq(stats.closed, stats.accepted);
     cr_assert_eq(stats.closed, api.closed);
     cr_assert_geq(stats.closed, cycles);

@@ -77,7 +77,7 @@ static void echo_sizes(struct backend_param *param, void (*data)(struct end *e),
     struct end *e = peer_open(&api, &p);
     for (size_t i = 0; i < count; i++)
         converse(&p, sizes[i], &rng, piece_max);
-    struct gyre_loop_stats stats = api_stats(&api);
+    struct gyre_stats stats = api_stats(&api);
     cr_assert_eq(stats.bytes_in, p.sent);
     cr_assert_eq(stats.bytes_out, p.got);
     cr_assert_eq(stats.accepted, 1);
@@ -242,7 +242,7 @@ BACKEND_TEST(api_echo, smallest_buffers)
     api_listen(&api, &script, NULL);
     (void)peer_open(&api, &peer);
     converse(&peer, 300000, &rng, 5000);
-    struct gyre_loop_stats stats = api_stats(&api);
+    struct gyre_stats stats = api_stats(&api);
     cr_assert_leq(stats.bufs_max, 8);
     peer_close(&peer);
     api_close(&api);

@@ -25,7 +25,7 @@ REAL_TEST(api_engine, serves)
         rig_open(&r, p, loops);
         rig_listen(&r, rig_tcp, NULL);
         for (uint32_t i = 0; i < loops; i++) {
-            gyre_backend_report(gyre_engine_loop(r.engine, i), &report);
+            gyre_loop_backend(gyre_engine_loop(r.engine, i), &report);
             cr_assert_eq(strcmp(report.backend, p->backend), 0);
         }
         rig_run(&r);

@@ -78,7 +78,7 @@ static void on_open(struct gyre_conn *c)
     cr_assert_eq(e->opens + e->datas + e->eofs + e->drains, 0, "on_open is not first");
     cr_assert_eq(gyre_conn_loop(c), e->api->loop);
     e->opens++;
-    e->id = gyre_conn_id(c);
+    e->id = gyre_conn_id_of(c);
     if (e->side->script->open != NULL)
         e->side->script->open(e);
     api_leave(e->api);
@@ -288,7 +288,7 @@ static uint64_t values_in(const struct gyre_histogram *h)
 /* Counters add up at any time; with no connection left, gauges are back at nothing. */
 static void check_stats(const struct api *api)
 {
-    struct gyre_loop_stats s = api_stats(api);
+    struct gyre_stats s = api_stats(api);
     cr_assert_eq(values_in(&s.turn_events), s.turns);
     cr_assert_eq(s.turn_events.sum, s.events);
     cr_assert_eq(values_in(&s.enter_completions), s.enters);
@@ -392,9 +392,9 @@ void api_watch(struct api *api, int64_t ns)
     }
 }
 
-struct gyre_loop_stats api_stats(const struct api *api)
+struct gyre_stats api_stats(const struct api *api)
 {
-    struct gyre_loop_stats stats;
+    struct gyre_stats stats;
     gyre_loop_stats(api->loop, &stats);
     return stats;
 }
@@ -415,7 +415,7 @@ struct end *api_connect(struct api *api, const char *address, const struct scrip
     int err = gyre_connect(&e->c, api->loop, address, &side->handlers, &o);
     cr_assert_eq(err, 0, "gyre_connect to %s: %s", address, gyre_err_name(err));
     cr_assert_null(gyre_conn_listener(e->c));
-    e->id = gyre_conn_id(e->c);
+    e->id = gyre_conn_id_of(e->c);
     return e;
 }
 

@@ -124,7 +124,7 @@ void api_turn_now(struct api *api);
 void api_watch(struct api *api, int64_t ns);
 /* The loop's clock is the simulator's or the system's. */
 uint64_t api_now_ns(const struct api *api);
-struct gyre_loop_stats api_stats(const struct api *api);
+struct gyre_stats api_stats(const struct api *api);
 
 #define api_until(api, cond)                                                                                           \
     do {                                                                                                               \

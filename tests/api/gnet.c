@@ -198,7 +198,7 @@ static void answer_in_pieces(struct gyre_conn *c)
 static void answer_later(struct gyre_conn *c)
 {
     struct gnet_job *job = gnet_job(gyre_conn_inbound(c));
-    job->conn = gyre_conn_id(c);
+    job->conn = gyre_conn_id_of(c);
     job->pieces = server->which->way == GNET_ASYNCV;
     job->sents = &server->sents;
     cr_assert_eq(gyre_conn_read(c, job->data, job->len), job->len);
@@ -257,7 +257,7 @@ static void on_datagram(struct gyre_udp *u, const struct gyre_datagram *d)
         return;
     }
     struct gnet_job *job = gnet_job(data.len);
-    job->udp = gyre_udp_id(u);
+    job->udp = gyre_udp_id_of(u);
     memcpy(&job->to, d->peer, d->peer_len);
     job->to_len = d->peer_len;
     memcpy(job->data, data.data, data.len);

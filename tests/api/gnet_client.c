@@ -61,9 +61,9 @@ static void ask(struct client *client)
     memcpy(job->data, data, len);
     job->sents = &crowd.sents;
     if (client->c != NULL)
-        job->conn = gyre_conn_id(client->c);
+        job->conn = gyre_conn_id_of(client->c);
     else
-        job->udp = gyre_udp_id(client->u);
+        job->udp = gyre_udp_id_of(client->u);
     gnet_hand_over(crowd.engine, job);
 }
 

@@ -19,7 +19,7 @@ static _Atomic(int) done_err, closes_before_done;
 
 static void learn(struct gyre_conn *c)
 {
-    newest = gyre_conn_id(c);
+    newest = gyre_conn_id_of(c);
     rig_on_open(c);
     atomic_fetch_add(&known, 1);
 }

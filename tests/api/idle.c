@@ -62,7 +62,7 @@ TRANSPORT_TEST(api_idle, counters)
         peer_expect(&peer, 10000);
         peer_close(&peer);
         api_until(&api, e->closes == 1);
-        struct gyre_loop_stats stats = api_stats(&api);
+        struct gyre_stats stats = api_stats(&api);
         cr_assert_eq(stats.accepted, i);
         cr_assert_eq(stats.closed, i);
         cr_assert_eq(stats.bytes_in, i * 10000);
@@ -82,7 +82,7 @@ BACKEND_TEST(api_idle, report)
     struct gyre_backend_report report;
     api_init(&api, p);
     api_open(&api);
-    gyre_backend_report(api.loop, &report);
+    gyre_loop_backend(api.loop, &report);
     cr_assert_eq(strcmp(report.backend, p->backend), 0, "%s", report.backend);
     cr_assert_neq(report.reason[0], '\0');
     cr_assert_lt(strlen(report.reason), sizeof report.reason);

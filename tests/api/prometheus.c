@@ -214,7 +214,7 @@ BACKEND_TEST(api_prometheus, says_what_was_counted)
     peer_send(&peer, 50000);
     peer_expect(&peer, 50000);
     api_until(&api, api_stats(&api).bytes_out == 50000); /* the peer may have it before we are told */
-    struct gyre_loop_stats s = api_stats(&api);
+    struct gyre_stats s = api_stats(&api);
     scrape_loop(api.loop, NULL, 0);
     cr_assert_eq(value_of("gyre_received_bytes_total", "0", ""), 50000);
     cr_assert_eq(value_of("gyre_sent_bytes_total", "0", ""), 50000);
@@ -310,7 +310,7 @@ Test(prometheus, sizes)
 /* One sample per loop under one heading; the sums are of all. */
 Test(prometheus, engine)
 {
-    static struct gyre_loop_stats sum;
+    static struct gyre_stats sum;
     struct gyre_engine *engine;
     const struct gyre_loop_options options = {.sim = sim};
     cr_assert_eq(gyre_engine_create(&engine, &(struct gyre_engine_options){.loops = 3, .loop = &options}), 0);
@@ -335,7 +335,7 @@ Test(prometheus, engine)
 Test(prometheus, stats_of_other_versions)
 {
     struct {
-        struct gyre_loop_stats stats;
+        struct gyre_stats stats;
         uint64_t more[4];
     } out;
     memset(&out, 0xaa, sizeof out);

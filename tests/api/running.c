@@ -232,7 +232,7 @@ REAL_TEST(api_running, filtered)
     for (int kind = GYRE_BALANCE_KERNEL; kind <= GYRE_BALANCE_ROUND_ROBIN; kind++) {
         struct rig r;
         _Atomic(unsigned) asked = 0;
-        struct gyre_loop_stats stats;
+        struct gyre_stats stats;
         uint64_t refused = 0;
         char byte;
         struct gyre_listener_options options = {
@@ -273,7 +273,7 @@ REAL_TEST(api_running, limited)
     for (int of_engine = 0; of_engine < 2; of_engine++) {
         struct rig r;
         int fds[COUNT];
-        struct gyre_loop_stats stats;
+        struct gyre_stats stats;
         struct gyre_listener_options options = {.balance = GYRE_BALANCE_ROUND_ROBIN,
                                                 .conns_max = of_engine ? 0 : MAX};
         rig_open_limited(&r, p, LOOPS, 0, of_engine ? MAX : 0);

@@ -213,7 +213,7 @@ static uint32_t choose(struct gyre_listener *listener, const struct sockaddr *pe
 
 Test(api_sim_engine, as_the_user_says)
 {
-    struct gyre_loop_stats stats;
+    struct gyre_stats stats;
     found(0, 0);
     open_gates("tcp://127.0.0.1:0",
                (struct gyre_listener_options){.balance = GYRE_BALANCE_CUSTOM, .choose = choose});
@@ -282,7 +282,7 @@ static bool all_told(void *user)
 
 Test(api_sim_engine, filter)
 {
-    struct gyre_loop_stats stats;
+    struct gyre_stats stats;
     unsigned resets = 0;
     found(0, 0);
     open_gates("tcp://127.0.0.1:0",

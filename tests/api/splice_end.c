@@ -320,7 +320,7 @@ static uint64_t read_to_the_end(int fd, bool *reset)
 
 static uint64_t spliced(const struct rig *r)
 {
-    struct gyre_loop_stats stats;
+    struct gyre_stats stats;
     gyre_engine_stats(r->engine, &stats);
     return stats.bytes_spliced;
 }

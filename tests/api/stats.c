@@ -21,7 +21,7 @@ TRANSPORT_TEST(api_stats, forwarding)
         peer_expect(&peer, peer.sent);
     }
     api_until(&api, api_stats(&api).bytes_out == peer.sent); /* the peer may have it before we are told */
-    struct gyre_loop_stats s = api_stats(&api);
+    struct gyre_stats s = api_stats(&api);
     cr_assert_eq(s.bytes_in, peer.sent);
     cr_assert_eq(s.bytes_queued, peer.sent);
     cr_assert_eq(s.bytes_forwarded, peer.sent);
@@ -57,7 +57,7 @@ BACKEND_TEST(api_stats, copies)
     cr_assert_eq(api_stats(&api).bytes_outbound, 300);
     peer_expect(&peer, 300);
     api_until(&api, api_stats(&api).bytes_outbound == 0);
-    struct gyre_loop_stats s = api_stats(&api);
+    struct gyre_stats s = api_stats(&api);
     cr_assert_eq(s.bytes_copied_in, 700);
     cr_assert_eq(s.bytes_copied_out, 300);
     cr_assert_eq(s.bytes_forwarded, 0);
@@ -78,7 +78,7 @@ BACKEND_TEST(api_stats, gathered_sends)
     api_open(&api);
     api_listen(&api, NULL, NULL);
     struct end *e = peer_open(&api, &peer);
-    struct gyre_loop_stats before = api_stats(&api);
+    struct gyre_stats before = api_stats(&api);
     for (unsigned i = 0; i < 3; i++)
         cr_assert_eq(gyre_conn_write_ref(e->c, piece, sizeof piece, NULL, NULL), 0);
     while (n < 300) {
@@ -86,7 +86,7 @@ BACKEND_TEST(api_stats, gathered_sends)
         n += len > 0 ? (size_t)len : 0;
         api_turn(&api);
     }
-    struct gyre_loop_stats s = api_stats(&api);
+    struct gyre_stats s = api_stats(&api);
     cr_assert_eq(s.sends - before.sends, 1);
     cr_assert_eq(s.sends_gathered - before.sends_gathered, 1);
     cr_assert_eq(s.send_pieces - before.send_pieces, 3);
@@ -108,13 +108,13 @@ TRANSPORT_TEST(api_stats, answers)
     peer_send(&peer, 100);
     peer_expect(&peer, peer.sent);
     api_until(&api, api_stats(&api).bytes_out == peer.sent);
-    struct gyre_loop_stats before = api_stats(&api);
+    struct gyre_stats before = api_stats(&api);
     for (unsigned i = 0; i < 20; i++) {
         peer_send(&peer, 1000);
         peer_expect(&peer, peer.sent);
         api_until(&api, api_stats(&api).bytes_out == peer.sent);
     }
-    struct gyre_loop_stats s = api_stats(&api);
+    struct gyre_stats s = api_stats(&api);
     bool late = strcmp(p->backend, "epoll") == 0 || strcmp(p->backend, "kqueue") == 0;
     cr_assert_geq(s.sends - before.sends, 20);
     if (late)
@@ -142,7 +142,7 @@ TRANSPORT_TEST(api_stats, slow_peer)
         api_turn(&api);
     }
     cr_assert_eq(refused, 3);
-    struct gyre_loop_stats s = api_stats(&api);
+    struct gyre_stats s = api_stats(&api);
     cr_assert_eq(s.writes_refused, 3);
     cr_assert_geq(s.congestions, 1);
     cr_assert_eq(s.bytes_outbound, gyre_conn_outbound(e->c));
@@ -170,7 +170,7 @@ BACKEND_TEST(api_stats, forward_waits)
 {
     struct api api;
     struct peer a, b;
-    struct gyre_loop_stats s;
+    struct gyre_stats s;
     const struct script script = {.data = forward_on};
     api_init(&api, p);
     api_open(&api);
@@ -223,7 +223,7 @@ BACKEND_TEST(api_stats, failures)
     api_listen(&api, NULL, &idle);
     struct end *e = peer_open(&api, &peer);
     api_until(&api, e->closes == 1);
-    struct gyre_loop_stats s = api_stats(&api);
+    struct gyre_stats s = api_stats(&api);
     cr_assert_eq(s.failures, 1);
     cr_assert_eq(s.timeouts, 1);
     cr_assert_gt(s.timers_started, 0);

@@ -88,7 +88,7 @@ BACKEND_TEST(api_trim, after_a_burst)
     for (unsigned round = 0; round < 2; round++) {
         burst(&api, peers, ends);
         api_until(&api, api_stats(&api).bufs_resident <= FIRST + GYRE_BUF_TRIM_MIN);
-        struct gyre_loop_stats s = api_stats(&api);
+        struct gyre_stats s = api_stats(&api);
         cr_assert_geq(s.bufs_trimmed - trimmed, PEERS / 2 - FIRST - GYRE_BUF_TRIM_MIN);
         cr_assert_geq(s.bufs_max, PEERS / 2);
         trimmed = s.bufs_trimmed;
@@ -114,7 +114,7 @@ BACKEND_TEST(api_trim, never)
     api_until(&api, gyre_loop_timeout_ns(api.loop) == -1);
     uint64_t timers = api_stats(&api).timers;
     api_watch(&api, MS(50));
-    struct gyre_loop_stats s = api_stats(&api);
+    struct gyre_stats s = api_stats(&api);
     cr_assert_eq(s.timers, timers, "a quiet loop is woken");
     cr_assert_eq(s.bufs_trimmed, 0);
     cr_assert_eq(s.bufs_resident, s.bufs_max);

@@ -36,7 +36,7 @@ struct dsock {
     bool disorder;             /* one came after a later one */
     size_t len_last;
     bool truncated_last;
-    struct gyre_udp_stats stats; /* final, from on_close */
+    struct gyre_udp_counts stats; /* final, from on_close */
     void *user;
     unsigned n; /* for the test */
 };

@@ -169,8 +169,8 @@ BACKEND_TEST(api_udp_errors, arguments)
     cr_assert_eq(gyre_udp_hold(NULL, &view, s.u, NULL), -EINVAL);
     cr_assert_eq(gyre_udp_hold(&buf, NULL, s.u, NULL), -EINVAL);
     cr_assert_eq(gyre_udp_peer_address(s.u, &out, &len), -ENOTCONN);
-    cr_assert_eq(gyre_udp_id_send(gyre_udp_id(s.u), NULL, 0, NULL, 1), -EINVAL);
-    cr_assert_eq(gyre_udp_id_send(gyre_udp_id(s.u), (struct sockaddr *)&out, 0, "x", 1), GYRE_EADDRESS);
+    cr_assert_eq(gyre_udp_id_send(gyre_udp_id_of(s.u), NULL, 0, NULL, 1), -EINVAL);
+    cr_assert_eq(gyre_udp_id_send(gyre_udp_id_of(s.u), (struct sockaddr *)&out, 0, "x", 1), GYRE_EADDRESS);
     cr_assert_eq(gyre_udp_id_send((struct gyre_udp_id){.loop = NULL}, NULL, 0, "x", 1), -EINVAL);
     udp_close(&s);
     api_close(&api);

@@ -88,7 +88,7 @@ TRANSPORT_TEST(api_udp_flow, closed)
     udp_start(&api, p);
     udp_bind(&api, &s, NULL, NULL);
     udp_connect(&api, &c, gyre_udp_address(s.u), NULL, NULL);
-    id = gyre_udp_id(c.u);
+    id = gyre_udp_id_of(c.u);
     cr_assert_eq(gyre_udp_from_id(id), c.u);
     cr_assert_eq(gyre_udp_close(c.u), 0);
     cr_assert_eq(gyre_udp_close(c.u), 0);
@@ -441,12 +441,13 @@ TRANSPORT_TEST(api_udp_flow, by_name)
     udp_connect(&api, &c, gyre_udp_address(s.u), NULL, NULL);
     cr_assert_eq(gyre_udp_local_address(s.u, &to, &to_len), 0);
     udp_fill(data, sizeof data, 7);
-    cr_assert_eq(gyre_udp_id_send(gyre_udp_id(c.u), NULL, 0, data, sizeof data), 0);
+    cr_assert_eq(gyre_udp_id_send(gyre_udp_id_of(c.u), NULL, 0, data, sizeof data), 0);
     udp_fill(data, sizeof data, 8);
-    cr_assert_eq(gyre_udp_id_send(gyre_udp_id(s.u), (struct sockaddr *)&to, to_len, data, sizeof data), 0, "to itself");
+    cr_assert_eq(gyre_udp_id_send(gyre_udp_id_of(s.u), (struct sockaddr *)&to, to_len, data, sizeof data), 0,
+                 "to itself");
     api_until(&api, s.distinct == 2);
-    cr_assert_eq(gyre_udp_id_close(gyre_udp_id(c.u)), 0);
-    cr_assert_eq(gyre_udp_id_close(gyre_udp_id(s.u)), 0);
+    cr_assert_eq(gyre_udp_id_close(gyre_udp_id_of(c.u)), 0);
+    cr_assert_eq(gyre_udp_id_close(gyre_udp_id_of(s.u)), 0);
     api_until(&api, s.closes == 1 && c.closes == 1);
     cr_assert_eq(gyre_udp_id_close((struct gyre_udp_id){.loop = NULL}), -EINVAL);
     api_close(&api);

@@ -9,7 +9,7 @@
 
 static uint64_t ops_of(const struct api *api)
 {
-    struct gyre_loop_stats stats;
+    struct gyre_stats stats;
     gyre_loop_stats(api->loop, &stats);
     return stats.ops;
 }

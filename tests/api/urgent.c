@@ -104,7 +104,7 @@ BACKEND_TEST(api_urgent, limits)
     }
     cr_assert_eq(gyre_loop_post_urgent(NULL, take_note, NULL), -EINVAL);
     cr_assert_eq(gyre_loop_post_urgent(api.loop, NULL, NULL), -EINVAL);
-    struct gyre_loop_stats stats = api_stats(&api);
+    struct gyre_stats stats = api_stats(&api);
     cr_assert_eq(stats.tasks_waiting, 5);
     cr_assert_eq(stats.tasks_refused, 1);
     cr_assert_eq(stats.urgent_tasks_refused, 1);

@@ -27,7 +27,7 @@ struct scene {
     struct gyre_conn *c, *out;
     struct gyre_udp *u;
     struct gyre_watch *w;
-    struct gyre_udp_stats stats;
+    struct gyre_udp_counts stats;
     unsigned conn_closes, listener_closes, udp_closes, watch_ends, given_back;
     int udp_err, watch_err;
     int peers[2], receiver, file, event;

@@ -153,7 +153,7 @@ static void on_client_open(struct gyre_conn *c)
         note(sc, err);
         cl->borrowed += err == 0;
     }
-    *o = (struct order){.cl = cl, .id = gyre_conn_id(c)};
+    *o = (struct order){.cl = cl, .id = gyre_conn_id_of(c)};
     int posted = gyre_loop_post(gyre_engine_loop(sc->engine, 1), write_from_afar, o);
     note(sc, posted);
     cl->posted += posted == 0;

@@ -304,7 +304,7 @@ static void on_peer_open(struct gyre_conn *c)
 static void on_open(struct gyre_conn *c)
 {
     k.c = c;
-    k.id = gyre_conn_id(c);
+    k.id = gyre_conn_id_of(c);
 }
 
 static void on_close(struct gyre_conn *c, int err)

@@ -145,7 +145,7 @@ static void on_open(struct gyre_conn *c)
 {
     unsigned n = atomic_fetch_add(&sh.opens, 1);
     if (n < CLIENTS)
-        sh.ids[n] = gyre_conn_id(c);
+        sh.ids[n] = gyre_conn_id_of(c);
 }
 
 static void on_data(struct gyre_conn *c)
@@ -256,7 +256,7 @@ static void ask_for_listeners(void)
 static void look_at_counters(void)
 {
     static char text[1 << 16];
-    struct gyre_loop_stats stats;
+    struct gyre_stats stats;
     gyre_engine_stats(sh.engine, &stats);
     int64_t len = gyre_engine_prometheus(text, sizeof text, sh.engine, NULL, 0);
     cr_assert(len > 0 && (size_t)len < sizeof text && strlen(text) == (size_t)len);
@@ -371,7 +371,7 @@ REAL_TEST(refused_engine, for_good)
 REAL_TEST(refused_engine, counters_need_none)
 {
     static char text[1 << 16];
-    struct gyre_loop_stats stats;
+    struct gyre_stats stats;
     struct fault_mem mem;
     struct gyre_loop *loop;
     refused_need(p);

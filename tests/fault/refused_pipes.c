@@ -184,7 +184,7 @@ static int connect_to_relay(void)
 
 static bool warm(void)
 {
-    struct gyre_loop_stats stats;
+    struct gyre_stats stats;
     gyre_loop_stats(x.r->loop, &stats);
     return stats.bytes_spliced > 0;
 }

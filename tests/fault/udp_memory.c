@@ -85,7 +85,7 @@ static void talk(struct state *st, struct gyre_udp *c)
         note(st, gyre_udp_send(c, bytes, 100));
         note(st, gyre_udp_send(c, bytes, sizeof bytes));
         note(st, gyre_udp_send_segments(c, NULL, 0, bytes, 500, 200));
-        note(st, gyre_udp_id_send(gyre_udp_id(c), NULL, 0, bytes, 300));
+        note(st, gyre_udp_id_send(gyre_udp_id_of(c), NULL, 0, bytes, 300));
         note(st, gyre_udp_pause(c));
         turn(st);
         note(st, gyre_udp_resume(c));

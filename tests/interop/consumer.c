@@ -78,7 +78,7 @@ int main(void)
         fail("no loop", err);
         return EXIT_FAILURE;
     }
-    gyre_backend_report(loop, &report);
+    gyre_loop_backend(loop, &report);
     err = serve_and_call(loop);
     gyre_loop_destroy(loop);
     if (err != 0) {

@@ -110,7 +110,7 @@ int main()
         return 1;
     }
     struct gyre_backend_report report{};
-    gyre_backend_report(gyre_engine_loop(engine, 0), &report);
+    gyre_loop_backend(gyre_engine_loop(engine, 0), &report);
     err = serve(engine, s);
     gyre_engine_destroy(engine);
     if (err != 0)

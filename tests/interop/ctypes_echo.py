@@ -31,7 +31,7 @@ def declare(lib):
         "gyre_loop_destroy": (None, [c_void_p]),
         "gyre_loop_run": (c_int, [c_void_p]),
         "gyre_loop_stop": (None, [c_void_p]),
-        "gyre_backend_report": (None, [c_void_p, POINTER(Report)]),
+        "gyre_loop_backend": (None, [c_void_p, POINTER(Report)]),
         "gyre_loop_listen_sized": (c_int, [POINTER(c_void_p), c_void_p, c_char_p, POINTER(Handlers), c_void_p,
                                            c_size_t]),
         "gyre_listener_address": (c_char_p, [c_void_p]),
@@ -84,7 +84,7 @@ def main():
     loop = c_void_p()
     check(lib, lib.gyre_loop_create_sized(byref(loop), None, 0), "create")
     report = Report()
-    lib.gyre_backend_report(loop, byref(report))
+    lib.gyre_loop_backend(loop, byref(report))
     backend = report.backend.decode()
     got = echo(lib, loop)
     if got != LINE:

@@ -74,7 +74,7 @@ static const struct gyre_engine_handlers handlers = {.on_boot = on_boot};
 
 /* ---- readers ---- */
 
-static void check_rising(const struct gyre_loop_stats *before, const struct gyre_loop_stats *now)
+static void check_rising(const struct gyre_stats *before, const struct gyre_stats *now)
 {
 #define COUNTER(field, name, text) MUST(now->field >= before->field);
 #define GAUGE(field, name, text) MUST(now->field < UINT64_C(1) << 40);
@@ -91,7 +91,7 @@ static void check_rising(const struct gyre_loop_stats *before, const struct gyre
 static void *read_on(void *arg)
 {
     struct stage *st = arg;
-    struct gyre_loop_stats now, before[LOOPS], all = {0};
+    struct gyre_stats now, before[LOOPS], all = {0};
     char *text = calloc(1, TEXT_MAX);
     MUST(text != NULL);
     memset(before, 0, sizeof before);
@@ -116,7 +116,7 @@ static void *read_on(void *arg)
 
 /* ---- the round ---- */
 
-static void check_end(const struct stage *st, const struct gyre_loop_stats *s)
+static void check_end(const struct stage *st, const struct gyre_stats *s)
 {
     MUST(s->conns == 0 && s->bytes_outbound == 0 && s->bufs_held == 0 && s->starved == 0 && s->tasks_waiting == 0);
     MUST(s->bytes_queued == s->bytes_out + s->bytes_dropped);
@@ -134,7 +134,7 @@ static void round_of(const char *backend)
     const struct gyre_loop_options loop = {.backend = backend, .user = st};
     const struct gyre_engine_options options = {.loops = LOOPS, .handlers = &handlers, .loop = &loop, .user = st};
     struct gyre_listener *listener;
-    struct gyre_loop_stats s;
+    struct gyre_stats s;
     pthread_t readers[READERS];
     MUST(gyre_engine_create(&st->engine, &options) == 0);
     MUST(gyre_listener_open(&listener, st->engine, "tcp://127.0.0.1:0", &server, NULL) == 0);

@@ -41,7 +41,7 @@ static struct stage *stage_of(struct gyre_loop *loop)
 static void remember(struct stage *st, struct gyre_conn *c)
 {
     (void)pthread_mutex_lock(&st->lock);
-    st->ids[st->id_count++ % IDS] = gyre_conn_id(c);
+    st->ids[st->id_count++ % IDS] = gyre_conn_id_of(c);
     (void)pthread_mutex_unlock(&st->lock);
 }
 

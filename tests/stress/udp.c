@@ -37,7 +37,7 @@ struct lasting {
     struct sockaddr_storage address;
     socklen_t address_len;
     atomic_ulong accepted; /* sends, of writers and as answers */
-    struct gyre_udp_stats stats;
+    struct gyre_udp_counts stats;
     atomic_bool closed;
 };
 
@@ -118,7 +118,7 @@ static const struct gyre_udp_handlers lasting = {.on_datagram = on_lasting_datag
 
 static void note_lasting(struct lasting *s, struct gyre_udp *u)
 {
-    s->id = gyre_udp_id(u);
+    s->id = gyre_udp_id_of(u);
     MUST(gyre_udp_local_address(u, &s->address, &s->address_len) == 0);
 }
 
@@ -158,7 +158,7 @@ static void open_client(struct gyre_loop *loop, struct stage *st)
     fill(hello, sizeof hello, ASK, key);
     MUST(gyre_udp_send(u, hello, sizeof hello) == 0);
     (void)pthread_mutex_lock(&st->lock);
-    st->ids[st->id_count++ % IDS] = gyre_udp_id(u);
+    st->ids[st->id_count++ % IDS] = gyre_udp_id_of(u);
     (void)pthread_mutex_unlock(&st->lock);
 }
 
@@ -231,7 +231,7 @@ static void *write_all(void *arg)
     uint64_t seed = (uint64_t)(uintptr_t)&seed ^ st->round;
     uint8_t bytes[SIZE_MAX_SENT];
     struct sockaddr_storage parsed;
-    struct gyre_loop_stats stats;
+    struct gyre_stats stats;
     socklen_t parsed_len;
     for (int i = 0; i < SENDS && !atomic_load(&st->end); i++) {
         size_t len = HEAD + stress_random(&seed) % (sizeof bytes - HEAD + 1);
@@ -318,7 +318,7 @@ static void open_all(struct stage *st, const char *address)
 /* With everything posted before the end, nothing that was to be sent is missing; else at least nothing is invented. */
 static void settle_up(const struct stage *st, const struct lasting *s)
 {
-    const struct gyre_udp_stats *stats = &s->stats;
+    const struct gyre_udp_counts *stats = &s->stats;
     uint64_t done = stats->sent + stats->send_refused + stats->send_errors + stats->send_dropped;
     MUST(atomic_load(&s->closed));
     MUST(st->round % 2 == 1 ? done <= atomic_load(&s->accepted) : done == atomic_load(&s->accepted));

@@ -23,7 +23,7 @@ bool backends_is_real(const char *name)
 bool backends_splices(const struct gyre_loop *loop)
 {
     struct gyre_backend_report report;
-    gyre_backend_report(loop, &report);
+    gyre_loop_backend(loop, &report);
     const struct gyre_backend_ops *ops = gyre__backend_find(report.backend);
     bool may = strcmp(report.backend, "io_uring") != 0 ||
                (strstr(report.features, "direct") != NULL && strstr(report.features, "multishot_recv") != NULL);

@@ -107,7 +107,7 @@ Test(nonsense, null)
     cr_assert_lt(gyre_loop_listen(NULL, loop, NULL, &handlers, NULL), 0);
     cr_assert_null(gyre_conn_from_id((struct gyre_conn_id){.loop = NULL}));
     cr_assert_eq(gyre_conn_id_write((struct gyre_conn_id){.loop = NULL}, "x", 1, NULL, NULL), -EINVAL);
-    cr_assert_eq(gyre_conn_id_write(gyre_conn_id(near), NULL, 1, NULL, NULL), -EINVAL);
+    cr_assert_eq(gyre_conn_id_write(gyre_conn_id_of(near), NULL, 1, NULL, NULL), -EINVAL);
 }
 
 /* Handlers without on_data are none. */
@@ -172,7 +172,7 @@ Test(nonsense, borrowing_nothing)
     cr_assert_eq(gyre_conn_write(near, "abc", 3), 0);
     cr_assert_eq(gyre_conn_write_ref(near, NULL, 0, on_done, NULL), 0);
     TURN_UNTIL(got == 3 && done_count == 2);
-    struct gyre_loop_stats before, after;
+    struct gyre_stats before, after;
     gyre_loop_stats(loop, &before);
     for (int i = 0; i < 50; i++)
         cr_assert_eq(gyre_loop_run_nowait(loop), 0, "the loop finds something to do for ever");
@@ -184,7 +184,7 @@ Test(nonsense, borrowing_nothing)
 /* The same by name, from where another thread would. */
 Test(nonsense, writing_nothing_by_name)
 {
-    cr_assert_eq(gyre_conn_id_write(gyre_conn_id(near), NULL, 0, on_done, NULL), 0);
+    cr_assert_eq(gyre_conn_id_write(gyre_conn_id_of(near), NULL, 0, on_done, NULL), 0);
     TURN_UNTIL(done_count == 1);
     cr_assert_eq(done_err, 0);
 }
@@ -336,7 +336,7 @@ Test(nonsense, times_of_timers)
 /* Names that never were, or are gone, reach nobody. */
 Test(nonsense, stale_names)
 {
-    struct gyre_conn_id id = gyre_conn_id(near), wrong = id;
+    struct gyre_conn_id id = gyre_conn_id_of(near), wrong = id;
     wrong.slot = UINT32_MAX;
     cr_assert_null(gyre_conn_from_id(wrong));
     wrong.slot = 63;

@@ -15,7 +15,7 @@ struct run {
     unsigned received, overtaken;
     uint8_t seen[COUNT];
     uint32_t newest;
-    struct gyre_udp_stats stats;
+    struct gyre_udp_counts stats;
 };
 
 static void on_datagram(struct gyre_udp *u, const struct gyre_datagram *d)
@@ -55,7 +55,7 @@ static void run(struct run *r, const struct gyre_sim_options *options, const cha
     cr_assert_eq(gyre_sim_run(sim, &loop, 1, NULL, NULL, 1000000), 0);
     cr_assert_eq(gyre_udp_outbound(client), 0);
     gyre_udp_stats(server, &r->stats);
-    gyre_sim_counts(sim, &r->counts);
+    gyre_sim_stats(sim, &r->counts);
     r->hash = gyre_sim_trace_hash(sim);
     gyre_loop_destroy(loop);
     gyre_sim_destroy(sim);
@@ -109,7 +109,7 @@ Test(sim_dgram, full)
     struct gyre_udp *server, *client;
     static struct run r;
     static const uint8_t bytes[1000];
-    struct gyre_udp_stats stats;
+    struct gyre_udp_counts stats;
     const struct gyre_sim_options options = {.profile = GYRE_SIM_QUIET, .recv_buf_bytes = 10000};
     cr_assert_eq(gyre_sim_create(&sim, &options), 0);
     cr_assert_eq(gyre_loop_create(&loop, &(struct gyre_loop_options){.sim = sim}), 0);

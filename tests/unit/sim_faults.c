@@ -31,7 +31,7 @@ static int send_now(struct sim_core *c, struct gyre_fd *f, const void *buf, uint
 static struct gyre_sim_counts counts_of(const struct sim_core *c)
 {
     struct gyre_sim_counts counts;
-    gyre_sim_counts(c->sim, &counts);
+    gyre_sim_stats(c->sim, &counts);
     return counts;
 }
 
