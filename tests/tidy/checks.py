@@ -269,6 +269,21 @@ def check_rooms(tree):
     return found
 
 
+def check_tags(tree):
+    """No function of the interface is named as a struct, union or enum: in C++ it would hide its constructor."""
+    headers = {path: source.blank_literals(text) for path, text in tree.items()
+               if path.startswith("include/") and path.endswith(".h")}
+    tags = {match.group(2): match.group(1) for code in headers.values()
+            for match in re.finditer(r"\b(struct|union|enum)\s+(\w+)", code)}
+    functions = source.api_functions(tree)
+    others = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)\(|\binline\b[^;{(]*?\b(\w+)\s*\(", re.MULTILINE)
+    for path, code in headers.items():
+        functions += [(path, source.line_of(code, match.start()), match.group(1) or match.group(2))
+                      for match in others.finditer(code)]
+    return [f"{path}:{line}: {name} is also {tags[name]} {name}; rename one of them"
+            for path, line, name in functions if name in tags]
+
+
 OURS = re.compile(r"\b(?:gyre|GYRE)_\w+")
 
 
@@ -365,6 +380,7 @@ CHECKS = {
     "counting": check_counting,
     "opening": check_opening,
     "documented": check_documented,
+    "tags": check_tags,
     "rooms": check_rooms,
     "names": check_names,
     "parity": check_parity,

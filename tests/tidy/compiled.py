@@ -9,7 +9,7 @@ from pathlib import Path
 
 import source
 
-STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only"]
+STRICT = ["-Wall", "-Wextra", "-Wshadow", "-Wpedantic", "-Werror", "-fsyntax-only"]
 
 
 def output(*command):

@@ -104,6 +104,19 @@ CASES = [
                             "struct x;\n/* Own. */\nGYRE_API int gyre_e(void);\n\n"
                             "GYRE_API int gyre_c(void); /* short */\n\n/* ---- Group ---- */\n\n"
                             "GYRE_API struct gyre_d gyre_d(void);\n"}, None),
+    ("tags", "a function named as a struct", {
+        "include/gyre/a.h": "struct gyre_a {\n    int x;\n};\n", "include/gyre/b.h": "GYRE_API void\ngyre_a(void);\n"},
+     "include/gyre/b.h:1: gyre_a is also struct gyre_a"),
+    ("tags", "a function named as an enum", {"include/a.h": "enum gyre_a { A };\nGYRE_API enum gyre_a gyre_a(void);\n"},
+     "also enum gyre_a"),
+    ("tags", "a macro named as a struct that is only declared", {
+        "include/a.h": "struct gyre_a;\n# define gyre_a(x) gyre_a_sized((x), 1)\n"}, "a.h:2: gyre_a is also struct"),
+    ("tags", "a function with a body named as a union", {
+        "include/a.h": "union gyre_a { int x; };\nstatic inline int gyre_a(void)\n{\n}\n"}, "also union gyre_a"),
+    ("tags", "what is allowed", {
+        "include/a.h": "/* struct gyre_b */ struct gyre_a { int gyre_b; };\n#define gyre_c (struct gyre_d)\n"
+                       "GYRE_API struct gyre_a gyre_a_of(struct gyre_c *gyre_c);\nGYRE_API void gyre_b(void);\n",
+        "src/core/a.c": "struct gyre_b { int x; };"}, None),
     ("rooms", "a room without a page", {"src/core/a.c": ""}, "src/core: no README.md"),
     ("rooms", "tests without a page", {"tests/unit/a.c": ""}, "tests/unit: no README.md"),
     ("rooms", "bench without a page", {"bench/a.c": ""}, "bench: no README.md"),
