@@ -23,6 +23,10 @@ foreach(room IN LISTS GYRE_ROOMS)
   list(APPEND GYRE_SOURCES ${room_sources})
 endforeach()
 
+# __FILE__ and debug information name files from the top of the tree, so the libraries do not tell where they were built.
+include(CheckCCompilerFlag)
+check_c_compiler_flag(-ffile-prefix-map=a=b GYRE_HAVE_FILE_PREFIX_MAP)
+
 # What every build of the library's sources needs, whether it is installed or only for the tests.
 function(gyre_library_settings target)
   target_include_directories(${target}
@@ -30,6 +34,10 @@ function(gyre_library_settings target)
     PRIVATE ${PROJECT_SOURCE_DIR}/src)
   target_compile_definitions(${target} PRIVATE _GNU_SOURCE ${GYRE_DEFINES})
   target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:gyre_warnings> Threads::Threads)
+  if(GYRE_HAVE_FILE_PREFIX_MAP)
+    target_compile_options(${target} PRIVATE
+      -ffile-prefix-map=${PROJECT_BINARY_DIR}=build -ffile-prefix-map=${PROJECT_SOURCE_DIR}/=)
+  endif()
   if(TARGET PkgConfig::LIBURING)
     target_link_libraries(${target} PRIVATE PkgConfig::LIBURING)
   endif()

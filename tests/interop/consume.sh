@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # One way of using gyre from outside its tree, from an empty directory to a program that ran:
 #
-#     consume.sh install|pkgconfig-shared|pkgconfig-static|cmake-c|cmake-cxx|subdirectory|ctypes
+#     consume.sh install|pkgconfig-prefix|pkgconfig-shared|pkgconfig-static|cmake-c|cmake-cxx|subdirectory|ctypes
 #
 # `install` makes the prefix the others use. tests/interop/CMakeLists.txt sets the environment: GYRE_SOURCE, GYRE_BUILD
 # (the build tree to install), GYRE_WORK (where to work), GYRE_LIBDIR (lib, or what the system says), CC, CXX, CMAKE.
@@ -56,7 +56,35 @@ do_install() {
     if grep -rlF -e "$GYRE_BUILD" -e "$GYRE_SOURCE" "$prefix" --include='*.pc' --include='*.cmake'; then
         die "these name the build tree"
     fi
+    if grep -alF -e "$GYRE_BUILD" -e "$GYRE_SOURCE" "$libdir"/libgyre.*; then
+        die "these have paths of the build tree in them"
+    fi
     pkg-config --validate gyre
+}
+
+# What pkg-config says of a tree staged in $work/root for the prefix $1 with the library directory $2 has to be $3.
+expect_flags() {
+    local found
+    DESTDIR=$work/root "$CMAKE" --install "$work/build" --component pkgconfig --prefix "$1"
+    found=$(PKG_CONFIG_PATH=$work/root$1/$2/pkgconfig pkg-config --cflags --libs gyre)
+    [ "${found% }" = "$3" ] || die "under $1: pkg-config says '$found', which should be '$3'"
+}
+
+do_pkgconfig_prefix() {
+    # gyre.pc alone, which can be installed before anything is built; the directories are those of a Debian package.
+    local libdir=lib/multiarch-triplet moved
+    "$CMAKE" -S "$GYRE_SOURCE" -B "$work/build" -DCMAKE_INSTALL_PREFIX=/usr -DCMAKE_INSTALL_LIBDIR=$libdir \
+        -DGYRE_BUILD_TESTS=OFF -DGYRE_BUILD_EXAMPLES=OFF -DGYRE_BUILD_BENCH=OFF
+    PKG_CONFIG_SYSTEM_LIBRARY_PATH=/usr/$libdir expect_flags /usr $libdir "-lgyre"
+    expect_flags /usr/local $libdir "-I/usr/local/include -L/usr/local/$libdir -lgyre"
+    expect_flags /opt/x $libdir "-I/opt/x/include -L/opt/x/$libdir -lgyre"
+    # Anywhere else the tree may be moved.
+    "$CMAKE" --install "$work/build" --component pkgconfig --prefix "$work/before"
+    mv "$work/before" "$work/after"
+    mkdir "$work/after/include"
+    moved=$(PKG_CONFIG_PATH=$work/after/$libdir/pkgconfig pkg-config --cflags-only-I gyre)
+    moved=${moved#-I}
+    [ "$(cd "${moved% }" && pwd -P)" = "$(cd "$work/after/include" && pwd -P)" ] || die "moved: $moved"
 }
 
 do_pkgconfig_shared() {
@@ -97,6 +125,9 @@ do_cmake() {
 
 do_subdirectory() {
     cmake_project subdirectory -DGYRE_SOURCE="$GYRE_SOURCE"
+    if "$CMAKE" --build "$work" --target help | grep -E 'Experimental|Nightly|Continuous'; then
+        die "these targets of a dashboard are in a user's project"
+    fi
     check_run "$work/consumer_static"
 }
 
@@ -104,6 +135,7 @@ rm -rf "$work"
 mkdir -p "$work"
 case $kind in
 install) do_install ;;
+pkgconfig-prefix) do_pkgconfig_prefix ;;
 pkgconfig-shared) do_pkgconfig_shared ;;
 pkgconfig-static) do_pkgconfig_static ;;
 cmake-c) do_cmake cmake_c ;;
