@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * Assertions. GYRE_CHECK is always on and aborts: for corruption (a double completion, a wrong magic). GYRE_ASSERT is
  * for debug builds: arguments and order. Neither is for anything a peer, the kernel or the user can cause. */
-#ifndef GYRE_CORE_CHECK_H
-#define GYRE_CORE_CHECK_H
+#ifndef GYRE_BASE_CHECK_H
+#define GYRE_BASE_CHECK_H
 
 #include <stdio.h>
 #include <stdlib.h>

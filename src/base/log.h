@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Log lines, through the user's hook. Never called per event above debug. */
-#ifndef GYRE_CORE_LOG_H
-#define GYRE_CORE_LOG_H
+#ifndef GYRE_BASE_LOG_H
+#define GYRE_BASE_LOG_H
 
 #include <gyre/base.h>
 

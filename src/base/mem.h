@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * All memory goes through the user's hook. */
-#ifndef GYRE_CORE_MEM_H
-#define GYRE_CORE_MEM_H
+#ifndef GYRE_BASE_MEM_H
+#define GYRE_BASE_MEM_H
 
 #include <gyre/base.h>
 

@@ -118,21 +118,3 @@ int gyre__thread_start(pthread_t *out, const char *name, uint32_t index, void *(
         name_thread(*out, name, index);
     return -err;
 }
-
-_Atomic(uint32_t) gyre__forks;
-
-static void in_child(void)
-{
-    atomic_fetch_add_explicit(&gyre__forks, 1, memory_order_relaxed);
-}
-
-static void watch(void)
-{
-    (void)pthread_atfork(NULL, NULL, in_child);
-}
-
-void gyre__forks_watch(void)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    (void)pthread_once(&once, watch);
-}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Threads of the library's: making them, and what only some systems can do to them. */
-#ifndef GYRE_CORE_THREAD_H
-#define GYRE_CORE_THREAD_H
+#ifndef GYRE_BASE_THREAD_H
+#define GYRE_BASE_THREAD_H
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -4,8 +4,8 @@
  * A timer lies on the level of the highest bit in which its expiry differs from now, so it moves down at most six times
  * and every start and stop is O(1). On one level all occupied slots lie ahead, and all of a lower level expire before
  * any of a higher one: the next deadline is the first bit of the lowest level that has one. */
-#ifndef GYRE_CORE_WHEEL_H
-#define GYRE_CORE_WHEEL_H
+#ifndef GYRE_BASE_WHEEL_H
+#define GYRE_BASE_WHEEL_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -15,8 +15,8 @@
  * Beside them a loop has a few pipes, for bytes that are to go from socket to socket unseen. They too are a stack of
  * empty ones; one that is not empty has one owner, whose bytes are all there is in it. Core opens and closes them
  * (splice.c). */
-#ifndef GYRE_CORE_BUFPOOL_H
-#define GYRE_CORE_BUFPOOL_H
+#ifndef GYRE_BUFFER_BUFPOOL_H
+#define GYRE_BUFFER_BUFPOOL_H
 
 #include "base/check.h"
 #include "base/mem.h"

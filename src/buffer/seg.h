@@ -6,8 +6,8 @@
  * bytes borrowed from the user.
  *
  * Segments, and chunks of a few sizes up to a bound, are kept for reuse, so that the steady state allocates nothing. */
-#ifndef GYRE_CORE_SEG_H
-#define GYRE_CORE_SEG_H
+#ifndef GYRE_BUFFER_SEG_H
+#define GYRE_BUFFER_SEG_H
 
 #include "bufpool.h"
 

@@ -5,7 +5,6 @@
  * nothing is in flight the backend lets go of the descriptor, and the user gets it with the bytes that were not read.
  * What can go wrong: the connection fails, or the loop ends, before that; then on_close comes as ever, and the user is
  * not handed anything. */
-#include "stream/conn.h"
 #include "connect.h"
 
 #include <errno.h>
@@ -65,38 +64,5 @@ int gyre_conn_adopt_fd_sized(struct gyre_conn **out, struct gyre_loop *l, int fd
     }
     if (out != NULL)
         *out = c;
-    return 0;
-}
-
-int gyre_conn_dup_fd(const struct gyre_conn *c)
-{
-    int err = gyre__conn_usable(c);
-    return err != 0 ? err : c->loop->be->ops->sock->dup(c->loop->be, c->f.fd);
-}
-
-/* ---- out ---- */
-
-int gyre_conn_detach(struct gyre_conn *c, gyre_detached_fn *done, void *user)
-{
-    int err = done == NULL ? -EINVAL : gyre__conn_usable(c);
-    if (err != 0)
-        return err;
-    if (c->state != GYRE_CONN_OPEN || gyre__is_reconnectors(c))
-        return GYRE_ESTATE;
-    if (c->flags & GYRE_CF_SEND_FAILED)
-        return c->err;
-    struct gyre__extra *extra = gyre__conn_extra(c);
-    if (extra == NULL)
-        return -ENOMEM;
-    extra->detached = done;
-    extra->detached_user = user;
-    c->state = GYRE_CONN_DETACHING;
-    c->flags &= ~(unsigned)(GYRE_CF_CORKED | GYRE_CF_WAKE);
-    c->unsent = 0;
-    gyre__forward_forget(c);
-    gyre__forward_release_waiters(c);
-    gyre__conn_start_timer(c);
-    gyre__conn_update_recv(c);
-    gyre__conn_settle_later(c);
     return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Making outgoing connections, for the files that do. */
-#ifndef GYRE_CORE_CONNECT_H
-#define GYRE_CORE_CONNECT_H
+#ifndef GYRE_CONNECT_CONNECT_H
+#define GYRE_CONNECT_CONNECT_H
 
 #include "stream/conn.h"
 #include "socket/prepare.h"

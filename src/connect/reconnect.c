@@ -6,6 +6,7 @@
  * for the next attempt; with a delay of nothing it makes the callback for a connect that failed at once come from the
  * loop. */
 #include "connect.h"
+#include "base/options.h"
 
 #include <gyre/reconnect.h>
 

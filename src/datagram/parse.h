@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Reading what RECVMSG left in a buffer (struct gyre_dgram_head in op.h), with every length checked. */
-#ifndef GYRE_CORE_DGRAM_H
-#define GYRE_CORE_DGRAM_H
+#ifndef GYRE_DATAGRAM_PARSE_H
+#define GYRE_DATAGRAM_PARSE_H
 
 #include "seam/op.h"
 

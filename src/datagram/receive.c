@@ -292,3 +292,26 @@ int gyre_udp_hold(struct gyre_buf **out, struct gyre_slice *view, struct gyre_ud
     *view = (struct gyre_slice){.data = seg->data, .len = seg->len};
     return 0;
 }
+
+int gyre_udp_pause(struct gyre_udp *u)
+{
+    int err = gyre__udp_usable(u);
+    if (err != 0)
+        return err;
+    u->flags |= GYRE_UDPF_PAUSED;
+    gyre__udp_update_recv(u);
+    return 0;
+}
+
+int gyre_udp_resume(struct gyre_udp *u)
+{
+    int err = gyre__udp_usable(u);
+    if (err != 0)
+        return err;
+    u->flags &= ~(unsigned)GYRE_UDPF_PAUSED;
+    if (u->in.tail != NULL)
+        gyre__udp_settle_later(u); /* what is kept comes first */
+    else
+        gyre__udp_update_recv(u);
+    return 0;
+}

@@ -8,7 +8,7 @@
  *
  * What can go wrong: the path takes only shorter ones, or a device cannot do it. Then the send fails, all of them are
  * sent one by one, and the socket makes no runs any more. */
-#include "udp.h"
+#include "item.h"
 
 #include <string.h>
 

@@ -14,58 +14,12 @@
  *
  * The network's errors are told to whichever call comes next, and that may be a send, which then did not take place: it
  * is tried once more. */
-#include "udp.h"
+#include "item.h"
 
 #include <errno.h>
-#include <netinet/udp.h>
 #include <string.h>
 
-struct gyre__udp_slab {
-    struct gyre__udp_slab *next;
-    struct gyre__udp_send sends[GYRE_UDP_SENDS_PER_SLAB];
-};
-
 enum { V4_MAX = 65507, V6_MAX = 65527 };
-
-/* ---- items ---- */
-
-static struct gyre__udp_send *new_send(struct gyre_loop *l)
-{
-    struct gyre__udp_send *s = l->udps.free_sends;
-    if (s != NULL) {
-        l->udps.free_sends = s->next;
-        return s;
-    }
-    struct gyre__udp_slab *slab = gyre__alloc(l->mem, sizeof *slab);
-    if (slab == NULL)
-        return NULL;
-    slab->next = l->udps.slabs;
-    l->udps.slabs = slab;
-    for (size_t i = GYRE_UDP_SENDS_PER_SLAB; i-- > 1;) {
-        slab->sends[i].next = l->udps.free_sends;
-        l->udps.free_sends = &slab->sends[i];
-    }
-    return &slab->sends[0];
-}
-
-static void free_send(struct gyre_loop *l, struct gyre__udp_send *s)
-{
-    if (s->seg != NULL)
-        gyre__seg_free(&l->segs, s->seg, 0);
-    s->seg = NULL;
-    s->next = l->udps.free_sends;
-    l->udps.free_sends = s;
-}
-
-void gyre__udp_sends_fini(struct gyre_loop *l)
-{
-    while (l->udps.slabs != NULL) {
-        struct gyre__udp_slab *slab = l->udps.slabs;
-        l->udps.slabs = slab->next;
-        gyre__free(l->mem, slab);
-    }
-    gyre__udp_runs_fini(l);
-}
 
 /* ---- the queue ---- */
 
@@ -146,7 +100,7 @@ static void forget(struct gyre_udp *u, struct gyre__udp_send *s)
 {
     u->out_count--;
     u->out_bytes -= s->iov.iov_len;
-    free_send(u->loop, s);
+    gyre__udp_free_send(u->loop, s);
 }
 
 void gyre__udp_drop_queue(struct gyre_udp *u)
@@ -334,37 +288,11 @@ static int place(const struct gyre_udp *u, struct gyre__udp_send *s, const struc
     return 0;
 }
 
-static void add_control(struct gyre__udp_send *s, int level, int type, const void *data, size_t len)
-{
-    size_t at = s->hdr.msg_controllen;
-    struct cmsghdr head = {.cmsg_len = CMSG_LEN(len), .cmsg_level = level, .cmsg_type = type};
-    GYRE_CHECK(at + CMSG_SPACE(len) <= sizeof s->control);
-    memset(s->control + at, 0, CMSG_SPACE(len));
-    memcpy(s->control + at, &head, sizeof head);
-    memcpy(s->control + at + CMSG_LEN(0), data, len);
-    s->hdr.msg_control = s->control;
-    s->hdr.msg_controllen = at + CMSG_SPACE(len);
-}
-
-#ifdef UDP_SEGMENT
-void gyre__udp_add_segment_size(struct gyre__udp_send *s, size_t segment_bytes)
-{
-    uint16_t size = (uint16_t)segment_bytes;
-    add_control(s, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof size);
-}
-#else
-void gyre__udp_add_segment_size(struct gyre__udp_send *s, size_t segment_bytes)
-{
-    (void)s;
-    (void)segment_bytes;
-}
-#endif
-
 #ifdef IP_PKTINFO
 static void add_source4(struct gyre__udp_send *s, const struct sockaddr_in *local)
 {
     struct in_pktinfo info = {.ipi_spec_dst = local->sin_addr};
-    add_control(s, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
+    gyre__udp_add_control(s, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
 }
 #else
 static void add_source4(struct gyre__udp_send *s, const struct sockaddr_in *local)
@@ -383,7 +311,7 @@ static void add_source(struct gyre_udp *u, struct gyre__udp_send *s)
         add_source4(s, &local->in4);
     } else if (local->sa.sa_family == AF_INET6 && !IN6_IS_ADDR_MULTICAST(&in6->sin6_addr)) {
         struct in6_pktinfo info = {.ipi6_addr = in6->sin6_addr, .ipi6_ifindex = in6->sin6_scope_id};
-        add_control(s, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
+        gyre__udp_add_control(s, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
     }
 }
 
@@ -423,7 +351,7 @@ static int add_bytes(struct gyre_udp *u, struct gyre__udp_send *s, const struct 
 
 static int make(struct gyre__udp_send **out, struct gyre_udp *u, const struct order *o)
 {
-    struct gyre__udp_send *s = new_send(u->loop);
+    struct gyre__udp_send *s = gyre__udp_new_send(u->loop);
     if (s == NULL)
         return -ENOMEM;
     s->hdr = (struct msghdr){.msg_iov = &s->iov};
@@ -439,7 +367,7 @@ static int make(struct gyre__udp_send **out, struct gyre_udp *u, const struct or
     if (err == 0)
         err = add_bytes(u, s, o);
     if (err != 0) {
-        free_send(u->loop, s);
+        gyre__udp_free_send(u->loop, s);
         return err;
     }
     *out = s;
@@ -513,16 +441,6 @@ size_t gyre_udp_outbound(const struct gyre_udp *u)
 
 /* ---- many at once ---- */
 
-bool gyre__udp_kernel_cuts(struct gyre_udp *u)
-{
-    struct gyre_backend *be = u->loop->be;
-    if (!(u->flags & GYRE_UDPF_GSO_KNOWN)) {
-        bool can = be->ops->sock->dgram_set(be, u->f.fd, u->family, GYRE_SOCK_GSO, 0) == 0;
-        u->flags |= GYRE_UDPF_GSO_KNOWN | (can ? GYRE_UDPF_GSO : 0u);
-    }
-    return (u->flags & GYRE_UDPF_GSO) != 0;
-}
-
 /* All or nothing: none is queued before all are made. */
 static int send_pieces(struct gyre_udp *u, const struct order *whole, size_t each)
 {
@@ -543,7 +461,7 @@ static int send_pieces(struct gyre_udp *u, const struct order *whole, size_t eac
         if (err == 0)
             push(u, s);
         else
-            free_send(u->loop, s);
+            gyre__udp_free_send(u->loop, s);
     }
     if (err == 0)
         gyre__udp_settle_later(u);

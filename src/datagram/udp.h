@@ -8,16 +8,15 @@
  *
  * What can go wrong: an error that the network reported ends the receive, which is armed again; one of the socket
  * itself goes to ENDING. All callbacks come from dispatch, timers and settling. */
-#ifndef GYRE_CORE_UDP_H
-#define GYRE_CORE_UDP_H
+#ifndef GYRE_DATAGRAM_UDP_H
+#define GYRE_DATAGRAM_UDP_H
 
 #include "socket/addr.h"
+#include "socket/path.h"
 #include "parse.h"
 #include "loop/loop.h"
 
 #include <gyre/udp.h>
-#include <netinet/in.h>
-#include <sys/un.h>
 
 enum { GYRE_UDP_MAGIC = 0x75647020, GYRE_UDP_DEAD_MAGIC = 0x64656164 };
 
@@ -33,8 +32,7 @@ enum {
     GYRE_UDPF_DUAL = 1u << 6,       /* IPv6 that carries IPv4 */
     GYRE_UDPF_GSO_KNOWN = 1u << 7,  /* whether the kernel cuts was asked; */
     GYRE_UDPF_GSO = 1u << 8,        /* it does */
-    GYRE_UDPF_UNLINK = 1u << 9,     /* the unix path is ours to remove */
-    GYRE_UDPF_NO_RUNS = 1u << 10,   /* what goes to one receiver does not leave as one */
+    GYRE_UDPF_NO_RUNS = 1u << 9,    /* what goes to one receiver does not leave as one */
 };
 
 enum {
@@ -47,37 +45,8 @@ enum {
     GYRE_UDP_GRO_BUF_MIN = 65536 + 256,
 };
 
-union gyre__udp_name {
-    struct sockaddr sa;
-    struct sockaddr_in in4;
-    struct sockaddr_in6 in6;
-    struct sockaddr_un un;
-};
-
-/* A datagram on its way out. They live in slabs that are freed with the loop, because they have an op in them. */
-struct gyre__udp_send {
-    struct gyre_op op;
-    struct gyre__udp_send *next; /* in its socket's queue; or free */
-    struct gyre__seg *seg;       /* the bytes */
-    struct msghdr hdr;
-    struct iovec iov;
-    struct gyre__udp_run *run; /* others go with it; see run.c */
-    uint64_t seq;    /* the order of queueing */
-    uint16_t pieces; /* datagrams the kernel makes of it */
-    bool retried;    /* it met an error that was another's */
-    bool alone;      /* of a run that failed: never again in one */
-    _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(uint16_t)) + CMSG_SPACE(sizeof(struct in6_pktinfo))];
-    union gyre__udp_name to;
-};
-
-/* Datagrams that leave as one send, which the kernel cuts. */
-struct gyre__udp_run {
-    struct gyre__udp_run *next;   /* free */
-    struct gyre__udp_send *rest;  /* in order, all but the first, which has the op */
-    size_t bytes;
-    size_t control_len;           /* of the first one's own control data */
-    struct iovec iov[GYRE_UDP_SEGMENTS_MAX];
-};
+struct gyre__udp_send;
+struct gyre__udp_run;
 
 struct gyre_udp {
     uint32_t magic;
@@ -104,7 +73,7 @@ struct gyre_udp {
     uint64_t send_seq;
     struct gyre__timer timer;     /* CLOSING: the linger time */
     struct gyre_udp_counts stats;
-    uint64_t path_device, path_inode; /* of the socket file that bind made */
+    struct gyre__path path;       /* the socket file that bind made */
     uint32_t slot;
     uint32_t generation;
     int err;       /* for on_close */
@@ -114,7 +83,11 @@ struct gyre_udp {
     char address[GYRE_ADDR_TEXT_MAX];
 };
 
-/* ---- udp.c: life ---- */
+/* ---- udp.c ---- */
+
+/* A fresh record, with what outlives a slot's holders: its number and generations. NULL when out of memory. */
+struct gyre_udp *gyre__udp_take_slot(struct gyre_loop *l);
+void gyre__udp_give_slot(struct gyre_udp *u);
 
 void gyre__udp_settle_later(struct gyre_udp *u);
 /* Give up what is queued; on_close(err) follows when the last event has come. */
@@ -164,13 +137,6 @@ void gyre__udp_drop_queue(struct gyre_udp *u);
 void gyre__udp_cancel_sends(struct gyre_udp *u);
 /* on_drain, if it is owed and there is room. */
 void gyre__udp_tell_drain(struct gyre_udp *u);
-void gyre__udp_sends_fini(struct gyre_loop *l);
-
-/* Whether the kernel cuts what this socket sends. */
-bool gyre__udp_kernel_cuts(struct gyre_udp *u);
-/* Have the kernel cut `s`. */
-void gyre__udp_add_segment_size(struct gyre__udp_send *s, size_t segment_bytes);
-
 /* ---- run.c ---- */
 
 /* Let `s`, just taken from the queue, be followed by those next in it that can leave with it. */
@@ -185,8 +151,5 @@ void gyre__udp_runs_fini(struct gyre_loop *l);
 int gyre__udp_listen(struct gyre_udp_id *ids, struct gyre_loop *const *loops, uint32_t loop_count, const char *address,
                      const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options,
                      size_t size_bytes);
-
-/* Remove the socket file if it is the one that bind made. */
-void gyre__udp_remove_path(struct gyre_udp *u);
 
 #endif

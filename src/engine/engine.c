@@ -6,45 +6,18 @@
  *
  * What can go wrong: io_uring works for the first loops but not for one (limits): then all loops get the next backend.
  * A thread cannot be made, or a loop loses its backend: all loops are ended and run says why. */
-#include "stream/conn.h"
-#include "listen/listener.h"
-#include "base/thread.h"
+#include "engine.h"
+#include "base/options.h"
 #include "datagram/udp.h"
-#include "work/pool.h"
+#include "listen/listener.h"
+#include "reactor/backends.h"
+#include "reactor/reactor.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 enum { LOOPS_MAX = 1024, CPUS_MAX = 1024, ENGINE_MAGIC = 0x656e6769 };
-
-enum engine_state { ENGINE_NEW = 0, ENGINE_RUNNING, ENGINE_OVER };
-
-struct gyre_engine {
-    uint32_t magic;
-    uint32_t loop_count;
-    struct gyre_loop **loops;
-    pthread_t *threads;
-    pthread_mutex_t gate; /* held while threads are being started, or a listener added or steered; guards `pool` */
-    struct gyre_listener *listeners;
-    uint32_t listeners_made;
-    uint32_t conns_max; /* 0: none */
-    const struct gyre_engine_handlers *handlers;
-    const struct gyre_mem *mem;
-    void *user;
-    _Atomic(uint32_t) turn; /* where the next connect begins looking for the least loaded loop */
-    _Atomic(int) state;
-    _Atomic(int) err; /* the first of a loop */
-    char name[GYRE_THREAD_NAME_SIZE];
-    uint32_t *cpus; /* NULL: as `pin` says */
-    uint32_t cpu_count;
-    bool pin;
-    bool simulated; /* its loops are one thread's */
-    struct gyre__affinity affinity; /* of the thread in run, before it was pinned */
-    bool pool_over;                 /* being destroyed: no pool any more */
-    struct gyre_pool *pool;         /* NULL: not needed so far */
-    struct gyre_pool_options pool_options;
-};
 
 static void destroy_loops(struct gyre_engine *engine)
 {
@@ -444,53 +417,4 @@ uint64_t gyre_engine_conn_count(const struct gyre_engine *engine)
     for (uint32_t i = 0; i < engine->loop_count; i++)
         count += gyre_loop_conn_count(engine->loops[i]);
     return count;
-}
-
-/* ---- the pool ---- */
-
-/* Its threads begin with what the one in run may use, and not with the one processor of a pinned loop that asks. */
-static int make_pool(struct gyre_engine *engine)
-{
-    char name[GYRE_THREAD_NAME_SIZE + 8];
-    struct gyre__affinity mine = {.known = false};
-    struct gyre_pool_options options = engine->pool_options;
-    (void)snprintf(name, sizeof name, "%.8s-work", engine->name);
-    options.name = name;
-    if (engine->affinity.known)
-        gyre__affinity_keep(&mine);
-    gyre__affinity_restore(&engine->affinity);
-    int err = gyre__pool_create(&engine->pool, &options);
-    gyre__affinity_restore(&mine);
-    return err;
-}
-
-int gyre_engine_pool(struct gyre_pool **out, struct gyre_engine *engine)
-{
-    if (out == NULL || engine == NULL)
-        return -EINVAL;
-    if (gyre__loop_is_forked(engine->loops[0]))
-        return GYRE_EFORK;
-    (void)pthread_mutex_lock(&engine->gate);
-    int err = engine->pool_over ? GYRE_ESHUTDOWN : 0;
-    if (err == 0 && engine->pool == NULL)
-        err = make_pool(engine);
-    if (err == 0)
-        *out = engine->pool;
-    (void)pthread_mutex_unlock(&engine->gate);
-    return err;
-}
-
-int gyre_engine_offload(struct gyre_engine *engine, gyre_work_fn *work, gyre_work_done_fn *done, void *user)
-{
-    struct gyre_pool *pool;
-    struct gyre_loop *here = NULL;
-    if (engine == NULL)
-        return -EINVAL;
-    for (uint32_t i = 0; i < engine->loop_count && here == NULL; i++)
-        if (gyre_loop_is_current(engine->loops[i]))
-            here = engine->loops[i];
-    if (here == NULL)
-        return GYRE_ETHREAD;
-    int err = gyre_engine_pool(&pool, engine);
-    return err != 0 ? err : gyre_pool_submit(NULL, pool, here, work, done, user);
 }

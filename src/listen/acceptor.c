@@ -10,6 +10,7 @@
  * is accepted that has no place; at the limit accepting pauses until there is room. A connection that comes in on
  * several loops in the same instant may pass the limit even so, and is closed. */
 #include "listener.h"
+#include "socket/prepare.h"
 
 #include <errno.h>
 
@@ -407,7 +408,7 @@ void gyre__acceptor_stop(struct gyre__acceptor *a)
     set_waiting(a, false);
     gyre__wheel_stop(&a->loop->wheel, &a->timer);
     if (a->listener->acceptors[0] == a)
-        gyre__listener_remove_path(a->listener);
+        gyre__path_remove(&a->listener->path, &a->listener->addr);
     if (!a->started) {
         stop_unstarted(a);
         return;
@@ -538,7 +539,7 @@ void gyre__acceptors_abandon(struct gyre_loop *l)
     struct gyre__acceptor *a = l->acceptors, *next;
     for (; a != NULL; a = next) {
         next = a->next;
-        gyre__op_abandon(&a->op);
+        gyre__op_abandon(a->loop, &a->op);
     }
 }
 
@@ -551,4 +552,27 @@ void gyre__acceptors_fini(struct gyre_loop *l)
             gyre__free(l->mem, a);
     }
     l->acceptors = NULL;
+}
+
+int gyre__conn_adopt(struct gyre_loop *l, int fd, struct gyre__profile *profile, bool inet)
+{
+    struct gyre_conn *c;
+    if (l->phase != GYRE_PHASE_SERVING) {
+        gyre__loop_unreserve(l);
+        l->be->ops->sock->close(l->be, fd);
+        return GYRE_ESHUTDOWN;
+    }
+    unsigned how = GYRE_CONN_RESERVED | GYRE_FDF_ACCEPTED | (inet ? GYRE_FDF_INET : 0u);
+    gyre__options_apply_accepted(l, fd, &profile->options, inet);
+    int refused = gyre__options_ask(&profile->options, fd, GYRE_SOCKET_ACCEPT);
+    int err = gyre__conn_new(&c, l, fd, profile, how);
+    if (err != 0)
+        return err;
+    profile->refs++;
+    gyre__count(&l->be->stats.accepted, 1);
+    if (refused == 0)
+        gyre__conn_opened(c);
+    else
+        gyre__conn_end(c, GYRE_CLOSE_ERROR, refused);
+    return 0;
 }

@@ -11,10 +11,11 @@
  *
  * An engine's listener counts what keeps it: acceptors that are open or have connections, descriptors being handed
  * over, looks on their way. At 0 it is idle, and serves again when the engine listens next. */
-#ifndef GYRE_CORE_LISTENER_H
-#define GYRE_CORE_LISTENER_H
+#ifndef GYRE_LISTEN_LISTENER_H
+#define GYRE_LISTEN_LISTENER_H
 
 #include "socket/addr.h"
+#include "socket/path.h"
 #include "stream/conn.h"
 
 enum { GYRE_LISTENER_MAGIC = 0x6c697374, GYRE_ACCEPTOR_MAGIC = 0x61636370 };
@@ -76,9 +77,7 @@ struct gyre_listener {
     bool inet;
     bool kept;             /* until the engine goes; else it frees itself */
     bool hands_over;       /* only the first acceptor has a socket */
-    bool unlink;           /* the path is ours to remove */
-    uint64_t path_device;  /* of the socket file that bind made */
-    uint64_t path_inode;
+    struct gyre__path path; /* the socket file that bind made */
     struct gyre_addr addr; /* bound */
     char address[GYRE_ADDR_TEXT_MAX];
 };
@@ -103,9 +102,6 @@ struct gyre__listen_request {
  * gyre__listener_free() when the loops have ended; another frees itself with its last connection once closed. Each loop
  * that the calling thread may not touch starts its part by a task. Errors as gyre_engine_listen(). */
 int gyre__listener_open(struct gyre_listener **out, const struct gyre__listen_request *request);
-
-/* Remove the socket file if it is ours. */
-void gyre__listener_remove_path(struct gyre_listener *listener);
 
 /* A socket of its is closed. Thread: that of `l`. */
 void gyre__listener_socket_closed(struct gyre_listener *listener, struct gyre_loop *l);

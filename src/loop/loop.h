@@ -4,8 +4,8 @@
  * One turn: wait (which submits), dispatch the events, fire timers, run posted tasks, then settle the connections that
  * something happened to: gather their queued writes into one send each, move closing ones on. Everything that a turn
  * submits goes to the kernel with the next turn's wait. */
-#ifndef GYRE_CORE_LOOP_H
-#define GYRE_CORE_LOOP_H
+#ifndef GYRE_LOOP_LOOP_H
+#define GYRE_LOOP_LOOP_H
 
 #include "seam/backend.h"
 #include "buffer/bufpool.h"
@@ -21,6 +21,7 @@
 #include <gyre/engine.h>
 #include <gyre/loop.h>
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -109,6 +110,7 @@ struct gyre_loop {
     uint32_t reconnectors; /* made so far */
     uint32_t forks; /* what gyre__forks was when it was made */
     struct gyre_backend *be;
+    gyre__done_fn *const *done_fns; /* by enum gyre__done */
     uint64_t now_ns;
     uint64_t now_tick; /* the same in ticks of the wheel, rounded up */
 
@@ -166,48 +168,19 @@ struct gyre_loop {
     struct gyre_event events[GYRE_EVENTS_PER_WAIT];
 };
 
-/* Like gyre_loop_create(), with the parts of the backend's configuration that tests set (queue sizes, features off);
- * NULL: none. */
-int gyre__loop_create(struct gyre_loop **out, const struct gyre_loop_options *options,
-                      const struct gyre_backend_config *tune);
-
-/* One turn, waiting at most `timeout_ns` (-1: for ever). Returns 0, or -errno if the backend is lost. */
-int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns);
-
-/* Run until `request` is served. Returns 0 or -errno. */
-int gyre__loop_serve(struct gyre_loop *l);
-
-/* Abort everything and turn until nothing is in flight. The backend stays, because other threads may still wake it;
- * gyre_loop_destroy() may follow on any thread. Thread: the loop's. */
-void gyre__loop_end(struct gyre_loop *l);
-
-/* Run tasks that were posted after the end: they find no connections, but free what they carry. They can post no
- * more. */
-void gyre__loop_run_late_tasks(struct gyre_loop *l);
-
 /* Ask from another thread or a signal handler; a stronger request is never replaced by a weaker one. */
 void gyre__loop_ask(struct gyre_loop *l, enum gyre__loop_request request);
 
 /* Run `task` (whose memory its `run` frees) on the loop. Returns 0 or -EAGAIN. Thread: any. */
 int gyre__loop_post_task(struct gyre_loop *l, struct gyre__task *task);
 
-/* trim.c: buffers that a burst has touched are to be looked after; the time has come. */
-void gyre__trim_begin(struct gyre_loop *l);
-void gyre__trim_on_timer(struct gyre__timer *t);
-
-/* At the end of each turn; `busy`: there were events. */
-static inline void gyre__trim_look(struct gyre_loop *l, bool busy)
-{
-    if (busy)
-        l->trim_left = 0;
-    if (GYRE_UNLIKELY(gyre__bufpool_surplus(&l->pool) >= l->trim_left + GYRE_BUF_TRIM_MIN))
-        gyre__trim_begin(l);
-}
-
 /* timer.c: run every delayed task now, because the loop is being destroyed. */
 void gyre__laters_run(struct gyre_loop *l);
 
 uint64_t gyre__loop_clock(const struct gyre_loop *l);
+
+/* Read the clock: from now on that is the turn's time. */
+void gyre__loop_look_at_clock(struct gyre_loop *l);
 
 /* The turn's time; between turns, when that is old, the clock's. */
 uint64_t gyre__loop_now(struct gyre_loop *l);
@@ -281,19 +254,36 @@ static inline void gyre__op_cancel(struct gyre_loop *l, struct gyre_op *op)
     l->be->ops->cancel(l->be, op);
 }
 
+/* An event goes to whom its operation belongs to. */
+static inline void gyre__op_done(struct gyre_loop *l, const struct gyre_event *ev)
+{
+    struct gyre_op *op = ev->op;
+    GYRE_CHECK(op->state != GYRE_OPS_IDLE);
+    if (!(ev->flags & GYRE_EV_MORE)) {
+        op->state = GYRE_OPS_IDLE;
+        op->gen++;
+        op->f->inflight--;
+    }
+    l->done_fns[op->done](op, ev); /* may submit, cancel, close; may free what is idle */
+}
+
 /* The backend is lost and will not tell of `op`: its last event comes from here, as if it had been cancelled. */
-void gyre__op_abandon(struct gyre_op *op);
+static inline void gyre__op_abandon(struct gyre_loop *l, struct gyre_op *op)
+{
+    if (op->state != GYRE_OPS_IDLE)
+        gyre__op_done(l, &(struct gyre_event){.op = op, .res = -ECANCELED});
+}
 
 /* Write down, for readers on other threads, what is not counted in the backend's struct. At the end of each turn. */
 void gyre__stats_publish(struct gyre_loop *l);
+
+/* Copy to a caller with a smaller struct, or a larger one of a newer version. */
+void gyre__stats_hand_out(void *out, size_t size_bytes, const struct gyre_stats *stats);
 
 /* Thread: any. */
 void gyre__stats_read(const struct gyre_loop *l, struct gyre_stats *out);
 
 /* buf.c: a buffer for the user around `seg`. Returns 0, or -ENOMEM, and then `seg` stays the caller's. */
 int gyre__buf_wrap(struct gyre_buf **out, struct gyre_loop *l, struct gyre__seg *seg);
-
-/* Copy an options struct of the caller's size over zeroes. Returns 0 or -E2BIG. */
-int gyre__options_copy(void *dst, size_t dst_size, const void *src, size_t src_size);
 
 #endif

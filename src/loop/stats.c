@@ -9,7 +9,6 @@
 #include <string.h>
 
 _Static_assert(sizeof(struct gyre_stats) % sizeof(uint64_t) == 0, "nothing but numbers");
-enum { NUMBERS = sizeof(struct gyre_stats) / sizeof(uint64_t) };
 
 void gyre__stats_publish(struct gyre_loop *l)
 {
@@ -37,7 +36,7 @@ void gyre__stats_read(const struct gyre_loop *l, struct gyre_stats *out)
     uint64_t *to = (uint64_t *)out;
     if (is_own(l))
         gyre__stats_publish((struct gyre_loop *)(uintptr_t)l);
-    for (unsigned i = 0; i < NUMBERS; i++)
+    for (unsigned i = 0; i < sizeof *out / sizeof *to; i++)
         to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
     out->conns = gyre_loop_conn_count(l);
     out->tasks_waiting = (uint64_t)atomic_load_explicit(&l->tasks.count, memory_order_relaxed) +
@@ -49,8 +48,7 @@ void gyre__stats_read(const struct gyre_loop *l, struct gyre_stats *out)
     out->bytes_outbound = out->bytes_queued > gone ? out->bytes_queued - gone : 0;
 }
 
-/* For a caller with a smaller struct, or a larger one of a newer version. */
-static void hand_out(void *out, size_t size_bytes, const struct gyre_stats *stats)
+void gyre__stats_hand_out(void *out, size_t size_bytes, const struct gyre_stats *stats)
 {
     size_t size = size_bytes < sizeof *stats ? size_bytes : sizeof *stats;
     memcpy(out, stats, size);
@@ -61,17 +59,5 @@ void gyre_loop_stats_sized(const struct gyre_loop *l, struct gyre_stats *out, si
 {
     struct gyre_stats stats;
     gyre__stats_read(l, &stats);
-    hand_out(out, size_bytes, &stats);
-}
-
-void gyre_engine_stats_sized(const struct gyre_engine *engine, struct gyre_stats *out, size_t size_bytes)
-{
-    struct gyre_stats sum, one;
-    memset(&sum, 0, sizeof sum);
-    for (uint32_t i = 0; i < gyre_engine_loop_count(engine); i++) {
-        gyre__stats_read(gyre_engine_loop(engine, i), &one);
-        for (unsigned n = 0; n < NUMBERS; n++)
-            ((uint64_t *)&sum)[n] += ((const uint64_t *)&one)[n];
-    }
-    hand_out(out, size_bytes, &sum);
+    gyre__stats_hand_out(out, size_bytes, &stats);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * Tasks posted to a loop: any thread pushes, the loop's thread takes all. A stack by compare-and-swap; taking reverses
  * it, so tasks of one thread run in the order posted. */
-#ifndef GYRE_CORE_TASK_H
-#define GYRE_CORE_TASK_H
+#ifndef GYRE_LOOP_TASK_H
+#define GYRE_LOOP_TASK_H
 
 #include <gyre/loop.h>
 

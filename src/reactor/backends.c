@@ -4,8 +4,7 @@
  * The normal course: with auto the compiled-in order is tried, best first; the first that opens is taken, and for each
  * one before it the report says why not. GYRE_BACKEND in the environment stands in for auto. A backend asked for by
  * name is the only one tried: with "epoll" no io_uring system call is made at all. */
-#include "seam/backend.h"
-#include "base/log.h"
+#include "backends.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -6,7 +6,7 @@
  * give their pages back. What a steady load uses is needed within every interval, so it is never touched and there is
  * no system call. A loop that has gone idle is woken twice at most: once for what the end of the burst did not need,
  * and once for what nobody has needed since. What cannot go even then, because the kernel has it, is not waited for. */
-#include "loop/loop.h"
+#include "trim.h"
 
 void gyre__trim_begin(struct gyre_loop *l)
 {

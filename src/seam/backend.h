@@ -40,8 +40,8 @@
  *     descriptor has one at a time and no other op. What `res` names was true at some time in between: others use the
  *     descriptor too, and have perhaps taken what there was. What it does not name may be true all the same. Where
  *     urgent data cannot be waited for, POLLPRI ends it with -EOPNOTSUPP. */
-#ifndef GYRE_CORE_BACKEND_H
-#define GYRE_CORE_BACKEND_H
+#ifndef GYRE_SEAM_BACKEND_H
+#define GYRE_SEAM_BACKEND_H
 
 #include "count.h"
 #include "op.h"
@@ -244,17 +244,5 @@ struct gyre_backend {
     bool busy_polls;              /* as the config asks; create() sets it */
     bool sends_late;              /* a SEND is a call that the next wait() makes: core may as well call try_send() */
 };
-
-/* Opens the backend called `name`, or with NULL or "auto" the best that works here: the order is compiled in, and
- * GYRE_BACKEND in the environment overrides auto. A config with `sim` set opens the simulator. Fills `report` (all but
- * features) whether it succeeds or not. Returns 0, GYRE_EBACKEND, GYRE_ENOBACKEND or what create() said. */
-int gyre__backend_open(struct gyre_backend **out, const char *name, const struct gyre_backend_config *cfg,
-                       struct gyre_backend_report *report);
-
-/* Whether `name` and the environment leave the choice to gyre__backend_open(). */
-bool gyre__backend_is_auto(const char *name);
-
-/* The table called `name` if it was compiled in, else NULL. */
-const struct gyre_backend_ops *gyre__backend_find(const char *name);
 
 #endif

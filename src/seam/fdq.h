@@ -5,8 +5,8 @@
  * has a place for each descriptor that is attached, so that pushing cannot fail; a descriptor is in it once at most,
  * which a flag of the backend's sees to. When it runs empty it begins anew, so that few descriptors stay in few
  * lines. */
-#ifndef GYRE_CORE_LIST_H
-#define GYRE_CORE_LIST_H
+#ifndef GYRE_SEAM_FDQ_H
+#define GYRE_SEAM_FDQ_H
 
 #include "base/check.h"
 #include "base/mem.h"

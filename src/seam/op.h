@@ -7,8 +7,8 @@
  *
  * Operations live in memory that stays mapped as long as the backend does (core takes it from slabs), so that a backend
  * may look at the generation of an operation that was given up long ago. */
-#ifndef GYRE_CORE_OP_H
-#define GYRE_CORE_OP_H
+#ifndef GYRE_SEAM_OP_H
+#define GYRE_SEAM_OP_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -25,61 +25,6 @@ struct sim_chunk {
     struct sim_req reqs[CHUNK_REQS];
 };
 
-/* ---- Queues ---- */
-
-static void push(struct sim_queue_list *list, struct sim_req *req, enum sim_queue queue)
-{
-    req->queue = (uint8_t)queue;
-    req->queue_next = NULL;
-    if (list->last != NULL)
-        list->last->queue_next = req;
-    else
-        list->first = req;
-    list->last = req;
-}
-
-static void push_front(struct sim_queue_list *list, struct sim_req *req)
-{
-    req->queue = SIM_READY;
-    req->queue_next = list->first;
-    list->first = req;
-    if (list->last == NULL)
-        list->last = req;
-}
-
-static struct sim_req *pop(struct sim_queue_list *list)
-{
-    struct sim_req *req = list->first;
-    list->first = req->queue_next;
-    if (list->first == NULL)
-        list->last = NULL;
-    return req;
-}
-
-static void make_ready(struct sim_backend *be, struct sim_req *req)
-{
-    if (req->queue == SIM_BUSY)
-        req->again = true;
-    if (req->queue == SIM_PARKED)
-        push(&be->ready, req, SIM_READY);
-}
-
-void gyre__sim_ready(struct sim_sock *s, unsigned kinds)
-{
-    for (struct sim_req *req = s->reqs; req != NULL; req = req->next)
-        if (SIM_KIND(req->op->kind) & (kinds | SIM_KIND(GYRE_OP_POLL)))
-            make_ready(req->be, req);
-}
-
-bool gyre__sim_pending(const struct gyre_sim *sim)
-{
-    for (const struct sim_backend *be = sim->backends; be != NULL; be = be->next)
-        if (be->ready.first != NULL || be->later.first != NULL || be->held != NULL || be->broken != NULL ||
-            atomic_load(&be->woken))
-            return true;
-    return false;
-}
-
 /* ---- Requests ---- */
 
 static bool add_chunk(struct sim_backend *be)
@@ -168,7 +113,7 @@ static void sim_submit(struct gyre_backend *base, struct gyre_op *op)
         return;
     }
     scribble(be, op);
-    push(&be->ready, req, SIM_READY);
+    gyre__sim_req_push(&be->ready, req, SIM_READY);
 }
 
 static void sim_cancel(struct gyre_backend *base, struct gyre_op *op)
@@ -181,7 +126,7 @@ static void sim_cancel(struct gyre_backend *base, struct gyre_op *op)
         return; /* its last event is with core already, or on its way */
     req->cancelled = true;
     if (!gyre__sim_chance(sim, sim->opt.cancel_late_permille)) {
-        make_ready(be, req);
+        gyre__sim_req_make_ready(be, req);
         return;
     }
     sim->counts.cancels_late++;
@@ -203,7 +148,7 @@ static void count_down_held(struct sim_backend *be)
             continue;
         }
         *at = req->held_next;
-        make_ready(be, req);
+        gyre__sim_req_make_ready(be, req);
     }
 }
 
@@ -239,7 +184,7 @@ static bool perform(struct sim_backend *be, struct sim_req *req, struct gyre_eve
     if (!done) {
         req->queue = SIM_PARKED;
         if (req->again)
-            push(&be->ready, req, SIM_READY);
+            gyre__sim_req_push(&be->ready, req, SIM_READY);
         return false;
     }
     check_event(be, req, &ev);
@@ -253,9 +198,9 @@ static bool perform(struct sim_backend *be, struct sim_req *req, struct gyre_eve
         req->burst = 0;
     req->wait_no = be->wait_no;
     if (++req->burst < BURST_MAX)
-        push(&be->ready, req, SIM_READY);
+        gyre__sim_req_push(&be->ready, req, SIM_READY);
     else
-        push(&be->later, req, SIM_LATER);
+        gyre__sim_req_push(&be->later, req, SIM_LATER);
     return true;
 }
 
@@ -265,7 +210,7 @@ static unsigned take_lot(struct sim_backend *be, struct sim_req **lot)
     struct gyre_sim *sim = be->sim;
     unsigned count = 0;
     while (count < LOT && be->ready.first != NULL)
-        lot[count++] = pop(&be->ready);
+        lot[count++] = gyre__sim_req_pop(&be->ready);
     for (unsigned i = count; i > 1; i--) {
         if (!gyre__sim_chance(sim, sim->opt.shuffle_permille))
             continue;
@@ -297,7 +242,7 @@ static unsigned look(struct sim_backend *be, struct gyre_event *out, unsigned ca
     be->wait_no++;
     gyre__sim_due_run(sim);
     while (be->later.first != NULL)
-        push(&be->ready, pop(&be->later), SIM_READY);
+        gyre__sim_req_push(&be->ready, gyre__sim_req_pop(&be->later), SIM_READY);
     count_down_held(be);
     if (cap > 1 && gyre__sim_chance(sim, sim->opt.few_events_permille))
         cap = 1 + (unsigned)gyre__sim_below(sim, cap < LOT ? cap : LOT);
@@ -308,7 +253,7 @@ static unsigned look(struct sim_backend *be, struct gyre_event *out, unsigned ca
         for (; i < count && n < cap; i++)
             n += perform(be, lot[i], &out[n]);
         while (count > i)
-            push_front(&be->ready, lot[--count]);
+            gyre__sim_req_push_front(&be->ready, lot[--count]);
     }
     return n;
 }

@@ -9,8 +9,8 @@
  *
  * Nothing here depends on an address in memory or on the time of day: lists are in order of creation, chance comes from
  * the seed alone. That is what makes a run repeatable. */
-#ifndef GYRE_SIM_INTERNAL_H
-#define GYRE_SIM_INTERNAL_H
+#ifndef GYRE_SIM_WORLD_H
+#define GYRE_SIM_WORLD_H
 
 #include "seam/backend.h"
 #include "buffer/bufpool.h"
@@ -231,6 +231,7 @@ bool gyre__sim_chance(struct gyre_sim *sim, uint16_t permille);
 /* How long a segment takes; without a network in between, no time. */
 uint64_t gyre__sim_delay_ns(struct gyre_sim *sim);
 void gyre__sim_trace(struct gyre_sim *sim, uint64_t value);
+uint64_t gyre__sim_mix(uint64_t hash, uint64_t value);
 uint64_t gyre__sim_hash(uint64_t hash, const void *data, size_t len);
 /* Move the clock to `at_ns`, letting happen what is due on the way. */
 void gyre__sim_clock_to(struct gyre_sim *sim, uint64_t at_ns);
@@ -262,6 +263,24 @@ void gyre__sim_connect_due(struct sim_sock *s);
 /* The oldest connection of a listener's queue, off it. The queue must not be empty. */
 struct sim_sock *gyre__sim_accept(struct sim_sock *listener);
 int gyre__sim_shutdown(struct sim_sock *s);
+
+/* ---- address.c ---- */
+
+/* An internet address, either family: IPv4 as a mapped IPv6 one. */
+struct sim_inet {
+    uint8_t host[16];
+    in_port_t port; /* as on the wire */
+    bool v4;
+    bool any;
+};
+
+struct sim_inet gyre__sim_inet_of(const struct gyre_addr *addr);
+int gyre__sim_choose_port(struct sim_sock *s, struct gyre_addr *addr, bool v6_only);
+bool gyre__sim_in_use(const struct sim_sock *s, const struct gyre_addr *addr, bool v6_only);
+void gyre__sim_set_port(struct gyre_addr *addr, in_port_t port);
+in_port_t gyre__sim_next_port(struct gyre_sim *sim);
+void gyre__sim_unix_unnamed(struct gyre_addr *out);
+void gyre__sim_any_to_loopback(struct gyre_addr *addr);
 
 /* Of addresses. serves(): 0 if `l` is not for it, 1 as one of many, 2 as its own. choose(): a port if it has none, and
  * whether the address is free; -EADDRINUSE if not. check_addr(): whether it is whole and of the socket's family. */
@@ -309,6 +328,13 @@ bool gyre__sim_stream_over(const struct sim_sock *s);
  * sent: an error, or 0 if something can. */
 int gyre__sim_recv_end(struct sim_sock *s);
 int gyre__sim_send_err(struct sim_sock *s);
+
+/* ---- requests.c ---- */
+
+void gyre__sim_req_push(struct sim_queue_list *list, struct sim_req *req, enum sim_queue queue);
+void gyre__sim_req_push_front(struct sim_queue_list *list, struct sim_req *req);
+struct sim_req *gyre__sim_req_pop(struct sim_queue_list *list);
+void gyre__sim_req_make_ready(struct sim_backend *be, struct sim_req *req);
 
 /* Something happened on `s` that concerns its requests of these kinds, and those of POLL always. */
 void gyre__sim_ready(struct sim_sock *s, unsigned kinds);

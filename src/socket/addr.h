@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Addresses as text and as the kernel takes them. */
-#ifndef GYRE_CORE_ADDR_H
-#define GYRE_CORE_ADDR_H
+#ifndef GYRE_SOCKET_ADDR_H
+#define GYRE_SOCKET_ADDR_H
 
 #include "seam/backend.h"
 

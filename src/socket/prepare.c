@@ -17,7 +17,7 @@ static int64_t round_up(int64_t ns, int64_t unit_ns)
 
 /* ---- before there is a connection ---- */
 
-static int check_keepalive(const struct gyre_keepalive *k)
+int gyre__keepalive_check(const struct gyre_keepalive *k)
 {
     const int64_t max_ns = KEEPALIVE_S_MAX * second_ns;
     if (k->idle_ns < 0 || k->idle_ns > max_ns || k->interval_ns < 0 || k->interval_ns > max_ns ||
@@ -32,7 +32,7 @@ int gyre__options_check(const struct gyre_conn_options *o)
         o->notsent_lowat_bytes > INT32_MAX || o->recv_buffer_bytes > INT32_MAX || o->send_buffer_bytes > INT32_MAX ||
         o->max_segment_bytes > INT32_MAX)
         return GYRE_EOPTION;
-    return check_keepalive(&o->keepalive);
+    return gyre__keepalive_check(&o->keepalive);
 }
 
 static int set(struct gyre_loop *l, int fd, enum gyre_sockopt option, int64_t value)
@@ -40,7 +40,7 @@ static int set(struct gyre_loop *l, int fd, enum gyre_sockopt option, int64_t va
     return l->be->ops->sock->options->set(l->be, fd, option, value);
 }
 
-static int apply_keepalive(struct gyre_loop *l, int fd, const struct gyre_keepalive *k)
+int gyre__keepalive_apply(struct gyre_loop *l, int fd, const struct gyre_keepalive *k)
 {
     int64_t idle_s = round_up(k->idle_ns, second_ns);
     int64_t interval_s = k->interval_ns > 0 ? round_up(k->interval_ns, second_ns) : idle_s / 5;
@@ -77,7 +77,7 @@ int gyre__options_apply(struct gyre_loop *l, int fd, const struct gyre_conn_opti
         if (wishes[i].value != 0 && (inet || !wishes[i].inet))
             err = set(l, fd, wishes[i].option, wishes[i].value);
     if (err == 0 && inet && o->keepalive.idle_ns > 0)
-        err = apply_keepalive(l, fd, &o->keepalive);
+        err = gyre__keepalive_apply(l, fd, &o->keepalive);
     return err;
 }
 
@@ -93,126 +93,4 @@ int gyre__options_ask(const struct gyre_conn_options *o, int fd, enum gyre_socke
         return 0;
     int err = o->on_socket(fd, purpose, o->user);
     return err <= 0 ? err : -EINVAL;
-}
-
-/* ---- of an open connection ---- */
-
-/* The options of its socket, if it has one still and this thread may ask. */
-static int options_of(const struct gyre_conn *c, const struct gyre_sockopt_ops **out)
-{
-    if (c == NULL || c->magic != GYRE_CONN_MAGIC)
-        return GYRE_ECLOSED;
-    if (!gyre__loop_allows(c->loop))
-        return GYRE_ETHREAD;
-    *out = c->loop->be->ops->sock->options;
-    return 0;
-}
-
-static bool is_option(enum gyre_sockopt option)
-{
-    return (int)option > 0 && (int)option < GYRE_SOCKOPT_END;
-}
-
-int gyre_conn_set_sockopt(struct gyre_conn *c, enum gyre_sockopt option, int64_t value)
-{
-    const struct gyre_sockopt_ops *ops;
-    int err = options_of(c, &ops);
-    if (err != 0)
-        return err;
-    int64_t max = option == GYRE_SOCKOPT_MARK ? UINT32_MAX : INT32_MAX;
-    if (!is_option(option) || value < INT32_MIN || value > max)
-        return -EINVAL;
-    if (option == GYRE_SOCKOPT_LINGER_S && value != 0 && value != -1)
-        return GYRE_EOPTION;
-    return ops->set(c->loop->be, c->f.fd, option, value);
-}
-
-int gyre_conn_sockopt(int64_t *out, const struct gyre_conn *c, enum gyre_sockopt option)
-{
-    const struct gyre_sockopt_ops *ops;
-    int err = options_of(c, &ops);
-    if (err != 0)
-        return err;
-    if (out == NULL || !is_option(option))
-        return -EINVAL;
-    return ops->get(c->loop->be, c->f.fd, option, out);
-}
-
-int gyre_conn_set_keepalive(struct gyre_conn *c, const struct gyre_keepalive *keepalive)
-{
-    const struct gyre_sockopt_ops *ops;
-    int err = options_of(c, &ops);
-    if (err == 0)
-        err = keepalive == NULL ? -EINVAL : check_keepalive(keepalive);
-    return err != 0 ? err : apply_keepalive(c->loop, c->f.fd, keepalive);
-}
-
-int gyre_conn_keepalive(struct gyre_keepalive *out, const struct gyre_conn *c)
-{
-    int64_t on = 0, idle_s = 0, interval_s = 0, count = 0;
-    if (out == NULL)
-        return -EINVAL;
-    int err = gyre_conn_sockopt(&on, c, GYRE_SOCKOPT_KEEPALIVE);
-    if (err == 0)
-        err = gyre_conn_sockopt(&idle_s, c, GYRE_SOCKOPT_KEEPALIVE_IDLE_S);
-    if (err == 0)
-        err = gyre_conn_sockopt(&interval_s, c, GYRE_SOCKOPT_KEEPALIVE_INTERVAL_S);
-    if (err == 0)
-        err = gyre_conn_sockopt(&count, c, GYRE_SOCKOPT_KEEPALIVE_COUNT);
-    if (err != 0)
-        return err;
-    *out = (struct gyre_keepalive){.idle_ns = on != 0 ? idle_s * second_ns : 0};
-    out->interval_ns = interval_s * second_ns;
-    out->count = (uint32_t)count;
-    return 0;
-}
-
-int gyre_conn_set_congestion(struct gyre_conn *c, const char *name)
-{
-    const struct gyre_sockopt_ops *ops;
-    int err = options_of(c, &ops);
-    if (err != 0)
-        return err;
-    return name == NULL ? -EINVAL : ops->set_congestion(c->loop->be, c->f.fd, name);
-}
-
-int gyre_conn_congestion(char *out, size_t size, const struct gyre_conn *c)
-{
-    const struct gyre_sockopt_ops *ops;
-    int err = options_of(c, &ops);
-    if (err != 0)
-        return err;
-    return out == NULL ? -EINVAL : ops->congestion(c->loop->be, c->f.fd, out, size);
-}
-
-int gyre_conn_tcp_info(struct gyre_tcp_info *out, const struct gyre_conn *c)
-{
-    const struct gyre_sockopt_ops *ops;
-    int err = options_of(c, &ops);
-    if (err != 0)
-        return err;
-    return out == NULL ? -EINVAL : ops->tcp_info(c->loop->be, c->f.fd, out);
-}
-
-int gyre_conn_credentials(struct gyre_credentials *out, const struct gyre_conn *c)
-{
-    const struct gyre_sockopt_ops *ops;
-    int err = options_of(c, &ops);
-    if (err != 0)
-        return err;
-    return out == NULL ? -EINVAL : ops->credentials(c->loop->be, c->f.fd, out);
-}
-
-int gyre_conn_original_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len)
-{
-    const struct gyre_sockopt_ops *ops;
-    struct gyre_addr addr;
-    int err = options_of(c, &ops);
-    if (err == 0)
-        err = out == NULL || out_len == NULL ? -EINVAL : ops->original(c->loop->be, c->f.fd, &addr);
-    if (err != 0)
-        return err;
-    *out = addr.ss;
-    *out_len = addr.len;
-    return 0;
 }

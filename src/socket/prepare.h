@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT
  * Options that a socket gets before it is bound or connected. */
-#ifndef GYRE_CORE_OPTION_H
-#define GYRE_CORE_OPTION_H
+#ifndef GYRE_SOCKET_PREPARE_H
+#define GYRE_SOCKET_PREPARE_H
 
 #include <gyre/conn.h>
 
 /* Whether those of `o` that are about sockets are in range. Returns 0 or GYRE_EOPTION. */
 int gyre__options_check(const struct gyre_conn_options *o);
+
+/* Whether the times are in range. Returns 0 or GYRE_EOPTION. */
+int gyre__keepalive_check(const struct gyre_keepalive *k);
+int gyre__keepalive_apply(struct gyre_loop *l, int fd, const struct gyre_keepalive *k);
 
 /* Set them on a new socket, one that is to connect or to listen. Those of TCP and IP are passed over if it is not
  * `inet`. Returns 0 or what the system refused with. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * What the files of the kernel's sockets share: sock.c for streams, sock_dgram.c for datagrams, sock_pipe.c for
  * pipes. */
-#ifndef GYRE_CORE_SOCK_H
-#define GYRE_CORE_SOCK_H
+#ifndef GYRE_SOCKET_SOCK_H
+#define GYRE_SOCKET_SOCK_H
 
 #include "seam/backend.h"
 

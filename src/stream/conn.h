@@ -14,8 +14,8 @@
  * What can go wrong: a failed receive, or a failed connect, goes to ENDING at once. A failed send drops what is queued
  * but lets receiving go on to its end, because the peer may have answered before it closed. gyre_conn_abort() goes to
  * ENDING from anywhere. All callbacks come from dispatch, timers and settle, never from a call the user makes. */
-#ifndef GYRE_CORE_CONN_H
-#define GYRE_CORE_CONN_H
+#ifndef GYRE_STREAM_CONN_H
+#define GYRE_STREAM_CONN_H
 
 #include "loop/loop.h"
 
@@ -70,6 +70,14 @@ struct gyre__profile {
     void (*on_data)(struct gyre_conn *c); /* the user's, or gyre__conn_on_frames() */
     struct gyre_listener *listener; /* NULL: connected */
     uint32_t refs; /* of a connected one, freed at 0; a listener's lives as long as the listener */
+};
+
+struct gyre__closed_waiter {
+    struct gyre__task task;
+    struct gyre__closed_waiter *next;
+    struct gyre_conn_id id;
+    gyre_closed_fn *done;
+    void *user;
 };
 
 /* What only some connections need: made by gyre__conn_extra() at the first use, zeroed, and freed with the connection.
@@ -128,7 +136,11 @@ struct gyre_conn {
 
 _Static_assert(sizeof(void *) > 8 || sizeof(struct gyre_conn) <= 224, "what an idle connection costs");
 
-/* ---- conn.c: life ---- */
+/* ---- conn.c ---- */
+
+/* A fresh record, in the place reserved for it if there is one. Returns 0, GYRE_ECONNS or -ENOMEM. */
+int gyre__conn_take_slot(struct gyre_conn **out, struct gyre_loop *l, bool reserved);
+void gyre__conn_give_slot(struct gyre_conn *c);
 
 /* With GYRE_FDF_ACCEPTED and GYRE_FDF_INET: how a connection comes to be. */
 enum {
@@ -173,6 +185,9 @@ void gyre__conns_settle(struct gyre_loop *l);
 
 /* Call `fn` for every connection of the loop. */
 void gyre__conns_each(struct gyre_loop *l, void (*fn)(struct gyre_conn *c));
+
+/* each.c: call `fn` for every connection that is open or connecting, until it returns false. Returns for how many. */
+int64_t gyre__conns_walk(struct gyre_loop *l, gyre_each_fn *fn, void *user);
 
 /* The backend is lost and no event will come: tell the user and close the descriptors all the same. */
 void gyre__conns_abandon(struct gyre_loop *l);
@@ -292,9 +307,6 @@ int gyre__pipe_read_out(struct gyre_conn *c);
 /* Submit a SPLICE of `seg`, which is first in the queue; account for what it moved. */
 void gyre__pipe_send(struct gyre_conn *c, const struct gyre__seg *seg);
 void gyre__pipe_sent(struct gyre_conn *c, uint32_t len);
-/* No connection is left: close the pipes. */
-void gyre__pipes_fini(struct gyre_loop *l);
-
 /* Before anybody looks at the inbound queue. Returns 0, or -ENOMEM. */
 static inline int gyre__conn_look(struct gyre_conn *c)
 {

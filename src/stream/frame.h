@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * What the two files of framing share: frame.c takes and queues frames for any framer, framer.c has those built in. */
-#ifndef GYRE_CORE_FRAME_H
-#define GYRE_CORE_FRAME_H
+#ifndef GYRE_STREAM_FRAME_H
+#define GYRE_STREAM_FRAME_H
 
 #include <gyre/frame.h>
 

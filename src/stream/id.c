@@ -174,26 +174,6 @@ int gyre_conn_id_abort(struct gyre_conn_id id)
 
 /* ---- close, and tell ---- */
 
-struct gyre__closed_waiter {
-    struct gyre__task task;
-    struct gyre__closed_waiter *next;
-    struct gyre_conn_id id;
-    gyre_closed_fn *done;
-    void *user;
-};
-
-void gyre__tell_closed(struct gyre_loop *l, struct gyre__closed_waiter *waiters, int err)
-{
-    while (waiters != NULL) {
-        struct gyre__closed_waiter *w = waiters;
-        gyre_closed_fn *done = w->done;
-        void *user = w->user;
-        waiters = w->next;
-        gyre__free(l->mem, w);
-        done(user, err);
-    }
-}
-
 static void run_close_then(struct gyre_loop *l, void *user)
 {
     struct gyre__closed_waiter *w = user;
@@ -221,4 +201,73 @@ int gyre_conn_id_close_then(struct gyre_conn_id id, gyre_closed_fn *done, void *
     if (err != 0)
         gyre__free(id.loop->mem, w);
     return err;
+}
+
+int gyre_conn_share(struct gyre_conn *c, void *shared)
+{
+    int err = gyre__conn_usable(c);
+    if (err != 0)
+        return err;
+    struct gyre__shared *s = &c->loop->shared;
+    (void)pthread_mutex_lock(&s->lock);
+    err = gyre__shared_grow(c->loop, c->slot);
+    if (err == 0) {
+        struct gyre__cell *cell = &s->cells[c->slot];
+        if (!(c->flags & GYRE_CF_SHARED))
+            *cell = (struct gyre__cell){.generation = c->generation, .open = true};
+        cell->ptr = shared;
+        c->flags |= GYRE_CF_SHARED;
+        gyre__shared_publish(c);
+    }
+    (void)pthread_mutex_unlock(&s->lock);
+    return err;
+}
+
+void *gyre_conn_shared(const struct gyre_conn *c)
+{
+    struct gyre__shared *s = &c->loop->shared;
+    if (!(c->flags & GYRE_CF_SHARED))
+        return NULL;
+    (void)pthread_mutex_lock(&s->lock);
+    void *ptr = s->cells[c->slot].ptr;
+    (void)pthread_mutex_unlock(&s->lock);
+    return ptr;
+}
+
+int gyre_conn_id_shared(struct gyre_conn_id id, void **out)
+{
+    if (id.loop == NULL || out == NULL)
+        return -EINVAL;
+    struct gyre__cell *cell = gyre__cell_lock(id);
+    if (cell == NULL)
+        return GYRE_ESTALE;
+    *out = cell->ptr;
+    gyre__cell_unlock(id.loop);
+    return 0;
+}
+
+int gyre_conn_id_set_shared(struct gyre_conn_id id, void *shared, void **old)
+{
+    if (id.loop == NULL)
+        return -EINVAL;
+    struct gyre__cell *cell = gyre__cell_lock(id);
+    if (cell == NULL)
+        return GYRE_ESTALE;
+    if (old != NULL)
+        *old = cell->ptr;
+    cell->ptr = shared;
+    gyre__cell_unlock(id.loop);
+    return 0;
+}
+
+int64_t gyre_conn_id_outbound(struct gyre_conn_id id)
+{
+    if (id.loop == NULL)
+        return -EINVAL;
+    struct gyre__cell *cell = gyre__cell_lock(id);
+    if (cell == NULL)
+        return GYRE_ESTALE;
+    int64_t bytes = cell->posted + (int64_t)atomic_load_explicit(&cell->outbound, memory_order_relaxed);
+    gyre__cell_unlock(id.loop);
+    return bytes;
 }

@@ -3,8 +3,8 @@
  *
  * Connections themselves are the loop's alone. Only the loop's thread makes the table grow, opens cells and closes
  * them; others look, by slot and generation, or change the pointer. A loop where nothing is shared has no table. */
-#ifndef GYRE_CORE_SHARED_H
-#define GYRE_CORE_SHARED_H
+#ifndef GYRE_STREAM_SHARED_H
+#define GYRE_STREAM_SHARED_H
 
 #include <gyre/conn.h>
 
@@ -27,6 +27,13 @@ struct gyre__shared {
 
 void gyre__shared_init(struct gyre_loop *l);
 void gyre__shared_fini(struct gyre_loop *l);
+
+/* Room for a cell at `slot`. Returns 0 or -ENOMEM. With the lock held. */
+int gyre__shared_grow(struct gyre_loop *l, uint32_t slot);
+
+/* The cell of `id`, locked; NULL, not locked, if there is none. Thread: any. */
+struct gyre__cell *gyre__cell_lock(struct gyre_conn_id id);
+void gyre__cell_unlock(struct gyre_loop *l);
 
 /* Add `bytes` to what is posted for `id`. Returns whether it is shared. Thread: any. */
 bool gyre__shared_posted(struct gyre_loop *l, struct gyre_conn_id id, int64_t bytes);

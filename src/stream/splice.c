@@ -11,51 +11,11 @@
  * socket. No pipe is free, or none can be opened: receives bring buffers as ever. A pipe whose bytes are thrown away
  * is closed. */
 #include "conn.h"
+#include "buffer/pipes.h"
 
 #include <errno.h>
 
 enum { SCORE_MAX = 15 };
-
-/* ---- pipes of the loop ---- */
-
-/* Have one pipe free, if the limits allow. */
-static void open_one(struct gyre_loop *l)
-{
-    const struct gyre_pipe_ops *ops = l->be->ops->sock->pipe;
-    struct gyre_bufpool *pool = &l->pool;
-    uint16_t slot = 0;
-    if (pool->pipe_nfree > 0 || pool->pipe_count == GYRE_PIPES_MAX)
-        return;
-    while (pool->pipes[slot].read_fd >= 0)
-        slot++;
-    if (ops->open(l->be, &pool->pipes[slot], GYRE_PIPE_BYTES) != 0)
-        return;
-    pool->pipe_count++;
-    gyre__bufpool_give_pipe(pool, slot);
-}
-
-static void close_one(struct gyre_loop *l, uint16_t pipe)
-{
-    struct gyre_bufpool *pool = &l->pool;
-    GYRE_CHECK(pipe < GYRE_PIPES_MAX && pool->pipes[pipe].read_fd >= 0);
-    l->be->ops->sock->pipe->close(l->be, &pool->pipes[pipe]);
-    pool->pipe_count--;
-}
-
-void gyre__pipes_fini(struct gyre_loop *l)
-{
-    for (int pipe; (pipe = gyre__bufpool_take_pipe(&l->pool)) != GYRE_BUF_NONE;)
-        close_one(l, (uint16_t)pipe);
-}
-
-void gyre__pipe_free(struct gyre__segs *segs, const struct gyre__seg *seg)
-{
-    struct gyre_loop *l = GYRE_CONTAINER(segs, struct gyre_loop, segs);
-    if (seg->len == 0)
-        gyre__bufpool_give_pipe(&l->pool, seg->buf);
-    else
-        close_one(l, seg->buf);
-}
 
 /* ---- whether to ---- */
 
@@ -66,7 +26,7 @@ static void set_score(struct gyre_conn *c, uint32_t score)
 
 static void mark(struct gyre_conn *c)
 {
-    open_one(c->loop);
+    gyre__pipes_open(c->loop);
     if (c->loop->pool.pipe_count == 0) {
         set_score(c, 0); /* to be tried again, but not with each receive */
         return;
@@ -107,13 +67,13 @@ struct gyre__seg *gyre__pipe_received(struct gyre_conn *c, const struct gyre_eve
 {
     struct gyre__seg *seg = gyre__seg_new(&c->loop->segs, GYRE_SEG_PIPE, NULL, (uint32_t)ev->res);
     if (seg == NULL) {
-        close_one(c->loop, ev->buf);
+        gyre__pipes_close(c->loop, ev->buf);
         return NULL;
     }
     seg->buf = ev->buf;
     if (c->state == GYRE_CONN_OPEN || c->state == GYRE_CONN_DETACHING) {
         c->flags |= GYRE_CF_PIPED;
-        open_one(c->loop);
+        gyre__pipes_open(c->loop);
     } else {
         c->f.flags &= (uint8_t)~GYRE_FDF_PIPE; /* it would be closed with each receive */
     }

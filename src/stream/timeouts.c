@@ -175,3 +175,123 @@ enum gyre_timeout_kind gyre_conn_timeout_kind(const struct gyre_conn *c)
 {
     return (enum gyre_timeout_kind)(c->flags >> GYRE_CF_TIMEOUT_SHIFT);
 }
+
+/* Of times that are counted in `active`: longer ones are as good as none. 24 days. */
+#define LIMIT_MAX_NS ((INT64_C(1) << 31) * GYRE_TICK_NS)
+
+/* 0: none. */
+static int64_t idle_limit(const struct gyre_conn *c)
+{
+    return c->extra != NULL && c->extra->idle_set ? c->extra->idle_ns : c->profile->options.idle_timeout_ns;
+}
+
+/* When `limit_ns` will have passed since bytes last moved; that was less than 2^32 ticks ago. */
+static uint64_t due_ns(const struct gyre_conn *c, int64_t limit_ns)
+{
+    const struct gyre_loop *l = c->loop;
+    uint64_t active = l->now_tick - (uint32_t)((uint32_t)l->now_tick - c->active);
+    return l->wheel.origin_ns + active * (uint64_t)GYRE_TICK_NS + (uint64_t)limit_ns;
+}
+
+void gyre__conn_start_timer(struct gyre_conn *c)
+{
+    struct gyre_loop *l = c->loop;
+    const struct gyre_conn_options *options = &c->profile->options;
+    int64_t delay_ns = idle_limit(c);
+    if (c->state == GYRE_CONN_CONNECTING)
+        delay_ns = options->connect_timeout_ns;
+    else if (c->state != GYRE_CONN_OPEN)
+        delay_ns = options->linger_timeout_ns;
+    (void)gyre__loop_now(l);
+    c->active = (uint32_t)l->now_tick;
+    if (delay_ns > 0 && delay_ns <= LIMIT_MAX_NS)
+        gyre__wheel_start(&l->wheel, &c->timer, due_ns(c, delay_ns));
+    else
+        gyre__wheel_stop(&l->wheel, &c->timer);
+}
+
+/* Bytes moved since the timer was started: it goes on from then. Returns whether it was so. */
+static bool timer_goes_on(struct gyre_conn *c, int64_t limit_ns)
+{
+    uint64_t at_ns = due_ns(c, limit_ns);
+    if (c->loop->now_ns >= at_ns)
+        return false;
+    gyre__wheel_start(&c->loop->wheel, &c->timer, at_ns);
+    return true;
+}
+
+/* Bytes that the kernel had taken before have moved on: that is progress, though no send tells of it. `unsent` keeps
+ * what was on its way when last looked at. */
+static void note_acknowledged(struct gyre_conn *c)
+{
+    if (c->flags & GYRE_CF_SEND_FAILED)
+        return; /* nothing moves any more, and `unsent` says what was dropped */
+    uint32_t unacked = (uint32_t)gyre__conn_unacked(c);
+    if (unacked != c->unsent)
+        c->active = (uint32_t)c->loop->now_tick;
+    c->unsent = unacked;
+}
+
+static void idle_time_passed(struct gyre_conn *c)
+{
+    note_acknowledged(c);
+    if (timer_goes_on(c, idle_limit(c)))
+        return;
+    gyre__conn_set_timeout_kind(c, GYRE_TIMEOUT_IDLE);
+    if (c->profile->handlers->on_timeout == NULL) {
+        gyre__conn_end(c, GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT);
+        return;
+    }
+    gyre__conn_start_timer(c);
+    c->profile->handlers->on_timeout(c);
+}
+
+/* What the peer says is no progress of ours. */
+static void linger_time_passed(struct gyre_conn *c)
+{
+    note_acknowledged(c);
+    if (timer_goes_on(c, c->profile->options.linger_timeout_ns))
+        return;
+    gyre__conn_set_timeout_kind(c, GYRE_TIMEOUT_LINGER);
+    gyre__conn_end(c, GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT);
+}
+
+void gyre__conn_on_timer(struct gyre__timer *t)
+{
+    struct gyre_conn *c = GYRE_CONTAINER(t, struct gyre_conn, timer);
+    GYRE_CHECK(c->magic == GYRE_CONN_MAGIC);
+    switch ((enum gyre__conn_state)c->state) {
+    case GYRE_CONN_CONNECTING:
+        gyre__conn_set_timeout_kind(c, GYRE_TIMEOUT_CONNECT);
+        gyre__conn_end(c, GYRE_CLOSE_CONNECT, GYRE_ETIMEOUT);
+        break;
+    case GYRE_CONN_OPEN:
+        idle_time_passed(c);
+        break;
+    case GYRE_CONN_CLOSING:
+    case GYRE_CONN_LINGERING:
+    case GYRE_CONN_DETACHING:
+        linger_time_passed(c);
+        break;
+    case GYRE_CONN_ENDING:
+    case GYRE_CONN_FREE:
+        break;
+    }
+}
+
+int gyre_conn_set_idle_timeout(struct gyre_conn *c, int64_t timeout_ns)
+{
+    int err = gyre__conn_usable(c);
+    if (err != 0)
+        return err;
+    if (timeout_ns < 0)
+        return GYRE_EOPTION;
+    struct gyre__extra *extra = gyre__conn_extra(c);
+    if (extra == NULL)
+        return -ENOMEM;
+    extra->idle_ns = timeout_ns;
+    extra->idle_set = true;
+    if (c->state == GYRE_CONN_OPEN)
+        gyre__conn_start_timer(c);
+    return 0;
+}

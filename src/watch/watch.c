@@ -166,7 +166,7 @@ void gyre__watches_end(struct gyre_loop *l)
 void gyre__watches_abandon(struct gyre_loop *l)
 {
     while (l->watches.closing != NULL)
-        gyre__op_abandon(&l->watches.closing->poll);
+        gyre__op_abandon(l, &l->watches.closing->poll);
 }
 
 void gyre__watches_fini(struct gyre_loop *l)

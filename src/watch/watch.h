@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Watches from the inside; watch.c. */
-#ifndef GYRE_CORE_WATCH_H
-#define GYRE_CORE_WATCH_H
+#ifndef GYRE_WATCH_WATCH_H
+#define GYRE_WATCH_WATCH_H
 
 #include "loop/loop.h"
 

@@ -8,8 +8,8 @@
  * What can go wrong: a job is called off before it begins: it is posted to its loop at once. The pool is destroyed
  * while jobs are on their way to their loops: each holds the pool's memory until it is told of. */
 #include "pool.h"
+#include "base/options.h"
 #include "loop/loop.h"
-#include "base/thread.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * What the engine needs of the pool for work that blocks. */
-#ifndef GYRE_CORE_WORKER_H
-#define GYRE_CORE_WORKER_H
+#ifndef GYRE_WORK_POOL_H
+#define GYRE_WORK_POOL_H
 
 #include <gyre/work.h>
 

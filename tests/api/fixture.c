@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The loop under test and its connections. */
+#include "reactor/reactor.h"
 #include "fixture.h"
 
 #include "loop/loop.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Busy polling of network devices: who can do it says so, the kernel has the settings, and with it or without it, or
  * with a kernel that refuses it, everything works as ever. */
+#include "reactor/backends.h"
 #include "stream.h"
 
 #include <errno.h>

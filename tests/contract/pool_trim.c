@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * pool_trim(): buffers that a burst had posted come back when receives are few, those that the kernel has filled do
  * not, and no byte is lost whenever it is called. A backend without it has none posted. */
+#include "reactor/backends.h"
 #include "stream.h"
 
 enum { PAIRS = 40, BUFFERS = 128, FIRST = 4, SIZE = 1024, BYTES = 30000 };

@@ -4,6 +4,7 @@
  *
  * Criterion runs each test in a process of its own, so a filter or a limit set here binds nobody else. */
 #ifdef __linux__
+#include "reactor/backends.h"
 #include "stream.h"
 
 #include <errno.h>

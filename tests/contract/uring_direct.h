@@ -3,6 +3,7 @@
 #ifndef GYRE_TEST_URING_DIRECT_H
 #define GYRE_TEST_URING_DIRECT_H
 
+#include "reactor/backends.h"
 #include "stream.h"
 
 #include <string.h>

@@ -2,6 +2,7 @@
  * io_uring and the life of descriptors and ends: what comes after much opening and closing, on a number used before,
  * and when the end of a stream is there before the receive. And waking under load. */
 #ifdef __linux__
+#include "reactor/backends.h"
 #include "stream.h"
 
 #include <errno.h>

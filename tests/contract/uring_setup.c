@@ -6,7 +6,7 @@
 #ifdef __linux__
 #include "fault_mem.h"
 
-#include "seam/backend.h"
+#include "reactor/backends.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -2,6 +2,7 @@
  * What only io_uring can get wrong: queues that are full, completions that overflow or come too late, buffers that are
  * posted ahead, rings that belong to a thread. io_uring.md calls these traps; each has its test here. */
 #ifdef __linux__
+#include "reactor/backends.h"
 #include "stream.h"
 
 #include <errno.h>

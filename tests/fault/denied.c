@@ -4,7 +4,7 @@
  * io_uring at all. */
 #include "sandbox.h"
 
-#include "seam/backend.h"
+#include "reactor/backends.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

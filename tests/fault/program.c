@@ -4,7 +4,7 @@
 #include "sandbox.h"
 #include "server.h"
 
-#include "seam/backend.h"
+#include "reactor/backends.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

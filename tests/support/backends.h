@@ -8,7 +8,7 @@
 #ifndef GYRE_TEST_BACKENDS_H
 #define GYRE_TEST_BACKENDS_H
 
-#include "seam/backend.h"
+#include "reactor/backends.h"
 
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>

@@ -37,7 +37,8 @@ ROOMS = {
     "metrics": {"base", "seam", "loop", "engine"},
 }
 # Arrows of the rooms as they were found, which go with the cuts.
-FOR_NOW = {"buffer": {"stream"}, "socket": {"buffer", "stream"}, "stream": {"listen"}, "connect": {"listen"},
+FOR_NOW = {"buffer": {"stream", "loop"}, "socket": {"buffer", "stream"}, "stream": {"listen", "connect"},
+           "connect": {"listen"},
            "loop": {"connect", "datagram", "listen", "stream", "watch"}}
 BACKENDS = {"uring", "readiness", "epoll_fallback", "kqueue_fallback"}
 

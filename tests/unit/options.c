@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Options: copying a struct of another size, the defaults, and what is out of range. */
+#include "base/options.h"
 #include "stream/conn.h"
 
 #include "env.h"

@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: MIT
+ * Opening a listener: its sockets and its acceptors.
+ *
+ * The normal course: the first socket is bound with the address free for us alone; with one socket per loop the others
+ * then join it under SO_REUSEPORT, so a port that a stranger of the same user listens on is still refused. Whatever
+ * fails on the way, what was opened is closed again before the error is returned. */
+#include "listener.h"
+#include "base/options.h"
+#include "socket/prepare.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    BACKLOG_DEFAULT = 4096,
+    BACKLOG_MAX = 1 << 20,
+    UNIX_MODE_MAX = 0777,
+    DEFER_MAX_S = 3600,
+    FASTOPEN_MAX = 1 << 20,
+};
+
+/* What opening a listener has been asked to do. */
+struct plan {
+    struct gyre__address address;
+    struct gyre_listener_options options;
+    struct gyre_listen_config config;
+    bool inet;
+    bool per_loop; /* a socket for each */
+};
+
+/* A bound, listening socket on `addr`. Returns the descriptor or an error. */
+static int open_socket(struct gyre_loop *l, const struct plan *plan, const struct gyre_addr *addr,
+                       const struct gyre_listen_config *config)
+{
+    const struct gyre_sock_ops *sock = l->be->ops->sock;
+    bool inet = !gyre__addr_is_unix(addr);
+    int fd = sock->open(l->be, addr->ss.ss_family);
+    if (fd < 0)
+        return fd;
+    /* What is accepted inherits it, which saves a system call each. */
+    int err = inet && !plan->options.conn.delay ? sock->set_nodelay(l->be, fd) : 0;
+    if (err == 0)
+        err = gyre__options_apply(l, fd, &plan->options.conn, inet);
+    if (err == 0)
+        err = gyre__options_ask(&plan->options.conn, fd, GYRE_SOCKET_LISTEN);
+    if (err == 0)
+        err = sock->listen(l->be, fd, addr, config);
+    if (err == 0)
+        return fd;
+    sock->close(l->be, fd);
+    return err;
+}
+
+/* The first socket; its bound address becomes the listener's. */
+static int open_first(struct gyre_listener *listener, const struct plan *plan, bool more_follow)
+{
+    struct gyre_loop *l = listener->acceptors[0]->loop;
+    struct gyre_listen_config config = plan->config;
+    config.share = plan->options.share_port;
+    config.share_later = more_follow && !config.share;
+    listener->addr = plan->address.addr;
+    int fd = open_socket(l, plan, &listener->addr, &config);
+    if (fd == -EAFNOSUPPORT && plan->address.any_host) { /* no IPv6 on this machine */
+        struct sockaddr_in *in4 = (struct sockaddr_in *)&listener->addr.ss;
+        in_port_t port = ((const struct sockaddr_in6 *)&plan->address.addr.ss)->sin6_port;
+        memset(&listener->addr, 0, sizeof listener->addr);
+        in4->sin_family = AF_INET;
+        in4->sin_port = port;
+        listener->addr.len = sizeof *in4;
+        fd = open_socket(l, plan, &listener->addr, &config);
+    }
+    if (fd < 0)
+        return fd;
+    (void)l->be->ops->sock->name(l->be, fd, false, &listener->addr);
+    gyre__path_remember(&listener->path, l->be, &listener->addr);
+    listener->acceptors[0]->f.fd = fd;
+    return 0;
+}
+
+static int open_others(struct gyre_listener *listener, const struct plan *plan)
+{
+    struct gyre_listen_config config = plan->config;
+    config.share = true;
+    for (uint32_t i = 1; i < listener->acceptor_count; i++) {
+        int fd = open_socket(listener->acceptors[i]->loop, plan, &listener->addr, &config);
+        if (fd < 0)
+            return fd;
+        listener->acceptors[i]->f.fd = fd;
+    }
+    return 0;
+}
+
+/* A listening socket that somebody else made. */
+static int take_socket(struct gyre_listener *listener, const struct plan *plan, int fd)
+{
+    struct gyre_loop *l = listener->acceptors[0]->loop;
+    const struct gyre_sock_ops *sock = l->be->ops->sock;
+    int err = plan->inet && !plan->options.conn.delay ? sock->set_nodelay(l->be, fd) : 0;
+    if (err == 0)
+        err = gyre__options_apply(l, fd, &plan->options.conn, plan->inet);
+    if (err == 0)
+        err = sock->name(l->be, fd, false, &listener->addr);
+    if (err == 0)
+        listener->acceptors[0]->f.fd = fd;
+    return err;
+}
+
+static int open_sockets(struct gyre_listener *listener, const struct plan *plan,
+                        const struct gyre__listen_request *request)
+{
+    if (request->address == NULL)
+        return take_socket(listener, plan, request->fd);
+    bool more_follow = plan->per_loop && listener->acceptor_count > 1;
+    int err = open_first(listener, plan, more_follow);
+    return err == 0 && more_follow ? open_others(listener, plan) : err;
+}
+
+static bool is_valid(const struct plan *plan)
+{
+    const struct gyre_listener_options *o = &plan->options;
+    if ((int)o->balance < GYRE_BALANCE_AUTO || (int)o->balance > GYRE_BALANCE_CUSTOM || o->backlog > BACKLOG_MAX ||
+        o->unix_mode > UNIX_MODE_MAX || o->defer_accept_s > DEFER_MAX_S || o->fastopen_queue > FASTOPEN_MAX)
+        return false;
+    if ((o->balance == GYRE_BALANCE_CUSTOM) != (o->choose != NULL))
+        return false;
+    /* Unix sockets know no SO_REUSEPORT and none of the others. */
+    return plan->inet || (o->balance != GYRE_BALANCE_KERNEL && o->defer_accept_s == 0 && o->fastopen_queue == 0 &&
+                          o->device == NULL);
+}
+
+/* Whether the descriptor is what it must be. */
+static int inspect(struct plan *plan, const struct gyre__listen_request *request)
+{
+    struct gyre_backend *be = request->loops[0]->be;
+    struct gyre_sock_info info;
+    int err = be->ops->sock->inspect(be, request->fd, &info);
+    if (err != 0)
+        return err == -ENOTSOCK ? GYRE_ESOCKTYPE : err;
+    plan->inet = info.family != AF_UNIX;
+    bool known = info.family == AF_INET || info.family == AF_INET6 || info.family == AF_UNIX;
+    return known && info.stream && info.listening ? 0 : GYRE_ESOCKTYPE;
+}
+
+static int make_plan(struct plan *plan, const struct gyre__listen_request *request)
+{
+    int err = request->address != NULL ? gyre__addr_parse(&plan->address, request->address) : inspect(plan, request);
+    if (err == 0)
+        err = gyre__options_copy(&plan->options, sizeof plan->options, request->options, request->options_size);
+    if (err != 0)
+        return err;
+    if (request->address != NULL)
+        plan->inet = !gyre__addr_is_unix(&plan->address.addr);
+    const struct gyre_listener_options *o = &plan->options;
+    for (size_t i = 0; i < sizeof o->reserved / sizeof o->reserved[0]; i++)
+        if (o->reserved[i] != 0)
+            return -E2BIG;
+    if (!is_valid(plan) || (request->address == NULL && o->balance == GYRE_BALANCE_KERNEL))
+        return GYRE_EOPTION;
+    plan->per_loop = request->address != NULL && plan->inet &&
+                     (o->balance == GYRE_BALANCE_AUTO || o->balance == GYRE_BALANCE_KERNEL);
+    plan->config = (struct gyre_listen_config){.backlog = o->backlog != 0 ? o->backlog : BACKLOG_DEFAULT,
+                                               .unix_mode = o->unix_mode,
+                                               .v6_only = plan->address.v6_only || o->v6_only,
+                                               .defer_accept_s = o->defer_accept_s,
+                                               .fastopen_queue = o->fastopen_queue,
+                                               .device = o->device};
+    return 0;
+}
+
+static struct gyre_listener *new_listener(const struct gyre__listen_request *request)
+{
+    const struct gyre_mem *mem = request->loops[0]->mem;
+    struct gyre_listener *listener = gyre__alloc(mem, sizeof *listener);
+    if (listener == NULL)
+        return NULL;
+    *listener = (struct gyre_listener){.magic = GYRE_LISTENER_MAGIC,
+                                       .acceptor_count = request->loop_count,
+                                       .engine = request->engine,
+                                       .mem = mem,
+                                       .kept = request->list != NULL};
+    listener->acceptors = gyre__alloc(mem, request->loop_count * sizeof(struct gyre__acceptor *));
+    bool ok = listener->acceptors != NULL;
+    for (uint32_t i = 0; ok && i < listener->acceptor_count; i++)
+        ok = gyre__acceptor_new(&listener->acceptors[i], request->loops[i], listener) == 0;
+    if (ok) {
+        atomic_store(&listener->refs, listener->acceptor_count);
+        return listener;
+    }
+    gyre__listener_free(listener);
+    return NULL;
+}
+
+/* One that was closed, and that nothing refers to any more. */
+static struct gyre_listener *idle_listener(struct gyre_listener **list)
+{
+    struct gyre_listener *listener = *list;
+    while (listener != NULL && !atomic_load(&listener->idle))
+        listener = listener->next;
+    if (listener == NULL)
+        return NULL;
+    atomic_store(&listener->idle, false);
+    atomic_store(&listener->refs, listener->acceptor_count);
+    atomic_store(&listener->sockets, 0);
+    listener->path.ours = false;
+    for (uint32_t i = 0; i < listener->acceptor_count; i++)
+        gyre__acceptor_init(listener->acceptors[i], listener->acceptors[i]->loop, listener);
+    return listener;
+}
+
+static struct gyre_listener *find_or_make(const struct gyre__listen_request *request)
+{
+    struct gyre_listener *listener = request->list != NULL ? idle_listener(request->list) : NULL;
+    if (listener != NULL)
+        return listener;
+    listener = new_listener(request);
+    if (listener != NULL && request->list != NULL) {
+        listener->next = *request->list;
+        *request->list = listener;
+    }
+    return listener;
+}
+
+static void set_up(struct gyre_listener *listener, const struct plan *plan, const struct gyre__profile *profile,
+                   uint32_t index)
+{
+    const struct gyre_listener_options *o = &plan->options;
+    listener->index = index;
+    listener->inet = plan->inet;
+    listener->hands_over = listener->acceptor_count > 1 && !plan->per_loop;
+    listener->conns_max = o->conns_max;
+    listener->filter = o->filter;
+    listener->on_closed = o->on_closed;
+    listener->user = o->user;
+    listener->balance = (struct gyre__balance){.kind = o->balance, .choose = o->choose, .random = o->seed};
+    for (uint32_t i = 0; i < listener->acceptor_count; i++) {
+        struct gyre__profile *own = &listener->acceptors[i]->profile;
+        *own = *profile;
+        own->listener = listener;
+        own->refs = 1;
+    }
+}
+
+/* Begin accepting, or being ready to take over, on each loop. What fails on a loop that is not the caller's is tried
+ * again there. */
+static int start(struct gyre_listener *listener)
+{
+    uint32_t sockets = 0;
+    int err = 0;
+    for (uint32_t i = 0; i < listener->acceptor_count; i++) {
+        struct gyre__acceptor *a = listener->acceptors[i];
+        a->f.flags = listener->inet ? GYRE_FDF_INET : 0;
+        sockets += a->f.fd >= 0;
+    }
+    atomic_store(&listener->sockets, sockets);
+    for (uint32_t i = 0; err == 0 && i < listener->acceptor_count; i++)
+        if (gyre__loop_allows(listener->acceptors[i]->loop))
+            err = gyre__acceptor_start(listener->acceptors[i]);
+    if (err != 0)
+        return err;
+    /* An engine that does not run yet arms its own when it does, so that until then closing one is immediate. */
+    atomic_store(&listener->want, GYRE_LISTENER_ACCEPT);
+    for (uint32_t i = 0; i < listener->acceptor_count; i++)
+        gyre__acceptor_look(listener->acceptors[i]);
+    return 0;
+}
+
+/* Close what was opened; on no loop an op is in flight, and no other thread's has seen it. */
+static void undo(struct gyre_listener *listener)
+{
+    listener->on_closed = NULL;
+    atomic_store(&listener->want, GYRE_LISTENER_CLOSE);
+    gyre__listener_hold(listener);
+    for (uint32_t i = 0; i < listener->acceptor_count; i++)
+        gyre__acceptor_discard(listener->acceptors[i]);
+    gyre__path_remove(&listener->path, &listener->addr);
+    gyre__listener_release(listener);
+}
+
+int gyre__listener_open(struct gyre_listener **out, const struct gyre__listen_request *request)
+{
+    struct plan plan = {.inet = false};
+    struct gyre__profile profile;
+    int err = make_plan(&plan, request);
+    if (err == 0)
+        err = gyre__profile_init(&profile, &plan.options.conn, request->handlers);
+    if (err != 0)
+        return err;
+    struct gyre_listener *listener = find_or_make(request);
+    if (listener == NULL)
+        return -ENOMEM;
+    set_up(listener, &plan, &profile, request->index);
+    err = open_sockets(listener, &plan, request);
+    if (err == 0) {
+        gyre__addr_format(&listener->addr, listener->address, sizeof listener->address);
+        err = start(listener);
+    }
+    if (err != 0) {
+        if (request->address == NULL)
+            gyre__acceptor_forget_socket(listener->acceptors[0]); /* it stays the caller's */
+        undo(listener);
+        return err;
+    }
+    *out = listener;
+    return 0;
+}
+
+static int loop_listen(struct gyre_listener **out, struct gyre_loop *loop, struct gyre__listen_request *request)
+{
+    struct gyre_listener *listener;
+    if (!gyre__loop_allows(loop))
+        return GYRE_ETHREAD;
+    if (loop->phase != GYRE_PHASE_SERVING)
+        return GYRE_ESHUTDOWN;
+    request->loops = &loop;
+    request->loop_count = 1;
+    int err = gyre__listener_open(&listener, request);
+    if (err == 0 && out != NULL)
+        *out = listener;
+    return err;
+}
+
+int gyre_loop_listen_sized(struct gyre_listener **out, struct gyre_loop *loop, const char *address,
+                           const struct gyre_conn_handlers *handlers, const struct gyre_listener_options *options,
+                           size_t size_bytes)
+{
+    struct gyre__listen_request request = {
+        .address = address, .handlers = handlers, .options = options, .options_size = size_bytes};
+    return loop == NULL || address == NULL ? -EINVAL : loop_listen(out, loop, &request);
+}
+
+int gyre_loop_listen_fd_sized(struct gyre_listener **out, struct gyre_loop *loop, int fd,
+                              const struct gyre_conn_handlers *handlers, const struct gyre_listener_options *options,
+                              size_t size_bytes)
+{
+    struct gyre__listen_request request = {
+        .fd = fd, .handlers = handlers, .options = options, .options_size = size_bytes};
+    return loop == NULL ? -EINVAL : loop_listen(out, loop, &request);
+}

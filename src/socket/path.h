@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT
+ * The file of a unix socket: who made it, and removing it. */
+#ifndef GYRE_SOCKET_PATH_H
+#define GYRE_SOCKET_PATH_H
+
+#include "seam/backend.h"
+
+#include <gyre/base.h>
+
+/* Which file bind(2) made, so that only that one is ever removed. */
+struct gyre__path {
+    uint64_t device, inode;
+    bool ours;
+};
+
+/* A socket of `be` was bound to `addr`: note the file that bind made, if it made one. */
+void gyre__path_remember(struct gyre__path *path, const struct gyre_backend *be, const struct gyre_addr *addr);
+
+/* Remove the file if it is the one that was noted. */
+void gyre__path_remove(struct gyre__path *path, const struct gyre_addr *addr);
+
+#endif

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT
+ * A connection's descriptor, duplicated or handed to the user. */
+#include "connect/connect.h"
+
+#include <errno.h>
+
+int gyre_conn_dup_fd(const struct gyre_conn *c)
+{
+    int err = gyre__conn_usable(c);
+    return err != 0 ? err : c->loop->be->ops->sock->dup(c->loop->be, c->f.fd);
+}
+
+int gyre_conn_detach(struct gyre_conn *c, gyre_detached_fn *done, void *user)
+{
+    int err = done == NULL ? -EINVAL : gyre__conn_usable(c);
+    if (err != 0)
+        return err;
+    if (c->state != GYRE_CONN_OPEN || gyre__is_reconnectors(c))
+        return GYRE_ESTATE;
+    if (c->flags & GYRE_CF_SEND_FAILED)
+        return c->err;
+    struct gyre__extra *extra = gyre__conn_extra(c);
+    if (extra == NULL)
+        return -ENOMEM;
+    extra->detached = done;
+    extra->detached_user = user;
+    c->state = GYRE_CONN_DETACHING;
+    c->flags &= ~(unsigned)(GYRE_CF_CORKED | GYRE_CF_WAKE);
+    c->unsent = 0;
+    gyre__forward_forget(c);
+    gyre__forward_release_waiters(c);
+    gyre__conn_start_timer(c);
+    gyre__conn_update_recv(c);
+    gyre__conn_settle_later(c);
+    return 0;
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT
+ * What the connections of one listener or one connect call have in common: handlers and options. */
+#include "frame.h"
+#include "base/options.h"
+#include "connect/connect.h"
+#include "listen/listener.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum {
+    READ_MAX_DEFAULT = 1 << 20,
+    WRITE_HIGH_DEFAULT = 256 << 10,
+    WRITE_MAX_DEFAULT = 16 << 20,
+    BYTES_MAX = 1 << 30,
+};
+
+static const int64_t connect_timeout_default_ns = INT64_C(30000000000);
+static const int64_t linger_timeout_default_ns = INT64_C(30000000000);
+
+int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_options *options,
+                       const struct gyre_conn_handlers *handlers)
+{
+    struct gyre_conn_options *o = &profile->options;
+    if (handlers == NULL || (options->framer != NULL ? handlers->on_frame == NULL : handlers->on_data == NULL))
+        return GYRE_EHANDLERS;
+    if (options->framer != NULL && (options->framer->decode == NULL || options->framer->frame_max_bytes > BYTES_MAX))
+        return GYRE_EOPTION;
+    profile->handlers = handlers;
+    profile->on_data = handlers->on_frame != NULL ? gyre__conn_on_frames : handlers->on_data;
+    *o = *options;
+    if (o->read_max_bytes == 0)
+        o->read_max_bytes = READ_MAX_DEFAULT;
+    if (o->write_max_bytes == 0)
+        o->write_max_bytes = o->write_high_bytes > WRITE_MAX_DEFAULT ? o->write_high_bytes : WRITE_MAX_DEFAULT;
+    if (o->write_high_bytes == 0)
+        o->write_high_bytes = o->write_max_bytes < WRITE_HIGH_DEFAULT ? o->write_max_bytes : WRITE_HIGH_DEFAULT;
+    if (o->write_low_bytes == 0)
+        o->write_low_bytes = o->write_high_bytes / 4;
+    if (o->connect_timeout_ns == 0)
+        o->connect_timeout_ns = connect_timeout_default_ns;
+    if (o->linger_timeout_ns == 0)
+        o->linger_timeout_ns = linger_timeout_default_ns;
+    if (o->read_max_bytes > BYTES_MAX || o->write_max_bytes > BYTES_MAX || o->write_high_bytes > o->write_max_bytes ||
+        o->write_low_bytes > o->write_high_bytes)
+        return GYRE_EOPTION;
+    if (o->read_timeout_ns < 0 || o->write_timeout_ns < 0 || o->lifetime_ns < 0)
+        return GYRE_EOPTION;
+    if (o->idle_timeout_ns < 0 || o->linger_timeout_ns < 0 || o->connect_timeout_ns < 0)
+        return GYRE_EOPTION;
+    return gyre__options_check(o);
+}
+
+void gyre__profile_release(struct gyre_loop *l, struct gyre__profile *profile)
+{
+    if (profile->listener != NULL)
+        gyre__acceptor_conn_closed(GYRE_CONTAINER(profile, struct gyre__acceptor, profile));
+    else if (--profile->refs == 0)
+        gyre__free(l->mem, profile);
+}
+
+int gyre__profile_new(struct gyre__profile **out, const struct gyre_mem *mem,
+                      const struct gyre_conn_handlers *handlers, const struct gyre_conn_options *options,
+                      size_t size_bytes)
+{
+    struct gyre_conn_options copy;
+    int err = gyre__options_copy(&copy, sizeof copy, options, size_bytes);
+    if (err != 0)
+        return err;
+    struct gyre__profile *profile = gyre__alloc(mem, sizeof *profile);
+    if (profile == NULL)
+        return -ENOMEM;
+    err = gyre__profile_init(profile, &copy, handlers);
+    if (err != 0) {
+        gyre__free(mem, profile);
+        return err;
+    }
+    *out = profile;
+    return 0;
+}
