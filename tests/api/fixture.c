@@ -183,8 +183,9 @@ static struct side *side_new(struct api *api, const struct script *script)
 
 void api_init(struct api *api, const struct backend_param *p)
 {
-    *api = (struct api){.backend = p->backend, .transport = p->transport, .fds = env_fd_count()};
+    *api = (struct api){.backend = p->backend, .param = p, .transport = p->transport, .fds = env_fd_count()};
     api->is_sim = !backends_is_real(p->backend);
+    backends_leave_out(p);
     env_mem_init(&api->mem);
     env_dir_make(api->dir, sizeof api->dir);
 }
@@ -234,6 +235,10 @@ void api_open(struct api *api)
         env_dir_remove(api->dir);
         give_up(api, err);
     }
+    struct gyre_backend_report report;
+    gyre_backend_report(api->loop, &report);
+    const char *off = api->param->off;
+    cr_assert(off[0] == '\0' || !backends_names(report.features, off), "%s is in use: %s", off, report.features);
 }
 
 void api_fresh_address(struct api *api, char *out, size_t size)

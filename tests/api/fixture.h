@@ -75,6 +75,7 @@ struct end {
 
 struct api {
     const char *backend;
+    const struct backend_param *param;
     enum transport transport;
     bool is_sim;
     struct env_mem mem;

@@ -148,13 +148,18 @@ int rig_client_from(const char *address, const char *source)
     return fd;
 }
 
+/* The kernel interrupts a thread that made a ring soon after that ring is gone, and MSG_WAITALL ends early then. */
 ssize_t rig_receive(int fd, void *data, size_t len)
 {
-    ssize_t n;
-    do
-        n = recv(fd, data, len, MSG_WAITALL);
-    while (n < 0 && errno == EINTR);
-    return n;
+    size_t got = 0;
+    while (got < len) {
+        ssize_t n = recv(fd, (char *)data + got, len - got, MSG_WAITALL);
+        if (n > 0)
+            got += (size_t)n;
+        else if (n == 0 || errno != EINTR)
+            return n == 0 || got > 0 ? (ssize_t)got : -1;
+    }
+    return (ssize_t)got;
 }
 
 void rig_ping(int fd)

@@ -5,6 +5,8 @@
  * On the simulator, and where the system has no splice(2), the same tests hold with nothing spliced. */
 #include "fixture.h"
 
+#include "core/loop.h"
+
 #include <errno.h>
 #include <gyre/stats.h>
 #include <signal.h>
@@ -261,6 +263,15 @@ BACKEND_TEST(api_splice, parts)
 
 /* ---- back-pressure ---- */
 
+/* What can come in beyond the limit before the loop can say that it is reached: a pipe and some buffers; where io_uring
+ * receives without being asked, what it had posted: all buffers that were ever needed, at most. */
+static size_t one_turn(const struct api *api)
+{
+    const struct gyre_bufpool *pool = &api->loop->pool;
+    bool unasked = strcmp(api->backend, "io_uring") == 0 && !backends_splices(api->loop);
+    return unasked ? (size_t)pool->size * pool->count : KIB(256);
+}
+
 /* A slow reader: what waits for it is bounded, and all of it comes. */
 BACKEND_TEST(api_splice, slow_reader)
 {
@@ -273,7 +284,7 @@ BACKEND_TEST(api_splice, slow_reader)
     int fds = env_fd_count();
     peer_relay_fill(&api, &a, eb);
     cr_assert_leq(gyre_conn_outbound(eb->c), KIB(256) + KIB(256));
-    cr_assert_leq(gyre_conn_inbound(ea->c), MIB(1) + KIB(256));
+    cr_assert_leq(gyre_conn_inbound(ea->c), MIB(1) + one_turn(&api));
     cr_assert_leq(env_fd_count(), fds + 2 * 8, "many pipes for one connection");
     for (uint64_t goal = a.sent + (api.is_sim ? KIB(100) : MIB(8)); a.sent < goal; api_turn(&api)) {
         (void)peer_send_some(&a, MIB(1));

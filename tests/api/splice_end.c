@@ -40,7 +40,16 @@ static void forward_on(struct end *e)
     e->got += n > 0 ? (uint64_t)n : 0;
 }
 
-static const struct script relay = {.data = forward_on};
+/* What was kept for one that was congested has to be looked at again, or a source that is at its limit, and receives
+ * no more, would stand still for ever. */
+static void look_again(struct end *e)
+{
+    const struct end *source = e->user;
+    if (holding && source->c != NULL)
+        (void)gyre_conn_wake(source->c); /* it may be closing, or going elsewhere */
+}
+
+static const struct script relay = {.data = forward_on, .drain = look_again};
 
 static void heir_open(struct gyre_conn *c)
 {

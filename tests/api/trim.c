@@ -78,6 +78,20 @@ static void burst(struct api *api, struct peer *peers, struct end **ends)
     }
 }
 
+/* The loop has seen that it was quiet, and each buffer that is posted beyond the first is used once more. */
+static void use_posted(struct api *api, struct peer *peer, const struct end *e)
+{
+    struct gyre_buf *first = NULL;
+    api_watch(api, MS(500));
+    for (unsigned i = 0; i < BUFFERS; i++) {
+        peer_send(peer, 10);
+        api_until(api, e->got == peer->sent);
+        if (first == NULL)
+            first = e->user;
+    }
+    gyre_buf_release(first);
+}
+
 BACKEND_TEST(api_trim, after_a_burst)
 {
     static struct peer peers[PEERS];
@@ -87,6 +101,10 @@ BACKEND_TEST(api_trim, after_a_burst)
     uint64_t trimmed = 0;
     for (unsigned round = 0; round < 2; round++) {
         burst(&api, peers, ends);
+        if (!backends_take_back(api.loop)) {
+            use_posted(&api, &peers[0], ends[0]);
+            ends[0]->user = NULL;
+        }
         api_until(&api, api_stats(&api).bufs_resident <= FIRST + GYRE_BUF_TRIM_MIN);
         struct gyre_stats s = api_stats(&api);
         cr_assert_geq(s.bufs_trimmed - trimmed, PEERS / 2 - FIRST - GYRE_BUF_TRIM_MIN);

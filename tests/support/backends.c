@@ -20,29 +20,40 @@ bool backends_is_real(const char *name)
     return strcmp(name, "sim") != 0;
 }
 
+bool backends_names(const char *features, const char *word)
+{
+    size_t len = strlen(word);
+    for (const char *at = features; at != NULL && *at != '\0';) {
+        size_t run = strcspn(at, ",");
+        if (run == len && strncmp(at, word, len) == 0)
+            return true;
+        at += run;
+        at += *at == ',';
+    }
+    return false;
+}
+
+bool backends_take_back(const struct gyre_loop *loop)
+{
+    struct gyre_backend_report report;
+    gyre_backend_report(loop, &report);
+    return strcmp(report.backend, "io_uring") != 0 || backends_names(report.features, "defer_taskrun");
+}
+
 bool backends_splices(const struct gyre_loop *loop)
 {
     struct gyre_backend_report report;
     gyre_loop_backend(loop, &report);
     const struct gyre_backend_ops *ops = gyre__backend_find(report.backend);
     bool may = strcmp(report.backend, "io_uring") != 0 ||
-               (strstr(report.features, "direct") != NULL && strstr(report.features, "multishot_recv") != NULL);
+               (backends_names(report.features, "direct") && backends_names(report.features, "multishot_recv"));
     return may && ops != NULL && ops->sock->pipe != NULL;
 }
 
 /* Whether the comma-separated list in the environment variable has the name. */
 static bool listed(const char *variable, const char *name)
 {
-    const char *at = getenv(variable);
-    size_t len = strlen(name);
-    while (at != NULL && *at != '\0') {
-        size_t run = strcspn(at, ",");
-        if (run == len && strncmp(at, name, len) == 0)
-            return true;
-        at += run;
-        at += *at == ',';
-    }
-    return false;
+    return backends_names(getenv(variable), name);
 }
 
 bool backends_required(const char *what)
@@ -56,42 +67,74 @@ static bool wanted(const char *name)
     return gyre__backend_find(name) != NULL && (only == NULL || only[0] == '\0' || listed("GYRE_TEST_ONLY", name));
 }
 
-static struct backend_param *make_params(bool only_real, unsigned transport_count, size_t *count)
+enum { REAL_ONLY = 1, POLLED_TOO = 2 };
+
+static size_t add_params(struct backend_param *params, const char *name, const char *off, unsigned transport_count)
 {
-    static struct backend_param params[NAMES * TRANSPORTS];
-    *count = 0;
-    for (unsigned i = 0; i < NAMES; i++) {
-        if (!wanted(names[i]) || (only_real && !backends_is_real(names[i])))
-            continue;
-        for (unsigned t = 0; t < transport_count; t++) {
-            struct backend_param *p = &params[(*count)++];
-            *p = (struct backend_param){.transport = (enum transport)t};
-            (void)snprintf(p->backend, sizeof p->backend, "%s", names[i]);
-            (void)snprintf(p->transport_name, sizeof p->transport_name, "%s", transports[t]);
-        }
+    for (unsigned t = 0; t < transport_count; t++) {
+        struct backend_param *p = &params[t];
+        *p = (struct backend_param){.transport = (enum transport)t};
+        (void)snprintf(p->backend, sizeof p->backend, "%s", name);
+        (void)snprintf(p->transport_name, sizeof p->transport_name, "%s", transports[t]);
+        (void)snprintf(p->off, sizeof p->off, "%s", off);
     }
-    return params;
+    return transport_count;
+}
+
+static struct criterion_test_params make_params(unsigned flags, unsigned transport_count)
+{
+    static struct backend_param params[(NAMES + 1) * TRANSPORTS];
+    size_t count = 0;
+    for (unsigned i = 0; i < NAMES; i++) {
+        if (!wanted(names[i]) || ((flags & REAL_ONLY) && !backends_is_real(names[i])))
+            continue;
+        count += add_params(&params[count], names[i], "", transport_count);
+        if ((flags & POLLED_TOO) && strcmp(names[i], "io_uring") == 0)
+            count += add_params(&params[count], names[i], "multishot_recv", transport_count);
+    }
+    return cr_make_param_array(struct backend_param, params, count, NULL);
 }
 
 struct criterion_test_params backends_each(void)
 {
-    size_t count;
-    struct backend_param *params = make_params(false, 1, &count);
-    return cr_make_param_array(struct backend_param, params, count, NULL);
+    return make_params(0, 1);
 }
 
 struct criterion_test_params backends_each_real(void)
 {
-    size_t count;
-    struct backend_param *params = make_params(true, 1, &count);
-    return cr_make_param_array(struct backend_param, params, count, NULL);
+    return make_params(REAL_ONLY, 1);
 }
 
 struct criterion_test_params backends_each_transport(void)
 {
-    size_t count;
-    struct backend_param *params = make_params(false, TRANSPORTS, &count);
-    return cr_make_param_array(struct backend_param, params, count, NULL);
+    return make_params(0, TRANSPORTS);
+}
+
+struct criterion_test_params backends_each_dgram(void)
+{
+    return make_params(POLLED_TOO, 1);
+}
+
+struct criterion_test_params backends_each_real_dgram(void)
+{
+    return make_params(REAL_ONLY | POLLED_TOO, 1);
+}
+
+struct criterion_test_params backends_each_transport_dgram(void)
+{
+    return make_params(POLLED_TOO, TRANSPORTS);
+}
+
+/* By the environment, which whatever the test opens looks at; each test has a process of its own. */
+void backends_leave_out(const struct backend_param *p)
+{
+    const char *variable = "GYRE_URING_OFF", *others = getenv(variable);
+    char words[256];
+    if (p->off[0] == '\0' || listed(variable, p->off))
+        return;
+    int n = snprintf(words, sizeof words, "%s,%s", p->off, others != NULL ? others : "");
+    cr_assert(n > 0 && (size_t)n < sizeof words, "%s is too long", variable);
+    cr_assert_eq(setenv(variable, words, 1), 0);
 }
 
 /* The simulator at its worst, but for what breaks connections, because the suites compare what was sent with what has

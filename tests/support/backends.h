@@ -20,12 +20,21 @@ struct backend_param {
     char backend[16];
     enum transport transport;
     char transport_name[16];
+    char off[24]; /* a kernel feature not to use, or "" */
 };
 
 /* Each backend once, over TCP; the same without the simulator; and each backend with each transport. */
 struct criterion_test_params backends_each(void);
 struct criterion_test_params backends_each_real(void);
 struct criterion_test_params backends_each_transport(void);
+
+/* The same, and io_uring once more without multishot receive: datagrams are received there with calls. */
+struct criterion_test_params backends_each_dgram(void);
+struct criterion_test_params backends_each_real_dgram(void);
+struct criterion_test_params backends_each_transport_dgram(void);
+
+/* Before anything is opened: have the kernel feature that the parameter names left out. */
+void backends_leave_out(const struct backend_param *p);
 
 /* Open the backend called `name`, or skip or fail the test. `*sim` is the network of the simulator, else NULL; free it
  * with backends_sim_free() after the backend. */
@@ -38,6 +47,11 @@ bool backends_is_real(const char *name);
 /* Whether GYRE_TEST_REQUIRE has `what`: a backend, or something else that tests would be skipped for want of. */
 bool backends_required(const char *what);
 
+/* Whether the word is one of the comma-separated features of a backend. */
+bool backends_names(const char *features, const char *word);
+/* Whether receive buffers that were posted can be taken back on this loop; else they go when bytes have come into
+ * them. */
+bool backends_take_back(const struct gyre_loop *loop);
 /* Whether what is forwarded can go through pipes on this loop: if it can and does not, that is a defect. */
 bool backends_splices(const struct gyre_loop *loop);
 
@@ -46,6 +60,11 @@ bool backends_splices(const struct gyre_loop *loop);
 #define BACKEND_TEST(suite, name) BACKENDS_TEST_OF(backends_each, suite, name)
 #define REAL_TEST(suite, name) BACKENDS_TEST_OF(backends_each_real, suite, name)
 #define TRANSPORT_TEST(suite, name) BACKENDS_TEST_OF(backends_each_transport, suite, name)
+
+/* The same for datagrams. */
+#define DGRAM_BACKEND_TEST(suite, name) BACKENDS_TEST_OF(backends_each_dgram, suite, name)
+#define DGRAM_REAL_TEST(suite, name) BACKENDS_TEST_OF(backends_each_real_dgram, suite, name)
+#define DGRAM_TRANSPORT_TEST(suite, name) BACKENDS_TEST_OF(backends_each_transport_dgram, suite, name)
 
 #define BACKENDS_TEST_OF(list, suite, name)                                                                            \
     ParameterizedTestParameters(suite, name)                                                                           \

@@ -29,15 +29,24 @@ void seam_open_config(struct seam *s, const struct backend_param *p, struct gyre
     s->fds_before = env_fd_count();
     cfg.mem = &s->mem.mem;
     cfg.log = &quiet_log;
+    backends_leave_out(p);
     s->be = backends_open(p->backend, cfg, &s->sim);
     s->ops = s->be->ops;
     cr_assert_str_eq(s->ops->name, p->backend);
+    cr_assert(p->off[0] == '\0' || !seam_uses(s, p->off), "%s is in use", p->off);
     env_dir_make(s->dir, sizeof s->dir);
 }
 
 void seam_open(struct seam *s, const struct backend_param *p)
 {
     seam_open_config(s, p, (struct gyre_backend_config){.ops_max = 256});
+}
+
+bool seam_uses(struct seam *s, const char *word)
+{
+    char features[384] = "";
+    s->ops->features(s->be, features, sizeof features);
+    return backends_names(features, word);
 }
 
 static void close_pipes(struct seam *s)

@@ -78,6 +78,9 @@ void seam_free_ops(struct seam *s);
 /* Both in parts: seam_close() without the wait for a clean state, and with a backend config of one's own. */
 void seam_open_config(struct seam *s, const struct backend_param *p, struct gyre_backend_config cfg);
 
+/* Whether the backend uses this feature of the kernel. */
+bool seam_uses(struct seam *s, const char *word);
+
 /* Give the backend a pool of buffers. */
 void seam_pool(struct seam *s, uint32_t size_bytes, uint32_t first, uint32_t count_max);
 
