@@ -246,7 +246,8 @@ void gyre__udp_on_recv(struct gyre_op *op, const struct gyre_event *ev)
         gyre__udp_settle_later(u);
         return;
     }
-    gyre__count(&u->loop->be->stats.rearms, 1);
+    if (wants_datagrams(u) && u->recv.state == GYRE_OPS_IDLE && !(u->flags & GYRE_UDPF_STARVED))
+        gyre__count(&u->loop->be->stats.rearms, 1);
     gyre__udp_update_recv(u);
 }
 

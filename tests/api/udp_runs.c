@@ -7,11 +7,13 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
+/* Sends submitted so far, and whatever else was, but for receives that were armed again: there is one for each datagram
+ * where the kernel has no multishot receive. */
 static uint64_t ops_of(const struct api *api)
 {
     struct gyre_stats stats;
     gyre_loop_stats(api->loop, &stats);
-    return stats.ops;
+    return stats.ops - stats.rearms;
 }
 
 /* Of the networks here only Linux's does it. */
@@ -48,7 +50,7 @@ static uint64_t send_to_two(struct api *api, struct dsock *from, struct dsock *a
 }
 
 /* Each comes once, whole and in order, whoever is between, as few sends or as many. */
-TRANSPORT_TEST(api_udp_runs, to_several)
+DGRAM_TRANSPORT_TEST(api_udp_runs, to_several)
 {
     for (int without = 0; without < 2; without++) {
         struct api api;
@@ -66,7 +68,7 @@ TRANSPORT_TEST(api_udp_runs, to_several)
         if (makes_runs(&api) && !without)
             cr_assert_lt(ops, 40, "%llu operations: they left one by one", (unsigned long long)ops);
         else
-            cr_assert_geq(ops, 88);
+            cr_assert_geq(ops, 88, "%llu operations", (unsigned long long)ops);
         udp_close(&from);
         udp_close(&a);
         udp_close(&b);
@@ -78,7 +80,7 @@ TRANSPORT_TEST(api_udp_runs, to_several)
 }
 
 /* The longest there are, longer ones that go by themselves, and an empty one between. */
-TRANSPORT_TEST(api_udp_runs, lengths)
+DGRAM_TRANSPORT_TEST(api_udp_runs, lengths)
 {
     static const size_t lengths[] = {1452, 1452, 1453, 1453, 9000, 4, 4, 5, 5, 4};
     struct api api;
@@ -98,7 +100,7 @@ TRANSPORT_TEST(api_udp_runs, lengths)
 }
 
 /* A kernel that refuses to cut for this socket, as it does where no checksums are made: all go one by one. */
-REAL_TEST(api_udp_runs, refused)
+DGRAM_REAL_TEST(api_udp_runs, refused)
 {
     struct api api;
     struct dsock s, c;
@@ -125,7 +127,7 @@ REAL_TEST(api_udp_runs, refused)
 }
 
 /* Many at once for a port that nobody is bound to: told, counted, none twice; and the next ones arrive. */
-BACKEND_TEST(api_udp_runs, unreachable)
+DGRAM_BACKEND_TEST(api_udp_runs, unreachable)
 {
     struct api api;
     struct dsock s, c;
@@ -162,7 +164,7 @@ static void note_whole(struct dsock *s, const struct gyre_datagram *d)
 }
 
 /* Answers from the receive buffers, two of each, with the address that was asked. */
-REAL_TEST(api_udp_runs, answers)
+DGRAM_REAL_TEST(api_udp_runs, answers)
 {
     static const struct dscript twice = {.datagram = note_whole};
     struct api api;
@@ -182,7 +184,7 @@ REAL_TEST(api_udp_runs, answers)
 }
 
 /* Dropped with the socket, in the turn that queued them and in the next: what is not sent is counted. */
-TRANSPORT_TEST(api_udp_runs, aborted)
+DGRAM_TRANSPORT_TEST(api_udp_runs, aborted)
 {
     struct api api;
     struct dsock s, c;
