@@ -65,7 +65,7 @@ static void is_closed(int fd)
 }
 
 /* A connected one, blocking or not: what waits in it comes, it sends without an address, it knows who it talks to. */
-REAL_TEST(api_udp_adopt, connected)
+DGRAM_REAL_TEST(api_udp_adopt, connected)
 {
     static const int families[] = {AF_INET, AF_INET6, AF_UNIX};
     static struct dsock socks[6];
@@ -99,7 +99,7 @@ REAL_TEST(api_udp_adopt, connected)
 }
 
 /* A bound one answers anybody, and has an address; so does one that sending binds. */
-REAL_TEST(api_udp_adopt, bound)
+DGRAM_REAL_TEST(api_udp_adopt, bound)
 {
     static const struct dscript echo = {.datagram = udp_echo};
     static struct dsock bound, fresh;
@@ -126,7 +126,7 @@ REAL_TEST(api_udp_adopt, bound)
 }
 
 /* An IPv6 one carries IPv4 if it did before. */
-REAL_TEST(api_udp_adopt, both_families)
+DGRAM_REAL_TEST(api_udp_adopt, both_families)
 {
     static struct dsock socks[2];
     struct api api;
@@ -151,7 +151,7 @@ REAL_TEST(api_udp_adopt, both_families)
 }
 
 /* The socket file of a unix one belongs to whoever made it. */
-REAL_TEST(api_udp_adopt, unix_path)
+DGRAM_REAL_TEST(api_udp_adopt, unix_path)
 {
     static struct dsock s;
     struct api api;
@@ -175,7 +175,7 @@ REAL_TEST(api_udp_adopt, unix_path)
 }
 
 /* What the options ask for is set, and what they do not is as it was. */
-REAL_TEST(api_udp_adopt, options)
+DGRAM_REAL_TEST(api_udp_adopt, options)
 {
     static struct dsock s;
     struct api api;
@@ -206,7 +206,7 @@ REAL_TEST(api_udp_adopt, options)
 
 #ifdef UDP_SEGMENT
 /* Cutting and joining that was on before is off: a datagram is a datagram. */
-REAL_TEST(api_udp_adopt, no_segments)
+DGRAM_REAL_TEST(api_udp_adopt, no_segments)
 {
     static struct dsock s;
     struct api api;
@@ -240,7 +240,7 @@ static void *adopt_elsewhere(void *arg)
 }
 
 /* What is no datagram socket, and what cannot be, stays the caller's. */
-REAL_TEST(api_udp_adopt, refused)
+DGRAM_REAL_TEST(api_udp_adopt, refused)
 {
     static struct dsock s;
     struct api api;
@@ -276,7 +276,7 @@ REAL_TEST(api_udp_adopt, refused)
 }
 
 /* On every backend, the simulator too: one socket bound, another connected to it, both opened below the library. */
-TRANSPORT_TEST(api_udp_adopt, on_every_backend)
+DGRAM_TRANSPORT_TEST(api_udp_adopt, on_every_backend)
 {
     static const struct dscript echo = {.datagram = udp_echo};
     static struct dsock server, client;
@@ -357,12 +357,13 @@ static void on_boot(struct gyre_engine *engine)
 }
 
 /* Inherited sockets go to the loops of an engine before it runs, and are closed with it. */
-REAL_TEST(api_udp_adopt, by_an_engine)
+DGRAM_REAL_TEST(api_udp_adopt, by_an_engine)
 {
     static const struct gyre_engine_handlers handlers = {.on_boot = on_boot};
     struct heir heir = {.answers = 0};
     struct env_mem mem;
     env_mem_init(&mem);
+    backends_leave_out(p);
     int fds = env_fd_count();
     const struct gyre_loop_options loop = {.backend = p->backend, .mem = &mem.mem};
     const struct gyre_engine_options all = {.loops = LOOPS, .loop = &loop, .handlers = &handlers, .user = &heir};

@@ -70,7 +70,7 @@ static void *talk(void *arg)
     return NULL;
 }
 
-REAL_TEST(api_udp_crowd, everybody_is_answered)
+DGRAM_REAL_TEST(api_udp_crowd, everybody_is_answered)
 {
     static const struct dscript echo = {.datagram = udp_echo};
     static struct crowd crowd;

@@ -9,7 +9,7 @@
 static const struct dscript echo = {.datagram = udp_echo};
 
 /* What a connected socket sends to an echoing one comes back, each once and whole. */
-TRANSPORT_TEST(api_udp_echo, reply)
+DGRAM_TRANSPORT_TEST(api_udp_echo, reply)
 {
     static const size_t sizes[] = {4, 5, 64, 1400, 1472, 9000, 16000};
     struct api api;
@@ -36,7 +36,7 @@ TRANSPORT_TEST(api_udp_echo, reply)
 }
 
 /* Datagrams that one turn queued leave in order, and more than one window of them. */
-TRANSPORT_TEST(api_udp_echo, order)
+DGRAM_TRANSPORT_TEST(api_udp_echo, order)
 {
     struct api api;
     struct dsock server, client;
@@ -55,7 +55,7 @@ TRANSPORT_TEST(api_udp_echo, order)
 }
 
 /* Two bound sockets that name each other for each datagram. */
-TRANSPORT_TEST(api_udp_echo, send_to)
+DGRAM_TRANSPORT_TEST(api_udp_echo, send_to)
 {
     struct api api;
     struct dsock a, b;
@@ -84,7 +84,7 @@ static void count_only(struct dsock *s, const struct gyre_datagram *d)
 }
 
 /* An empty datagram is a datagram. */
-TRANSPORT_TEST(api_udp_echo, empty)
+DGRAM_TRANSPORT_TEST(api_udp_echo, empty)
 {
     static const struct dscript count = {.datagram = count_only};
     struct api api;

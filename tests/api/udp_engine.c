@@ -77,6 +77,7 @@ static void run_shop(const struct backend_param *p, const char *address, bool dr
     struct shop shop = {.drain = drain};
     struct env_mem mem;
     env_mem_init(&mem);
+    backends_leave_out(p);
     int fds = env_fd_count();
     const struct gyre_loop_options loop = {.backend = p->backend, .mem = &mem.mem};
     const struct gyre_engine_options all = {.loops = LOOPS, .loop = &loop, .handlers = &handlers, .user = &shop};
@@ -105,13 +106,13 @@ static void run_shop(const struct backend_param *p, const char *address, bool dr
 }
 
 /* The kernel spreads 32 senders over both loops; stopping closes everything. */
-REAL_TEST(api_udp_engine, spread)
+DGRAM_REAL_TEST(api_udp_engine, spread)
 {
     run_shop(p, "udp://127.0.0.1:0", false);
 }
 
 /* So does draining, and what was queued has gone. A unix address has one socket. */
-REAL_TEST(api_udp_engine, drain)
+DGRAM_REAL_TEST(api_udp_engine, drain)
 {
     char name[64];
     run_shop(p, "udp://[::1]:0", true);
@@ -120,10 +121,11 @@ REAL_TEST(api_udp_engine, drain)
 }
 
 /* What does not open leaves nothing behind. */
-REAL_TEST(api_udp_engine, refused)
+DGRAM_REAL_TEST(api_udp_engine, refused)
 {
     struct gyre_engine *engine;
     const struct gyre_loop_options loop = {.backend = p->backend};
+    backends_leave_out(p);
     int err = gyre_engine_create(&engine, &(struct gyre_engine_options){.loops = LOOPS, .loop = &loop});
     if (err != 0)
         cr_skip_test("%s: %s", p->backend, gyre_err_name(err));

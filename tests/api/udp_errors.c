@@ -61,7 +61,7 @@ static void try_at_end(struct dsock *s)
 }
 
 /* Closed in the handler, with its datagram at hand; in on_close; and no socket at all. */
-TRANSPORT_TEST(api_udp_errors, closed)
+DGRAM_TRANSPORT_TEST(api_udp_errors, closed)
 {
     static const struct dscript closing = {.datagram = close_and_try, .close = try_at_end};
     struct api api;
@@ -96,7 +96,7 @@ static void *from_elsewhere(void *arg)
 }
 
 /* From a thread that is not the loop's; the socket works as before. */
-TRANSPORT_TEST(api_udp_errors, wrong_thread)
+DGRAM_TRANSPORT_TEST(api_udp_errors, wrong_thread)
 {
     struct api api;
     struct dsock s, c;
@@ -121,7 +121,7 @@ TRANSPORT_TEST(api_udp_errors, wrong_thread)
 /* ---- kinds ---- */
 
 /* What only IP has is refused to unix sockets, one by one, and nothing is left of the attempt. */
-TRANSPORT_TEST(api_udp_errors, not_for_unix)
+DGRAM_TRANSPORT_TEST(api_udp_errors, not_for_unix)
 {
     static const struct gyre_udp_options ip[] = {{.ttl = 3},
                                                  {.multicast_ttl = 3},
@@ -150,7 +150,7 @@ TRANSPORT_TEST(api_udp_errors, not_for_unix)
 }
 
 /* Arguments that are no place to write to, and `local` where there is nothing to connect. */
-BACKEND_TEST(api_udp_errors, arguments)
+DGRAM_BACKEND_TEST(api_udp_errors, arguments)
 {
     struct api api;
     struct dsock s;
@@ -180,7 +180,7 @@ BACKEND_TEST(api_udp_errors, arguments)
 
 /* One byte more than a datagram can have is refused by the call; on a socket for both families, where only the kernel
  * knows which header there will be, by on_error. What comes after is sent. */
-BACKEND_TEST(api_udp_errors, too_long)
+DGRAM_BACKEND_TEST(api_udp_errors, too_long)
 {
     static uint8_t big[65536];
     struct api api;
@@ -213,7 +213,7 @@ BACKEND_TEST(api_udp_errors, too_long)
 }
 
 /* A unix datagram that is longer than the socket's buffer ever has room for. */
-BACKENDS_TEST_OF(backends_each_transport, api_udp_errors, too_long_for_unix)
+DGRAM_TRANSPORT_TEST(api_udp_errors, too_long_for_unix)
 {
     static uint8_t big[400000];
     struct api api;
@@ -243,7 +243,7 @@ static void note_lengths(struct dsock *s, const struct gyre_datagram *d)
 }
 
 /* Empty ones among others, of one turn: each is a datagram, in its place. */
-TRANSPORT_TEST(api_udp_errors, empty_among_others)
+DGRAM_TRANSPORT_TEST(api_udp_errors, empty_among_others)
 {
     static const struct dscript noting = {.datagram = note_lengths};
     static const size_t lengths[] = {0, 5, 5, 0, 0, 5, 9, 0};
@@ -268,7 +268,7 @@ TRANSPORT_TEST(api_udp_errors, empty_among_others)
 /* ---- nobody there ---- */
 
 /* A socket that is not connected is not told of ports without anybody; what it sends elsewhere arrives. */
-BACKEND_TEST(api_udp_errors, nobody_there)
+DGRAM_BACKEND_TEST(api_udp_errors, nobody_there)
 {
     struct api api;
     struct dsock s, other, gone;

@@ -16,7 +16,7 @@ static const struct dscript echo = {.datagram = udp_echo};
 /* ---- errors of calls ---- */
 
 /* Addresses that are none, or another kind's, and handlers that are missing. */
-BACKEND_TEST(api_udp_flow, bad_addresses)
+DGRAM_BACKEND_TEST(api_udp_flow, bad_addresses)
 {
     static const char *const bad[] = {"", "udp:/x", "udp://", "udp://127.0.0.1", "udp://127.0.0.1:70000",
                                       "udp://localhost:1", "tcp://127.0.0.1:0", "unix:///x", "udp4://[::1]:0",
@@ -46,7 +46,7 @@ BACKEND_TEST(api_udp_flow, bad_addresses)
 }
 
 /* What no datagram can be, and where none can go. */
-BACKEND_TEST(api_udp_flow, bad_sends)
+DGRAM_BACKEND_TEST(api_udp_flow, bad_sends)
 {
     static uint8_t big[70000];
     struct api api;
@@ -80,7 +80,7 @@ BACKEND_TEST(api_udp_flow, bad_sends)
 }
 
 /* Once it is closing, every call says so, and nothing comes but on_close. */
-TRANSPORT_TEST(api_udp_flow, closed)
+DGRAM_TRANSPORT_TEST(api_udp_flow, closed)
 {
     struct api api;
     struct dsock s, c;
@@ -109,7 +109,7 @@ TRANSPORT_TEST(api_udp_flow, closed)
 /* ---- the queue ---- */
 
 /* A queue that is full refuses, counts, and says when there is room; nothing accepted is lost. */
-TRANSPORT_TEST(api_udp_flow, bounded_queue)
+DGRAM_TRANSPORT_TEST(api_udp_flow, bounded_queue)
 {
     struct api api;
     struct dsock s, c;
@@ -148,7 +148,7 @@ TRANSPORT_TEST(api_udp_flow, bounded_queue)
 }
 
 /* What was queued before gyre_udp_close() is sent; gyre_udp_abort() drops what has not gone. */
-TRANSPORT_TEST(api_udp_flow, close_flushes)
+DGRAM_TRANSPORT_TEST(api_udp_flow, close_flushes)
 {
     struct api api;
     struct dsock s, c;
@@ -173,7 +173,7 @@ TRANSPORT_TEST(api_udp_flow, close_flushes)
 }
 
 /* A receiver that takes nothing: closing gives up after the linger time and says how much was dropped. */
-TRANSPORT_TEST(api_udp_flow, linger)
+DGRAM_TRANSPORT_TEST(api_udp_flow, linger)
 {
     struct api api;
     struct dsock s, c;
@@ -196,7 +196,7 @@ TRANSPORT_TEST(api_udp_flow, linger)
 }
 
 /* A slow unix receiver: everything arrives, in order, although its queue is short. */
-TRANSPORT_TEST(api_udp_flow, slow_receiver)
+DGRAM_TRANSPORT_TEST(api_udp_flow, slow_receiver)
 {
     struct api api;
     struct dsock s, c;
@@ -229,7 +229,7 @@ static void pause_at_third(struct dsock *s, const struct gyre_datagram *d)
 }
 
 /* After pause nothing comes until resume, and then what had arrived, in order. */
-TRANSPORT_TEST(api_udp_flow, pause)
+DGRAM_TRANSPORT_TEST(api_udp_flow, pause)
 {
     static const struct dscript pausing = {.datagram = pause_at_third};
     struct api api;
@@ -270,7 +270,7 @@ static void keep_it(struct dsock *s, const struct gyre_datagram *d)
 }
 
 /* Held datagrams keep their bytes, more of them than there are receive buffers, and then everything goes on. */
-TRANSPORT_TEST(api_udp_flow, hold)
+DGRAM_TRANSPORT_TEST(api_udp_flow, hold)
 {
     static const struct dscript keeping = {.datagram = keep_it};
     struct api api;
@@ -312,7 +312,7 @@ static void close_at_second(struct dsock *s, const struct gyre_datagram *d)
 }
 
 /* Closing from the handler, with more datagrams behind. */
-TRANSPORT_TEST(api_udp_flow, close_in_handler)
+DGRAM_TRANSPORT_TEST(api_udp_flow, close_in_handler)
 {
     static const struct dscript closing = {.datagram = close_at_second};
     struct api api;
@@ -330,7 +330,7 @@ TRANSPORT_TEST(api_udp_flow, close_in_handler)
 }
 
 /* The loop goes with everything under way. */
-TRANSPORT_TEST(api_udp_flow, loop_ends)
+DGRAM_TRANSPORT_TEST(api_udp_flow, loop_ends)
 {
     struct api api;
     struct dsock s, c;
@@ -350,7 +350,7 @@ TRANSPORT_TEST(api_udp_flow, loop_ends)
 /* ---- errors of the network ---- */
 
 /* A port that nobody is bound to: on_error tells, the socket stays, and works once somebody is there. */
-BACKEND_TEST(api_udp_flow, unreachable)
+DGRAM_BACKEND_TEST(api_udp_flow, unreachable)
 {
     struct api api;
     struct dsock s, c;
@@ -374,7 +374,7 @@ BACKEND_TEST(api_udp_flow, unreachable)
 }
 
 /* Unix: the other side went away, or never was. */
-TRANSPORT_TEST(api_udp_flow, unix_gone)
+DGRAM_TRANSPORT_TEST(api_udp_flow, unix_gone)
 {
     struct api api;
     struct dsock s, c;
@@ -396,7 +396,7 @@ TRANSPORT_TEST(api_udp_flow, unix_gone)
 }
 
 /* The socket file: replaced when it is left over, refused when it is in use or no socket, removed at the end. */
-REAL_TEST(api_udp_flow, path)
+DGRAM_REAL_TEST(api_udp_flow, path)
 {
     struct api api;
     struct dsock a, b;
@@ -429,7 +429,7 @@ REAL_TEST(api_udp_flow, path)
 /* ---- names, engines ---- */
 
 /* Sends and closes by name, as other threads would. */
-TRANSPORT_TEST(api_udp_flow, by_name)
+DGRAM_TRANSPORT_TEST(api_udp_flow, by_name)
 {
     struct api api;
     struct dsock s, c;

@@ -125,7 +125,7 @@ static void fill_up(struct api *api, struct dsock *c, struct wire *w, bool alike
 }
 
 /* Each leaves once, whole, when there is room, whether they went in runs or not. */
-REAL_TEST(api_udp_full, each_leaves_once)
+DGRAM_REAL_TEST(api_udp_full, each_leaves_once)
 {
     for (int how = 0; how < 4; how++) {
         struct api api;
@@ -149,7 +149,7 @@ REAL_TEST(api_udp_full, each_leaves_once)
 }
 
 /* Closing waits for what is queued; it is all sent, or dropped and counted when the time has passed. */
-REAL_TEST(api_udp_full, closed)
+DGRAM_REAL_TEST(api_udp_full, closed)
 {
     for (int late = 0; late < 2; late++) {
         struct api api;
@@ -175,7 +175,7 @@ REAL_TEST(api_udp_full, closed)
 }
 
 /* Aborted while one waits and runs are queued: what did not leave is counted, and nothing leaves later. */
-REAL_TEST(api_udp_full, aborted)
+DGRAM_REAL_TEST(api_udp_full, aborted)
 {
     for (int turns = 0; turns < 4; turns++) {
         struct api api;

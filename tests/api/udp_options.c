@@ -35,7 +35,7 @@ static void start_large(struct api *api, const struct backend_param *p, uint32_t
 }
 
 /* The largest datagrams there are go through, given buffers for them. */
-TRANSPORT_TEST(api_udp_options, largest)
+DGRAM_TRANSPORT_TEST(api_udp_options, largest)
 {
     struct api api;
     struct dsock s, c;
@@ -58,7 +58,7 @@ static void count_only(struct dsock *s, const struct gyre_datagram *d)
 }
 
 /* What is longer than a receive buffer comes cut, marked and counted. */
-TRANSPORT_TEST(api_udp_options, truncated)
+DGRAM_TRANSPORT_TEST(api_udp_options, truncated)
 {
     static const struct dscript count = {.datagram = count_only};
     struct api api;
@@ -77,7 +77,7 @@ TRANSPORT_TEST(api_udp_options, truncated)
 }
 
 /* One socket for both families is reached by both, and can name an IPv4 receiver in either way. */
-BACKEND_TEST(api_udp_options, dual)
+DGRAM_BACKEND_TEST(api_udp_options, dual)
 {
     struct api api;
     struct dsock s, c4, c6, v4;
@@ -108,7 +108,7 @@ BACKEND_TEST(api_udp_options, dual)
 }
 
 /* udp6:// carries IPv6 only, and leaves the port to an IPv4 socket. */
-BACKEND_TEST(api_udp_options, v6_only)
+DGRAM_BACKEND_TEST(api_udp_options, v6_only)
 {
     struct api api;
     struct dsock s6, s4;
@@ -127,7 +127,7 @@ BACKEND_TEST(api_udp_options, v6_only)
 }
 
 /* A port is one socket's, unless all who want it say that it may be shared. */
-BACKEND_TEST(api_udp_options, share_port)
+DGRAM_BACKEND_TEST(api_udp_options, share_port)
 {
     static const struct gyre_udp_options share = {.share_port = true};
     struct api api;
@@ -166,7 +166,7 @@ static void note_local(struct dsock *s, const struct gyre_datagram *d)
 
 /* With pktinfo the address asked is told, and answers leave from it: from 127.0.0.2, where a plain socket bound to
  * every address would have answered from 127.0.0.1, which a connected client does not accept. */
-REAL_TEST(api_udp_options, pktinfo)
+DGRAM_REAL_TEST(api_udp_options, pktinfo)
 {
     static const struct dscript noting = {.datagram = note_local};
     static const struct gyre_udp_options pktinfo = {.pktinfo = true};
@@ -203,7 +203,7 @@ static void note_class(struct dsock *s, const struct gyre_datagram *d)
 }
 
 /* The class that one side sets is what the other is told, ECN in its low bits, over both families. */
-REAL_TEST(api_udp_options, ecn)
+DGRAM_REAL_TEST(api_udp_options, ecn)
 {
     static const struct dscript noting = {.datagram = note_class};
     static const char *const binds[] = {"udp://127.0.0.1:0", "udp://[::1]:0", "udp://:0"};
@@ -227,7 +227,7 @@ REAL_TEST(api_udp_options, ecn)
 /* ---- cut and joined ---- */
 
 /* One send is received as datagrams of the size asked for, the last shorter. */
-TRANSPORT_TEST(api_udp_options, segments)
+DGRAM_TRANSPORT_TEST(api_udp_options, segments)
 {
     struct api api;
     struct dsock s, c;
@@ -274,7 +274,7 @@ static bool gro_refused(struct api *api, int err)
 }
 
 /* What was cut by the kernel comes joined where that was asked for, and is split again or reported. */
-REAL_TEST(api_udp_options, gro)
+DGRAM_REAL_TEST(api_udp_options, gro)
 {
     static const struct dscript whole = {.datagram = note_whole};
     static uint8_t data[20 * 1000];
@@ -308,7 +308,7 @@ static void pause_each(struct dsock *s, const struct gyre_datagram *d)
 }
 
 /* Pausing in the middle of a joined datagram: the rest comes on resume. */
-REAL_TEST(api_udp_options, gro_pause)
+DGRAM_REAL_TEST(api_udp_options, gro_pause)
 {
     static const struct dscript pausing = {.datagram = pause_each};
     static uint8_t data[12 * 1000];
@@ -386,13 +386,13 @@ static void multicast(const struct backend_param *p, const char *group_format, c
     api_close(&api);
 }
 
-REAL_TEST(api_udp_options, multicast4)
+DGRAM_REAL_TEST(api_udp_options, multicast4)
 {
     multicast(p, "udp://239.7.7.7:%u", "udp://127.0.0.1:0");
 }
 
 /* A loopback device has no route for IPv6 multicast by itself, but is given one where it is the test's own. */
-REAL_TEST(api_udp_options, multicast6)
+DGRAM_REAL_TEST(api_udp_options, multicast6)
 {
     net_own();
     net_route_multicast6();
@@ -400,7 +400,7 @@ REAL_TEST(api_udp_options, multicast6)
 }
 
 /* Sending to everybody is refused until it is allowed. */
-REAL_TEST(api_udp_options, broadcast)
+DGRAM_REAL_TEST(api_udp_options, broadcast)
 {
     struct api api;
     struct dsock s, c;
@@ -430,7 +430,7 @@ REAL_TEST(api_udp_options, broadcast)
 }
 
 /* Bound to a device it works through that, and a device that is not there is told. */
-REAL_TEST(api_udp_options, device)
+DGRAM_REAL_TEST(api_udp_options, device)
 {
     struct api api;
     struct dsock s, c;
@@ -469,7 +469,7 @@ BACKENDS_TEST_OF(backends_each_transport, api_udp_options, not_for_unix)
 }
 
 /* A connected socket that is bound to an address of the user's choice first. */
-TRANSPORT_TEST(api_udp_options, local)
+DGRAM_TRANSPORT_TEST(api_udp_options, local)
 {
     struct api api;
     struct dsock s, c;

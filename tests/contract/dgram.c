@@ -115,7 +115,7 @@ static void pair_close(struct pair *t)
 }
 
 /* Each datagram is one event, the empty one too, and what follows it arrives. */
-TRANSPORT_TEST(contract_dgram, one_event_each)
+DGRAM_TRANSPORT_TEST(contract_dgram, one_event_each)
 {
     static const size_t lens[] = {64, 0, 1, 0, 1400, 63};
     struct pair *t = pair_open(p, 2048, 8);
@@ -132,7 +132,7 @@ TRANSPORT_TEST(contract_dgram, one_event_each)
 }
 
 /* What does not fit the buffer is cut off and flagged, and does not spill into the next. */
-TRANSPORT_TEST(contract_dgram, truncation)
+DGRAM_TRANSPORT_TEST(contract_dgram, truncation)
 {
     struct pair *t = pair_open(p, 256, 4);
     size_t room = 256 - 16 - NAME_ROOM - 32;
@@ -154,7 +154,7 @@ TRANSPORT_TEST(contract_dgram, truncation)
 }
 
 /* Many sends in flight on one socket at once keep their order. */
-BACKEND_TEST(contract_dgram, sends_in_order)
+DGRAM_BACKEND_TEST(contract_dgram, sends_in_order)
 {
     struct pair *t = pair_open(p, 2048, 64);
     listen_on(t);
@@ -167,7 +167,7 @@ BACKEND_TEST(contract_dgram, sends_in_order)
 }
 
 /* The pool runs out while the receiver holds everything: -ENOBUFS, and nothing that the socket had room for is lost. */
-BACKEND_TEST(contract_dgram, out_of_buffers)
+DGRAM_BACKEND_TEST(contract_dgram, out_of_buffers)
 {
     struct pair *t = pair_open(p, 512, 4);
     t->rearm = false;
@@ -195,7 +195,7 @@ BACKEND_TEST(contract_dgram, out_of_buffers)
 }
 
 /* A receive that is cancelled with datagrams on the way loses none: they came, or wait for the next receive. */
-TRANSPORT_TEST(contract_dgram, cancel)
+DGRAM_TRANSPORT_TEST(contract_dgram, cancel)
 {
     struct pair *t = pair_open(p, 512, 16);
     t->rearm = false;
@@ -222,7 +222,7 @@ TRANSPORT_TEST(contract_dgram, cancel)
 }
 
 /* A unix receiver that takes nothing: a send waits, and can be cancelled; with GYRE_OPF_DONTWAIT it says -EAGAIN. */
-BACKENDS_TEST_OF(backends_each_transport, contract_dgram, full_receiver)
+DGRAM_TRANSPORT_TEST(contract_dgram, full_receiver)
 {
     if (p->transport != TRANSPORT_UNIX && p->transport != TRANSPORT_ABSTRACT)
         return; /* UDP never makes a sender wait for the receiver */
@@ -250,7 +250,7 @@ BACKENDS_TEST_OF(backends_each_transport, contract_dgram, full_receiver)
 }
 
 /* Nobody is there: the error comes with a receive or a send, ends that op, and the socket works on. */
-BACKEND_TEST(contract_dgram, refused)
+DGRAM_BACKEND_TEST(contract_dgram, refused)
 {
     struct pair *t = pair_open(p, 512, 8);
     struct gyre_fd other;
@@ -278,7 +278,7 @@ BACKEND_TEST(contract_dgram, refused)
 }
 
 /* What a datagram socket is can be asked. */
-TRANSPORT_TEST(contract_dgram, inspection)
+DGRAM_TRANSPORT_TEST(contract_dgram, inspection)
 {
     struct pair *t = &p_;
     struct gyre_sock_info info;
