@@ -1,6 +1,13 @@
 # libgyre, shared and static. A room's sources are the files in it.
 find_package(Threads REQUIRED)
 
+# What the sources, and whoever includes the internal headers, must be compiled with. Of struct offsets and calls for
+# files 32-bit systems have two sets; core/op.h checks that it is this one. macOS hides IPV6_PKTINFO without its macro.
+set(GYRE_SYSTEM_DEFINES _GNU_SOURCE _FILE_OFFSET_BITS=64)
+if(APPLE)
+  list(APPEND GYRE_SYSTEM_DEFINES __APPLE_USE_RFC_3542=1)
+endif()
+
 set(GYRE_DEFINES)
 set(GYRE_ROOMS base seam buffer socket sim loop stream datagram watch work listen connect reactor engine metrics)
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
@@ -32,7 +39,7 @@ function(gyre_library_settings target)
   target_include_directories(${target}
     PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>
     PRIVATE ${PROJECT_SOURCE_DIR}/src)
-  target_compile_definitions(${target} PRIVATE _GNU_SOURCE ${GYRE_DEFINES})
+  target_compile_definitions(${target} PRIVATE ${GYRE_SYSTEM_DEFINES} ${GYRE_DEFINES})
   target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:gyre_warnings> Threads::Threads)
   if(GYRE_HAVE_FILE_PREFIX_MAP)
     target_compile_options(${target} PRIVATE

@@ -23,7 +23,8 @@ struct gyre_loop_options {
     uint32_t buf_size_bytes;     /* of one receive buffer; 0: 16896, room for a TLS record; from 256 to 1 MiB */
     uint32_t buf_count;          /* receive buffers posted at first, and that keep their memory after a burst;
                                     0: half of the L2 cache's worth */
-    uint32_t buf_count_max;      /* receive buffers at most, posted, held and queued; 0: 1024; at most 16384 */
+    uint32_t buf_count_max;      /* receive buffers at most, posted, held and queued; 0: 1024; at most 16384; their
+                                    addresses are reserved: on 32-bit systems less than 2 GiB in all */
     uint32_t conns_max;          /* connections at most; 0: 1048576 */
     uint32_t tasks_max;          /* posted tasks waiting at most; 0: 65536 */
     void *user;                  /* for gyre_loop_user() */

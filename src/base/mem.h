@@ -5,6 +5,10 @@
 
 #include <gyre/base.h>
 
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
 extern const struct gyre_mem gyre__mem_system; /* malloc, realloc, free */
 
 /* Zeroed memory, or NULL. */
@@ -14,6 +18,35 @@ void *gyre__alloc(const struct gyre_mem *mem, size_t size_bytes);
 static inline void *gyre__resize(const struct gyre_mem *mem, void *ptr, size_t size_bytes)
 {
     return mem->resize(mem->user, ptr, size_bytes);
+}
+
+/* Whether a head of `head_bytes` and `count` times `each_bytes` are a size that memory can have here: 32 bits are soon
+ * too few, and a product that wraps is a small one. */
+static inline bool gyre__fits(size_t head_bytes, size_t count, size_t each_bytes)
+{
+    return head_bytes <= PTRDIFF_MAX && (each_bytes == 0 || count <= (PTRDIFF_MAX - head_bytes) / each_bytes);
+}
+
+/* gyre__alloc() and gyre__resize() of so much; NULL too if it does not fit. */
+static inline void *gyre__alloc_many(const struct gyre_mem *mem, size_t count, size_t each_bytes)
+{
+    return gyre__fits(0, count, each_bytes) ? gyre__alloc(mem, count * each_bytes) : NULL;
+}
+
+static inline void *gyre__resize_many(const struct gyre_mem *mem, void *ptr, size_t head_bytes, size_t count,
+                                      size_t each_bytes)
+{
+    return gyre__fits(head_bytes, count, each_bytes) ? gyre__resize(mem, ptr, head_bytes + count * each_bytes) : NULL;
+}
+
+/* The bytes of all pieces; PTRDIFF_MAX, which is more than anything takes, where they are more. The same memory may be
+ * named many times, so 32 bits may not hold the sum. */
+static inline size_t gyre__iov_bytes(const struct iovec *iov, int iov_count)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < iov_count; i++)
+        bytes = iov[i].iov_len <= PTRDIFF_MAX - bytes ? bytes + iov[i].iov_len : PTRDIFF_MAX;
+    return bytes;
 }
 
 static inline void gyre__free(const struct gyre_mem *mem, void *ptr)

@@ -47,9 +47,11 @@ int gyre__bufpool_init(struct gyre_bufpool *pool, const struct gyre_mem *mem, ui
     for (unsigned i = 0; i < GYRE_PIPES_MAX; i++)
         pool->pipes[i] = (struct gyre_pipe){.read_fd = -1, .write_fd = -1};
     pool->first = (uint16_t)(first < count_max ? first : count_max);
-    pool->stride = (size_bytes + GYRE_BUF_STAGGER + 63) & ~63u;
-    pool->free = gyre__alloc(mem, count_max * sizeof *pool->free);
-    pool->refs = gyre__alloc(mem, count_max * sizeof *pool->refs);
+    pool->stride = gyre__bufpool_stride(size_bytes);
+    if (!gyre__bufpool_fits(size_bytes, count_max))
+        return -ENOMEM;
+    pool->free = gyre__alloc_many(mem, count_max, sizeof *pool->free);
+    pool->refs = gyre__alloc_many(mem, count_max, sizeof *pool->refs);
     if (pool->free != NULL && pool->refs != NULL) {
         void *base = mmap(NULL, pool_bytes(pool), PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -60,10 +60,22 @@ struct gyre_bufpool {
     struct gyre_pipe pipes[GYRE_PIPES_MAX];
 };
 
+/* From one buffer of a size to the next. */
+static inline uint32_t gyre__bufpool_stride(uint32_t size_bytes)
+{
+    return (size_bytes + GYRE_BUF_STAGGER + 63) & ~UINT32_C(63);
+}
+
+/* Whether `count_max` buffers of a size have room in the address space of this system. */
+static inline bool gyre__bufpool_fits(uint32_t size_bytes, uint32_t count_max)
+{
+    return gyre__fits(0, count_max, gyre__bufpool_stride(size_bytes));
+}
+
 /* How many of a size to post at first where the user does not say: half of the second-level cache. */
 uint32_t gyre__bufpool_first(uint32_t size_bytes);
 
-/* Returns 0, or -ENOMEM. */
+/* Returns 0, or -ENOMEM, also for what gyre__bufpool_fits() does not. */
 int gyre__bufpool_init(struct gyre_bufpool *pool, const struct gyre_mem *mem, uint32_t size_bytes, uint32_t first,
                        uint32_t count_max);
 void gyre__bufpool_fini(struct gyre_bufpool *pool);

@@ -71,7 +71,7 @@ struct gyre__seg *gyre__seg_chunk(struct gyre__segs *segs, uint32_t size_bytes)
         segs->free_chunks[k] = seg->next;
         segs->free_chunk_bytes -= size;
     } else {
-        seg = gyre__resize(segs->mem, NULL, sizeof *seg + size);
+        seg = gyre__resize_many(segs->mem, NULL, sizeof *seg, size, 1);
         if (seg == NULL)
             return NULL;
     }

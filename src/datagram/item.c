@@ -41,13 +41,13 @@ void gyre__udp_free_send(struct gyre_loop *l, struct gyre__udp_send *s)
 void gyre__udp_add_control(struct gyre__udp_send *s, int level, int type, const void *data, size_t len)
 {
     size_t at = s->hdr.msg_controllen;
-    struct cmsghdr head = {.cmsg_len = CMSG_LEN(len), .cmsg_level = level, .cmsg_type = type};
+    struct cmsghdr head = {.cmsg_len = (socklen_t)CMSG_LEN(len), .cmsg_level = level, .cmsg_type = type};
     GYRE_CHECK(at + CMSG_SPACE(len) <= sizeof s->control);
     memset(s->control + at, 0, CMSG_SPACE(len));
     memcpy(s->control + at, &head, sizeof head);
     memcpy(s->control + at + CMSG_LEN(0), data, len);
     s->hdr.msg_control = s->control;
-    s->hdr.msg_controllen = at + CMSG_SPACE(len);
+    s->hdr.msg_controllen = (socklen_t)(at + CMSG_SPACE(len));
 }
 
 #ifdef UDP_SEGMENT

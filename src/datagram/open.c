@@ -417,7 +417,7 @@ int gyre__udp_listen(struct gyre_udp_id *ids, struct gyre_loop *const *loops, ui
     if (err != 0)
         return err;
     uint32_t count = gyre__addr_is_unix(&plan.address.addr) ? 1 : loop_count;
-    struct gyre_udp **opened = gyre__alloc(mem, count * sizeof(struct gyre_udp *));
+    struct gyre_udp **opened = gyre__alloc_many(mem, count, sizeof(struct gyre_udp *));
     if (opened == NULL)
         return -ENOMEM;
     err = open_on_each(opened, loops, count, &plan);

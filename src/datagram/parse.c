@@ -3,6 +3,8 @@
  * of the address, which says how long it would have been. */
 #include "parse.h"
 
+#include <sys/types.h> /* FreeBSD's <netinet/udp.h> needs it and does not include it */
+
 #include <errno.h>
 #include <netinet/udp.h>
 #include <string.h>

@@ -39,7 +39,7 @@ int gyre_udp_id_send(struct gyre_udp_id id, const struct sockaddr *to, socklen_t
         return -EINVAL;
     if (to != NULL && (to_len == 0 || to_len > sizeof(union gyre__udp_name)))
         return GYRE_EADDRESS;
-    struct remote_send *r = gyre__resize(id.loop->mem, NULL, sizeof *r + len);
+    struct remote_send *r = gyre__resize_many(id.loop->mem, NULL, sizeof *r, len, 1);
     if (r == NULL)
         return -ENOMEM;
     *r = (struct remote_send){.id = id, .to_len = to != NULL ? to_len : 0, .len = len};

@@ -105,7 +105,7 @@ struct gyre__udp_send *gyre__udp_scatter(struct gyre_udp *u, struct gyre__udp_se
     s->pieces = 1;
     s->hdr.msg_iov = &s->iov;
     s->hdr.msg_iovlen = 1;
-    s->hdr.msg_controllen = run->control_len;
+    s->hdr.msg_controllen = (socklen_t)run->control_len;
     s->hdr.msg_control = run->control_len > 0 ? s->control : NULL;
     run->next = u->loop->udps.free_runs;
     u->loop->udps.free_runs = run;

@@ -10,7 +10,7 @@
 static int grow_table(struct gyre__udps *all, const struct gyre_mem *mem)
 {
     uint32_t cap = all->cap > 0 ? all->cap * 2 : 4;
-    struct gyre_udp **table = gyre__resize(mem, all->table, cap * sizeof(struct gyre_udp *));
+    struct gyre_udp **table = gyre__resize_many(mem, all->table, 0, cap, sizeof(struct gyre_udp *));
     if (table == NULL)
         return -ENOMEM;
     all->table = table;

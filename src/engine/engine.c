@@ -105,9 +105,9 @@ static int create(struct gyre_engine **out, const struct gyre_engine_options *o,
     (void)pthread_mutex_init(&engine->gate, NULL);
     engine->loop_count = count;
     keep_options(engine, o, mem);
-    engine->loops = gyre__alloc(mem, count * sizeof(struct gyre_loop *));
-    engine->threads = gyre__alloc(mem, count * sizeof(pthread_t));
-    engine->cpus = o->cpu_count > 0 ? gyre__alloc(mem, o->cpu_count * sizeof *engine->cpus) : NULL;
+    engine->loops = gyre__alloc_many(mem, count, sizeof(struct gyre_loop *));
+    engine->threads = gyre__alloc_many(mem, count, sizeof(pthread_t));
+    engine->cpus = o->cpu_count > 0 ? gyre__alloc_many(mem, o->cpu_count, sizeof *engine->cpus) : NULL;
     int err = engine->loops == NULL || engine->threads == NULL || (engine->cpus == NULL && o->cpu_count > 0) ? -ENOMEM
                                                                                                               : 0;
     if (err == 0 && engine->cpus != NULL)

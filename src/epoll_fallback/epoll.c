@@ -14,7 +14,6 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #ifndef SYS_epoll_pwait2
@@ -36,9 +35,15 @@ struct busy_poll_params {
 
 #define SET_BUSY_POLL _IOW(0x8A, 0x01, struct busy_poll_params)
 
+/* The time of the system call, which is not the struct timespec of a C library with a 32-bit time_t. */
+struct wait_time {
+    int64_t s;
+    int64_t ns;
+};
+
 static int wait_precisely(int fd, struct epoll_event *ev, int cap, int64_t timeout_ns)
 {
-    struct timespec ts = {.tv_sec = (time_t)(timeout_ns / NS_PER_S), .tv_nsec = (long)(timeout_ns % NS_PER_S)};
+    struct wait_time ts = {.s = timeout_ns / NS_PER_S, .ns = timeout_ns % NS_PER_S};
     return (int)syscall(SYS_epoll_pwait2, fd, ev, cap, &ts, NULL, (size_t)0);
 }
 

@@ -180,7 +180,7 @@ static struct gyre_listener *new_listener(const struct gyre__listen_request *req
                                        .engine = request->engine,
                                        .mem = mem,
                                        .kept = request->list != NULL};
-    listener->acceptors = gyre__alloc(mem, request->loop_count * sizeof(struct gyre__acceptor *));
+    listener->acceptors = gyre__alloc_many(mem, request->loop_count, sizeof(struct gyre__acceptor *));
     bool ok = listener->acceptors != NULL;
     for (uint32_t i = 0; ok && i < listener->acceptor_count; i++)
         ok = gyre__acceptor_new(&listener->acceptors[i], request->loops[i], listener) == 0;

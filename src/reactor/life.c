@@ -55,6 +55,14 @@ static int complete(struct gyre_loop_options *o)
     if (o->ops_max > OPS_MAX || o->buf_size_bytes < BUF_SIZE_MIN || o->buf_size_bytes > BUF_SIZE_MAX ||
         o->buf_count_max > BUF_COUNT_LIMIT || o->buf_count > o->buf_count_max || o->buf_keep_ns < 0)
         return GYRE_EOPTION;
+    if (!gyre__bufpool_fits(o->buf_size_bytes, o->buf_count_max)) {
+        gyre__log(o->log, GYRE_LOG_ERROR,
+                  "buf_count_max %u of buf_size_bytes %u are %u MiB, more than the addresses of this system; "
+                  "make one of them smaller",
+                  o->buf_count_max, o->buf_size_bytes,
+                  (unsigned)((uint64_t)o->buf_count_max * gyre__bufpool_stride(o->buf_size_bytes) >> 20));
+        return GYRE_EOPTION;
+    }
     if (o->busy_poll_us > BUSY_POLL_US_MAX || (o->busy_poll_prefer && o->busy_poll_us == 0))
         return GYRE_EOPTION;
     if (o->buf_count == 0) {

@@ -13,7 +13,7 @@ int gyre__fdq_reserve(struct gyre__fdq *q, const struct gyre_mem *mem, uint32_t 
         return 0;
     for (room = room > 0 ? room : PLACES_FIRST; room < count; room *= 2)
         ;
-    struct gyre_fd **fds = gyre__resize(mem, NULL, room * sizeof(struct gyre_fd *));
+    struct gyre_fd **fds = gyre__resize_many(mem, NULL, 0, room, sizeof(struct gyre_fd *));
     if (fds == NULL)
         return -ENOMEM;
     for (; q->head != q->tail; q->head++)

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 
 struct gyre_bufpool;
 struct gyre_event;
@@ -161,8 +162,11 @@ struct gyre_event {
 };
 
 _Static_assert(sizeof(struct gyre_dgram_head) == 16, "as io_uring has it");
-_Static_assert(sizeof(struct gyre_event) == 16, "four events to a cache line");
-_Static_assert(sizeof(void *) > 8 || sizeof(struct gyre_op) <= 40, "each connection has two of them");
-_Static_assert(sizeof(void *) > 8 || sizeof(struct gyre_fd) <= 24, "each connection has one of them");
+_Static_assert(sizeof(off_t) == 8, "build with _FILE_OFFSET_BITS=64: files are larger than 2 GiB on 32 bits, too");
+
+/* What these cost is counted where pointers have 64 bits. With smaller ones they are smaller. */
+_Static_assert(sizeof(void *) != 8 || sizeof(struct gyre_event) == 16, "four events to a cache line");
+_Static_assert(sizeof(void *) != 8 || sizeof(struct gyre_op) <= 40, "each connection has two of them");
+_Static_assert(sizeof(void *) != 8 || sizeof(struct gyre_fd) <= 24, "each connection has one of them");
 
 #endif

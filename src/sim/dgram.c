@@ -33,7 +33,7 @@ struct sim_packet {
 
 static struct sim_packet *new_packet(struct sim_sock *s, const struct gyre_addr *to, uint32_t len)
 {
-    struct sim_packet *p = gyre__resize(s->sim->mem, NULL, sizeof *p + len);
+    struct sim_packet *p = gyre__resize_many(s->sim->mem, NULL, sizeof *p, len, 1);
     if (p == NULL)
         return NULL;
     *p = (struct sim_packet){.sim = s->sim, .sender = s->id, .to = *to, .len = len};
@@ -212,7 +212,7 @@ int gyre__sim_dgram_connect(struct sim_sock *s, const struct gyre_addr *addr)
 static uint64_t total_size(const struct msghdr *hdr)
 {
     uint64_t total = 0;
-    for (size_t i = 0; i < hdr->msg_iovlen; i++)
+    for (size_t i = 0; i < (size_t)hdr->msg_iovlen; i++)
         total += hdr->msg_iov[i].iov_len;
     return total;
 }
@@ -220,7 +220,7 @@ static uint64_t total_size(const struct msghdr *hdr)
 static void gather(struct sim_packet *p, const struct msghdr *hdr)
 {
     size_t at = 0;
-    for (size_t i = 0; i < hdr->msg_iovlen; i++) {
+    for (size_t i = 0; i < (size_t)hdr->msg_iovlen; i++) {
         if (hdr->msg_iov[i].iov_len > 0)
             memcpy(p->data + at, hdr->msg_iov[i].iov_base, hdr->msg_iov[i].iov_len);
         at += hdr->msg_iov[i].iov_len;

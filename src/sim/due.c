@@ -50,7 +50,7 @@ int gyre__sim_due_reserve(struct gyre_sim *sim, uint32_t count)
     struct sim_dues *d = &sim->dues;
     if (d->reserved + count > d->cap) {
         uint32_t cap = d->cap > 0 ? 2 * d->cap : 64;
-        struct sim_due **heap = gyre__resize(sim->mem, d->heap, cap * sizeof(struct sim_due *));
+        struct sim_due **heap = gyre__resize_many(sim->mem, d->heap, 0, cap, sizeof(struct sim_due *));
         if (heap == NULL)
             return -ENOMEM;
         d->heap = heap;

@@ -92,7 +92,7 @@ void gyre__sim_sock_close(struct sim_sock *s)
 static int fds_grow(struct gyre_sim *sim)
 {
     uint32_t cap = sim->fds_cap > 0 ? 2 * sim->fds_cap : FDS_FIRST;
-    struct sim_sock **fds = gyre__resize(sim->mem, sim->fds, cap * sizeof(struct sim_sock *));
+    struct sim_sock **fds = gyre__resize_many(sim->mem, sim->fds, 0, cap, sizeof(struct sim_sock *));
     if (fds == NULL)
         return -ENOMEM;
     for (uint32_t i = sim->fds_cap; i < cap; i++)

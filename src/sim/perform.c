@@ -175,7 +175,7 @@ static bool perform_recv(struct sim_backend *be, struct sim_req *req, struct gyr
 static const struct iovec *pieces(const struct gyre_op *op, struct iovec *one, size_t *count)
 {
     if (op->kind == GYRE_OP_SENDMSG) {
-        *count = op->u.msg.hdr->msg_iovlen;
+        *count = (size_t)op->u.msg.hdr->msg_iovlen;
         return op->u.msg.hdr->msg_iov;
     }
     /* iovecs are not const, but nobody writes through this one. */

@@ -12,7 +12,7 @@ void gyre__path_remember(struct gyre__path *path, const struct gyre_backend *be,
     const char *name = gyre__addr_path(addr);
     if (name == NULL || be->ops->sock != &gyre__sock_system || lstat(name, &st) != 0)
         return;
-    *path = (struct gyre__path){.device = st.st_dev, .inode = st.st_ino, .ours = true};
+    *path = (struct gyre__path){.device = (uint64_t)st.st_dev, .inode = st.st_ino, .ours = true};
 }
 
 void gyre__path_remove(struct gyre__path *path, const struct gyre_addr *addr)
@@ -22,6 +22,6 @@ void gyre__path_remove(struct gyre__path *path, const struct gyre_addr *addr)
     if (!path->ours)
         return;
     path->ours = false;
-    if (lstat(name, &st) == 0 && st.st_dev == path->device && st.st_ino == path->inode)
+    if (lstat(name, &st) == 0 && (uint64_t)st.st_dev == path->device && st.st_ino == path->inode)
         (void)unlink(name);
 }

@@ -6,6 +6,8 @@
  * all is -EOPNOTSUPP. */
 #include "sock.h"
 
+#include <sys/types.h> /* as in dgram.c */
+
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>

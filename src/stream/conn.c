@@ -11,8 +11,8 @@ static int add_slab(struct gyre_loop *l)
 {
     uint32_t count = l->conn_slab_count;
     if ((count & (count - 1)) == 0) { /* a power of two, or none: the table is full */
-        size_t table_bytes = (count > 0 ? (size_t)count * 2 : 1) * sizeof(struct gyre_conn *);
-        struct gyre_conn **table = gyre__resize(l->mem, l->conn_slabs, table_bytes);
+        size_t wanted = count > 0 ? (size_t)count * 2 : 1;
+        struct gyre_conn **table = gyre__resize_many(l->mem, l->conn_slabs, 0, wanted, sizeof(struct gyre_conn *));
         if (table == NULL)
             return -ENOMEM;
         l->conn_slabs = table;

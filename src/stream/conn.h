@@ -134,7 +134,7 @@ struct gyre_conn {
     int err; /* for on_close */
 };
 
-_Static_assert(sizeof(void *) > 8 || sizeof(struct gyre_conn) <= 224, "what an idle connection costs");
+_Static_assert(sizeof(void *) != 8 || sizeof(struct gyre_conn) <= 224, "what an idle connection costs");
 
 /* ---- conn.c ---- */
 

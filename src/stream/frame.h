@@ -3,6 +3,8 @@
 #ifndef GYRE_STREAM_FRAME_H
 #define GYRE_STREAM_FRAME_H
 
+#include "mem.h"
+
 #include <gyre/frame.h>
 
 enum { GYRE_FRAME_LIMIT = 1 << 30, GYRE_FRAME_MAX_DEFAULT = 1 << 20 };
@@ -10,14 +12,6 @@ enum { GYRE_FRAME_LIMIT = 1 << 30, GYRE_FRAME_MAX_DEFAULT = 1 << 20 };
 static inline size_t gyre__frame_max(const struct gyre_framer *f)
 {
     return f->frame_max_bytes != 0 ? f->frame_max_bytes : GYRE_FRAME_MAX_DEFAULT;
-}
-
-static inline size_t gyre__iov_bytes(const struct iovec *iov, int iov_count)
-{
-    size_t bytes = 0;
-    for (int i = 0; i < iov_count; i++)
-        bytes += iov[i].iov_len;
-    return bytes;
 }
 
 #endif

@@ -59,7 +59,7 @@ static void run_write(struct gyre_loop *l, void *user)
 /* With room for `room` bytes; NULL when out of memory. */
 static struct remote_write *new_write(struct gyre_conn_id id, size_t room, gyre_sent_fn *done, void *user)
 {
-    struct remote_write *w = gyre__resize(id.loop->mem, NULL, sizeof *w + room);
+    struct remote_write *w = gyre__resize_many(id.loop->mem, NULL, sizeof *w, room, 1);
     if (w == NULL)
         return NULL;
     *w = (struct remote_write){.id = id, .done = done, .user = user, .len = room};
@@ -92,15 +92,12 @@ int gyre_conn_id_write(struct gyre_conn_id id, const void *data, size_t len, gyr
 
 int gyre_conn_id_writev(struct gyre_conn_id id, const struct iovec *iov, int iov_count, gyre_sent_fn *done, void *user)
 {
-    size_t len = 0;
     if (id.loop == NULL || iov_count < 0 || iov_count > WRITEV_MAX || (iov == NULL && iov_count > 0))
         return -EINVAL;
-    for (int i = 0; i < iov_count; i++) {
+    for (int i = 0; i < iov_count; i++)
         if (iov[i].iov_len > INT_MAX || (iov[i].iov_base == NULL && iov[i].iov_len > 0))
             return -EINVAL;
-        len += iov[i].iov_len;
-    }
-    struct remote_write *w = new_write(id, len, done, user);
+    struct remote_write *w = new_write(id, gyre__iov_bytes(iov, iov_count), done, user);
     if (w == NULL)
         return -ENOMEM;
     uint8_t *to = w->copy;

@@ -61,7 +61,8 @@ void gyre__loop_free_sendvs(struct gyre_loop *l)
 static void gather(struct gyre__sendv *v, const struct gyre__segq *q)
 {
     struct gyre__seg *seg = gyre__segq_head(q);
-    size_t n = 0, bytes = 0;
+    size_t bytes = 0;
+    uint16_t n = 0; /* msg_iovlen is a size_t here and an int there */
     while (n < IOV_PER_SEND && bytes < SEND_BYTES_MAX) {
         size_t part = seg->len < SEND_BYTES_MAX - bytes ? seg->len : SEND_BYTES_MAX - bytes;
         v->iov[n++] = (struct iovec){.iov_base = seg->data, .iov_len = part};
@@ -180,7 +181,7 @@ void gyre__conn_flush(struct gyre_conn *c)
     if (v != NULL) {
         gather(v, &c->out);
         gyre__count(&l->be->stats.sends_gathered, v->hdr.msg_iovlen > 1);
-        gyre__count(&l->be->stats.send_pieces, v->hdr.msg_iovlen);
+        gyre__count(&l->be->stats.send_pieces, (uint64_t)v->hdr.msg_iovlen);
         c->send.kind = GYRE_OP_SENDMSG;
         c->send.u.msg.hdr = &v->hdr;
     } else {

@@ -26,7 +26,7 @@ int gyre__shared_grow(struct gyre_loop *l, uint32_t slot)
         wanted *= 2;
     if (wanted == count)
         return 0;
-    struct gyre__cell *cells = gyre__alloc(l->mem, wanted * sizeof *cells);
+    struct gyre__cell *cells = gyre__alloc_many(l->mem, wanted, sizeof *cells);
     if (cells == NULL)
         return -ENOMEM;
     if (count > 0)

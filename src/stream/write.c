@@ -62,14 +62,12 @@ int gyre_conn_write(struct gyre_conn *c, const void *data, size_t len)
 
 int gyre_conn_writev(struct gyre_conn *c, const struct iovec *iov, int iov_count)
 {
-    size_t len = 0;
     if (iov_count < 0 || iov_count > WRITEV_MAX || (iov == NULL && iov_count > 0))
         return -EINVAL;
-    for (int i = 0; i < iov_count; i++) {
+    for (int i = 0; i < iov_count; i++)
         if (iov[i].iov_len > INT_MAX || (iov[i].iov_base == NULL && iov[i].iov_len > 0))
             return -EINVAL;
-        len += iov[i].iov_len;
-    }
+    size_t len = gyre__iov_bytes(iov, iov_count);
     int err = gyre__conn_may_queue(c, len);
     if (err != 0 || len == 0)
         return err;

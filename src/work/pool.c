@@ -191,8 +191,8 @@ static struct gyre_pool *make(const struct gyre_pool_options *o)
     pool->forks = gyre__forks_now();
     (void)pthread_mutex_init(&pool->lock, NULL);
     (void)pthread_cond_init(&pool->more, NULL);
-    pool->slots = gyre__alloc(o->mem, pool->slot_count * sizeof *pool->slots);
-    pool->threads = gyre__alloc(o->mem, o->threads * sizeof *pool->threads);
+    pool->slots = gyre__alloc_many(o->mem, pool->slot_count, sizeof *pool->slots);
+    pool->threads = gyre__alloc_many(o->mem, o->threads, sizeof *pool->threads);
     if (pool->slots == NULL || pool->threads == NULL) {
         free_pool(pool);
         return NULL;

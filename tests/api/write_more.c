@@ -12,6 +12,32 @@
 #include <string.h>
 #include <unistd.h>
 
+/* ---- pieces ---- */
+
+/* The same memory many times over: 4 GiB and 8 MiB, which 32 bits take for 8 MiB, and would queue. */
+BACKEND_TEST(api_write, pieces_of_more_than_32_bits)
+{
+    enum { PIECES = 513 };
+    struct api api;
+    struct peer peer;
+    struct iovec iov[PIECES];
+    uint8_t *data = calloc(1, MIB(8));
+    cr_assert_not_null(data);
+    for (int i = 0; i < PIECES; i++)
+        iov[i] = (struct iovec){.iov_base = data, .iov_len = MIB(8)};
+    api_start(&api, p, NULL);
+    struct end *e = peer_open(&api, &peer);
+    cr_assert_eq(gyre_conn_writev(e->c, iov, PIECES), -EMSGSIZE);
+    if (sizeof(size_t) == 4)
+        cr_assert_eq(gyre_conn_id_writev(e->id, iov, PIECES, NULL, NULL), -ENOMEM);
+    cr_assert_eq(gyre_conn_outbound(e->c), 0);
+    end_put(e, 10);
+    peer_expect(&peer, e->put);
+    peer_close(&peer);
+    api_close(&api);
+    free(data);
+}
+
 /* ---- try_write ---- */
 
 static int64_t try_put(struct end *e, size_t len)

@@ -149,6 +149,7 @@ Test(options, of_a_loop)
         {{.buf_count_max = 1}, 0},
         {{.buf_count_max = 16384}, 0},
         {{.buf_count_max = 16385}, GYRE_EOPTION},
+        {{.buf_size_bytes = 1 << 20, .buf_count_max = 16384}, sizeof(size_t) > 4 ? 0 : GYRE_EOPTION},
         {{.buf_count = 16385}, GYRE_EOPTION},
         {{.buf_count = 2000}, 0},
         {{.buf_count = 17, .buf_count_max = 16}, GYRE_EOPTION},
