@@ -3,7 +3,7 @@
 #ifndef GYRE_STREAM_FRAME_H
 #define GYRE_STREAM_FRAME_H
 
-#include "mem.h"
+#include "base/mem.h"
 
 #include <gyre/frame.h>
 

@@ -236,7 +236,7 @@ void api_open(struct api *api)
         give_up(api, err);
     }
     struct gyre_backend_report report;
-    gyre_backend_report(api->loop, &report);
+    gyre_loop_backend(api->loop, &report);
     const char *off = api->param->off;
     cr_assert(off[0] == '\0' || !backends_names(report.features, off), "%s is in use: %s", off, report.features);
 }

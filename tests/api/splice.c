@@ -5,7 +5,7 @@
  * On the simulator, and where the system has no splice(2), the same tests hold with nothing spliced. */
 #include "fixture.h"
 
-#include "core/loop.h"
+#include "loop/loop.h"
 
 #include <errno.h>
 #include <gyre/stats.h>

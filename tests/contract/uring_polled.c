@@ -5,7 +5,7 @@
 #ifdef __linux__
 #include "seam.h"
 
-#include "core/dgram.h"
+#include "datagram/parse.h"
 
 #include <errno.h>
 #include <string.h>

@@ -36,7 +36,7 @@ bool backends_names(const char *features, const char *word)
 bool backends_take_back(const struct gyre_loop *loop)
 {
     struct gyre_backend_report report;
-    gyre_backend_report(loop, &report);
+    gyre_loop_backend(loop, &report);
     return strcmp(report.backend, "io_uring") != 0 || backends_names(report.features, "defer_taskrun");
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Sizes that are products and sums: where one does not fit, nothing smaller is allocated in its place. */
-#include "core/mem.h"
+#include "base/mem.h"
 
 #include "env.h"
 
