@@ -4,7 +4,8 @@
  * One EV_ADD of the read filter for the life of a descriptor, with EV_CLEAR, which makes it edge-triggered; one EV_ADD
  * of the write filter when writing first blocks. EV_ADD looks at the descriptor and reports what is ready already.
  *
- * A socket error comes in `fflags` together with EV_EOF, and is ignored here: the system call that follows reports it.
+ * A socket error comes in `fflags`. On a BSD the system call that follows reports it too; libkqueue has taken it from
+ * the socket by then. So it is passed on, and readiness.c tells of it where the call does not.
  * Closing a descriptor removes its filters, also where a forked child holds a copy: a kqueue belongs to one process. */
 #include "readiness/poller.h"
 
@@ -67,7 +68,7 @@ static struct gyre_ready to_ready(const struct kevent *ev)
     /* On the write filter EV_EOF may be our own shutdown(), and says nothing about what can be received. */
     if (ev->filter == EVFILT_READ && (ev->flags & (EV_EOF | EV_ERROR)))
         bits |= GYRE_RDF_ODD;
-    return (struct gyre_ready){.f = ev->udata, .bits = (uint8_t)bits};
+    return (struct gyre_ready){.f = ev->udata, .bits = (uint8_t)bits, .err = (int32_t)ev->fflags};
 }
 
 static int kq_wait(struct gyre_poller *p, struct gyre_ready *out, unsigned cap, int64_t timeout_ns)

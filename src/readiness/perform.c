@@ -67,8 +67,9 @@ static int accept_one(int listener)
 int gyre__perform_prepare(const struct gyre_fd *f)
 {
     int on = 1;
+    /* EINVAL: its peer has gone, and it is over. Without the option it must not be used, for a send would raise. */
     if (setsockopt(f->fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on) != 0)
-        return -errno;
+        return errno == EINVAL ? -ECONNRESET : -errno;
     return f->flags & GYRE_FDF_ACCEPTED ? 0 : set_nonblocking(f->fd);
 }
 #else
@@ -89,6 +90,13 @@ static int32_t result(ssize_t n)
     if (n >= 0)
         return (int32_t)n;
     return errno == EAGAIN || errno == EWOULDBLOCK ? BLOCKED : -errno;
+}
+
+/* The same for a send on a stream. */
+static int32_t sent(ssize_t n)
+{
+    int32_t res = n >= 0 ? (int32_t)n : gyre__sock_send_error(errno);
+    return res == -EAGAIN ? BLOCKED : res;
 }
 
 /* Whether a connection waits, asked of a listener that has just given one. */
@@ -124,7 +132,7 @@ static int32_t start_connect(struct gyre_op *op, struct gyre_stats *stats)
 {
     op->u.connect.started = true;
     /* What was seen of the socket so far is not about the connection: Linux polls it as hung up. */
-    op->f->be_flags &= (uint8_t) ~(GYRE_RDF_ODD | GYRE_RDF_READABLE);
+    op->f->be_flags &= (uint8_t) ~(GYRE_RDF_ODD | GYRE_RDF_READABLE | GYRE_RDF_FAILED);
     gyre__count(&stats->calls, 1);
     if (connect(op->f->fd, op->u.connect.addr, op->u.connect.len) == 0)
         return 0;
@@ -132,22 +140,31 @@ static int32_t start_connect(struct gyre_op *op, struct gyre_stats *stats)
     return errno == EINPROGRESS || errno == EINTR ? BLOCKED : -errno;
 }
 
-/* connect() is called once; after that the outcome is in SO_ERROR, but only once the socket has a peer, or an early
- * edge would read as success. */
-static int32_t finish_connect(const struct gyre_op *op, struct gyre_stats *stats)
+/* Returns 0 or -errno. */
+static int32_t socket_error(int fd)
 {
     int err = 0;
     socklen_t len = sizeof err;
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) == 0 ? -err : -errno;
+}
+
+/* connect() is called once; after that the outcome is in SO_ERROR, but only once the socket has a peer, or an early
+ * edge would read as success. EINVAL is macOS's for a socket that is over in both directions: it failed since SO_ERROR
+ * was asked, or its peer came and went. No further edge would come. */
+static int32_t finish_connect(const struct gyre_op *op, struct gyre_stats *stats)
+{
     struct sockaddr_storage peer;
     socklen_t peer_len = sizeof peer;
     gyre__count(&stats->calls, 2);
-    if (getsockopt(op->f->fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0)
-        return -errno;
+    int32_t err = socket_error(op->f->fd);
     if (err != 0)
-        return -err;
+        return err;
     if (getpeername(op->f->fd, (struct sockaddr *)&peer, &peer_len) == 0)
         return 0;
-    return errno == ENOTCONN ? BLOCKED : -errno;
+    if (errno != EINVAL)
+        return errno == ENOTCONN ? BLOCKED : -errno;
+    err = socket_error(op->f->fd);
+    return err != 0 ? err : -ECONNRESET;
 }
 
 static int32_t do_connect(struct gyre_op *op, struct gyre_stats *stats)
@@ -286,7 +303,7 @@ static int32_t do_send(const struct gyre_op *op, struct gyre_stats *stats)
         gyre__count(&stats->calls, 1);
         n = send(op->f->fd, op->u.send.buf, len, SEND_FLAGS);
     } while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
-    return result(n);
+    return sent(n);
 }
 
 static int32_t do_sendmsg(const struct gyre_op *op, struct gyre_stats *stats)
@@ -296,7 +313,7 @@ static int32_t do_sendmsg(const struct gyre_op *op, struct gyre_stats *stats)
         gyre__count(&stats->calls, 1);
         n = sendmsg(op->f->fd, op->u.msg.hdr, SEND_FLAGS);
     } while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
-    return result(n);
+    return sent(n);
 }
 
 static int32_t do_splice(const struct gyre_op *op, struct gyre_stats *stats)

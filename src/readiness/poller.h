@@ -21,11 +21,13 @@ enum {
     GYRE_RDF_WATCHING_WRITE = 1u << 3, /* watch_write() was called */
     GYRE_RDF_QUEUED = 1u << 4, /* in the run queue of the read direction; shifted by 1: of the write direction */
     GYRE_RDF_FILLED = 1u << 6, /* the last receive filled its buffer, or the last accept gave a connection */
+    GYRE_RDF_FAILED = 1u << 7, /* the poller told of an error, which no call has told of since; see error.c */
 };
 
 struct gyre_ready {
     struct gyre_fd *f; /* NULL: wake() was called */
     uint8_t bits;      /* GYRE_RDF_READABLE, _WRITABLE, _ODD */
+    int32_t err;       /* the socket's error if the poller knows it, which may have taken it from the socket; else 0 */
 };
 
 struct gyre_poller {
@@ -77,6 +79,19 @@ void gyre__rd_features(struct gyre_backend *be, char *out, size_t size);
     .detach = gyre__rd_detach, .submit = gyre__rd_submit, .cancel = gyre__rd_cancel, .wait = gyre__rd_wait,            \
     .wake = gyre__rd_wake, .pollable = gyre__rd_pollable, .pool_add = gyre__rd_pool_add,                               \
     .pool_remove = gyre__rd_pool_remove, .features = gyre__rd_features
+
+/* ---- error.c: errors that a poller told of. ---- */
+
+struct gyre__kept_errors {
+    uint8_t *by_fd; /* of descriptors with GYRE_RDF_FAILED */
+    uint32_t room;
+};
+
+/* Keep `err` for `f`. */
+void gyre__error_keep(struct gyre__kept_errors *all, const struct gyre_mem *mem, struct gyre_fd *f, int32_t err);
+/* A call for `op`, of whose descriptor an error is kept, made `n` events, the last of them `ev`. Puts the error in its
+ * place if it says less. Returns how many events there are now. */
+unsigned gyre__error_tell(const struct gyre__kept_errors *all, struct gyre_op *op, struct gyre_event *ev, unsigned n);
 
 /* ---- perform.c: the system calls. ---- */
 

@@ -44,6 +44,7 @@ struct gyre_rd {
     const struct gyre_poller_ops *poller;
     struct gyre_poller p;
     struct gyre__fdq run[2];   /* descriptors with a waiting op in a direction believed ready */
+    struct gyre__kept_errors errors; /* that the poller told of */
     uint32_t attached;
     struct gyre_op *cancelled; /* circular list of ops whose -ECANCELED is due; the last one */
     unsigned unpolled;         /* turns since the poller was asked */
@@ -195,6 +196,8 @@ static bool serve_datagrams(struct gyre_rd *rd, struct gyre_fd *f, struct turn *
         more = op != last;
     }
     unsigned n = gyre__perform_sendmsgs(ops, count, ev, &rd->base.stats);
+    if (n > 0 && ev->res < 0 && ev->res != -EAGAIN)
+        f->be_flags &= (uint8_t)~GYRE_RDF_FAILED;
     if (n == 0 && !blocked(rd, f, GYRE_DIR_WRITE, ev))
         return false;
     n = n > 0 ? n : 1;
@@ -223,6 +226,8 @@ static void serve(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir, struct tu
         struct gyre_op *op = f->be.rd.tail[dir]->next;
         struct gyre_event *ev = &t->out[t->n];
         unsigned n = gyre__perform(op, ev, end - t->n, &rd->base.stats);
+        if (GYRE_UNLIKELY(f->be_flags & GYRE_RDF_FAILED))
+            n = gyre__error_tell(&rd->errors, op, ev + (n > 0 ? n - 1 : 0), n);
         if (n == 0 && !blocked(rd, f, dir, ev))
             return;
         if (!(ev->flags & GYRE_EV_MORE))
@@ -289,6 +294,8 @@ static int poll_fds(struct gyre_rd *rd, int64_t timeout_ns)
             continue;
         }
         f->be_flags |= raised(&ready[i]);
+        if (GYRE_UNLIKELY(ready[i].err > 0) && !(f->flags & GYRE_FDF_FOREIGN))
+            gyre__error_keep(&rd->errors, rd->mem, f, ready[i].err);
         run_later(rd, f, GYRE_DIR_READ);
         run_later(rd, f, GYRE_DIR_WRITE);
     }
@@ -537,5 +544,6 @@ void gyre__rd_destroy(struct gyre_backend *be)
     rd->poller->close(&rd->p);
     gyre__fdq_fini(&rd->run[GYRE_DIR_READ], rd->mem);
     gyre__fdq_fini(&rd->run[GYRE_DIR_WRITE], rd->mem);
+    gyre__free(rd->mem, rd->errors.by_fd);
     gyre__free(rd->mem, rd);
 }

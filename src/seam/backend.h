@@ -173,6 +173,10 @@ int32_t gyre__pipe_drain(const struct gyre_pipe *p, int fd, uint32_t len);
  * for. Returns it, or -errno or GYRE_EFDTYPE. */
 int gyre__sock_copy(int fd);
 
+/* What it says that a send on a stream failed with `err`: -err, but EPROTOTYPE is what macOS has for a peer that goes
+ * away just then, and may say for ever: that is -ECONNRESET. */
+int32_t gyre__sock_send_error(int err);
+
 struct gyre_backend_config {
     uint32_t ops_max;    /* how many ops to expect in flight; a hint */
     uint32_t sq_entries; /* io_uring's queue sizes; 0: chosen by the backend */

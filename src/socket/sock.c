@@ -345,7 +345,7 @@ static int sock_name(struct gyre_backend *be, int fd, bool peer, struct gyre_add
     struct sockaddr *sa = (struct sockaddr *)&addr.ss;
     (void)be;
     int err = (peer ? getpeername(fd, sa, &addr.len) : getsockname(fd, sa, &addr.len)) == 0 ? 0 : -errno;
-    if (err == -ENOTCONN && peer)
+    if (peer && (err == -ENOTCONN || err == -EINVAL)) /* EINVAL: macOS, of a connection that is over */
         err = peer_by_option(fd, &addr);
     if (err == 0)
         *out = addr;
@@ -358,6 +358,13 @@ enum { TRY_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL };
 enum { TRY_FLAGS = MSG_DONTWAIT }; /* SO_NOSIGPIPE is set by the backend */
 #endif
 
+int32_t gyre__sock_send_error(int err)
+{
+    if (err == EAGAIN || err == EWOULDBLOCK)
+        return -EAGAIN;
+    return err == EPROTOTYPE ? -ECONNRESET : -err;
+}
+
 static int64_t sock_try_send(struct gyre_backend *be, int fd, const void *data, size_t len)
 {
     ssize_t n;
@@ -365,9 +372,7 @@ static int64_t sock_try_send(struct gyre_backend *be, int fd, const void *data, 
     do
         n = send(fd, data, len < INT32_MAX ? len : INT32_MAX, TRY_FLAGS);
     while (n < 0 && errno == EINTR);
-    if (n >= 0)
-        return n;
-    return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+    return n >= 0 ? n : gyre__sock_send_error(errno);
 }
 
 #ifdef TIOCOUTQ

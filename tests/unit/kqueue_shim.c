@@ -436,3 +436,50 @@ Test(kqueue_shim, a_timeout_is_never_early)
     close(fd);
     close(kq);
 }
+
+/* A pair of TCP sockets, of which the second is reset. */
+static void reset_pair(int fd[2])
+{
+    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct linger hard = {.l_onoff = 1, .l_linger = 0};
+    struct pollfd p = {.events = POLLIN};
+    socklen_t len = sizeof addr;
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    fd[1] = socket(AF_INET, SOCK_STREAM, 0);
+    cr_assert_eq(bind(listener, (struct sockaddr *)&addr, len), 0);
+    cr_assert_eq(listen(listener, 1), 0);
+    cr_assert_eq(getsockname(listener, (struct sockaddr *)&addr, &len), 0);
+    cr_assert_eq(connect(fd[1], (struct sockaddr *)&addr, len), 0);
+    p.fd = fd[0] = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    cr_assert_geq(fd[0], 0);
+    cr_assert_eq(setsockopt(fd[1], SOL_SOCKET, SO_LINGER, &hard, sizeof hard), 0);
+    close(fd[1]);
+    close(listener);
+    cr_assert_eq(poll(&p, 1, 10000), 1);
+}
+
+/* The socket keeps its error, or the event has it: one of both. Each filter tells of it, also one that found no room at
+ * first. */
+Test(kqueue_shim, whose_the_error_is)
+{
+    for (int takes = 0; takes <= 1; takes++) {
+        struct kevent out[2];
+        char byte;
+        int fd[2], kq = kqueue(), room = takes + 1, n;
+        kqueue_shim_take_errors(takes);
+        reset_pair(fd);
+        cr_assert_eq(change(kq, fd[0], EVFILT_READ, EV_ADD | EV_CLEAR, NULL), 0);
+        cr_assert_eq(change(kq, fd[0], EVFILT_WRITE, EV_ADD | EV_CLEAR, NULL), 0);
+        for (n = look(kq, out, room); n < 2; n++)
+            cr_assert_eq(look(kq, out + n, 1), 1);
+        cr_assert_eq(n, 2);
+        for (int i = 0; i < 2; i++) {
+            cr_assert(out[i].flags & EV_EOF);
+            cr_assert_eq(out[i].fflags, ECONNRESET);
+        }
+        cr_assert_eq(recv(fd[0], &byte, 1, 0), takes ? 0 : -1);
+        cr_assert(takes || errno == ECONNRESET);
+        close(fd[0]);
+        close(kq);
+    }
+}

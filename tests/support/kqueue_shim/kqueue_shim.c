@@ -39,6 +39,7 @@ struct filter {
     bool on;
     bool disabled;
     uint32_t owed; /* epoll's bits of an event that found no room; 0: none */
+    unsigned owed_error;
     void *udata;
 };
 
@@ -67,6 +68,7 @@ struct queue {
 static _Atomic(struct queue *) queues[QUEUES_MAX];
 static pthread_mutex_t queues_lock = PTHREAD_MUTEX_INITIALIZER;
 static int always_ready = -1;
+static atomic_bool takes_errors;
 
 /* Before main(), so that a test that counts its descriptors counts this one on both sides. */
 __attribute__((constructor)) static void open_always_ready(void)
@@ -309,11 +311,22 @@ static int apply_all(struct queue *q, int kq, const struct kevent *changes, int 
 
 /* ---- Events. ---- */
 
-/* Linux shows a socket's error only by consuming it, and the system call that follows must still find it; so there is
- * one error for all. */
-static unsigned error_of(uint32_t events)
+void kqueue_shim_take_errors(bool on)
 {
-    return events & EPOLLERR ? ECONNRESET : 0;
+    atomic_store(&takes_errors, on);
+}
+
+/* Linux shows a socket's error only by consuming it, and on a BSD the system call that follows still finds it; so there
+ * is one error for all, unless errors are to be taken. */
+static unsigned error_of(int fd, uint32_t events)
+{
+    int err = ECONNRESET;
+    socklen_t len = sizeof err;
+    if (!(events & EPOLLERR))
+        return 0;
+    if (atomic_load(&takes_errors) && getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0)
+        return 0;
+    return (unsigned)err;
 }
 
 static int64_t readable_bytes(int fd)
@@ -329,11 +342,11 @@ static bool is_due(int dir, uint32_t got)
     return got & (EPOLLOUT | EPOLLHUP | EPOLLERR);
 }
 
-static struct kevent event_of(int fd, const struct slot *s, int dir, uint32_t got)
+static struct kevent event_of(int fd, const struct slot *s, int dir, uint32_t got, unsigned error)
 {
     struct kevent kev;
     bool eof = got & (dir == READ ? EPOLLRDHUP : EPOLLHUP | EPOLLERR);
-    EV_SET(&kev, (uintptr_t)fd, dir == READ ? EVFILT_READ : EVFILT_WRITE, EV_CLEAR, error_of(got),
+    EV_SET(&kev, (uintptr_t)fd, dir == READ ? EVFILT_READ : EVFILT_WRITE, EV_CLEAR, error,
            dir == READ ? readable_bytes(fd) : 0, s->filter[dir].udata);
     kev.flags |= eof ? EV_EOF : 0;
     return kev;
@@ -349,16 +362,18 @@ static int translate(struct queue *q, const struct epoll_event *ev, struct keven
         return 0;
     if (!s->other && (ev->events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR)) == EPOLLHUP)
         return 0;
+    unsigned error = error_of(fd, ev->events);
     for (int dir = READ; dir <= WRITE; dir++) {
         struct filter *f = &s->filter[dir];
         if (!is_due(dir, ev->events) || !is_armed(f))
             continue;
         if (n < room) {
-            out[n++] = event_of(fd, s, dir, ev->events);
+            out[n++] = event_of(fd, s, dir, ev->events, error);
             continue;
         }
         q->owed += f->owed == 0;
         f->owed |= ev->events;
+        f->owed_error = error != 0 ? error : f->owed_error;
     }
     return n;
 }
@@ -389,8 +404,9 @@ static int take_owed(struct queue *q, int kq, struct kevent *out, int room)
             continue;
         }
         if (is_armed(f) && is_registered(kq, i / 2))
-            out[n++] = event_of(i / 2, s, i % 2, f->owed);
+            out[n++] = event_of(i / 2, s, i % 2, f->owed, f->owed_error);
         f->owed = 0;
+        f->owed_error = 0;
     }
     return n;
 }

@@ -4,6 +4,7 @@
 #ifndef GYRE_KQUEUE_SHIM_SYS_EVENT_H
 #define GYRE_KQUEUE_SHIM_SYS_EVENT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -43,5 +44,9 @@ struct kevent {
 int kqueue(void);
 int kevent(int kq, const struct kevent *changes, int nchanges, struct kevent *events, int nevents,
            const struct timespec *timeout);
+
+/* Not of BSD: from now on take the error of a socket from it to have it for `fflags`, as libkqueue does. Nobody else
+ * finds it then. Of the whole process. */
+void kqueue_shim_take_errors(bool on);
 
 #endif
