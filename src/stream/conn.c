@@ -115,7 +115,6 @@ uint64_t gyre__conn_unacked(const struct gyre_conn *c)
 
 void gyre__conn_end(struct gyre_conn *c, enum gyre_close_reason reason, int err)
 {
-    struct gyre_loop *l = c->loop;
     if (c->state == GYRE_CONN_ENDING)
         return;
     c->reason = (uint8_t)reason;
@@ -126,12 +125,8 @@ void gyre__conn_end(struct gyre_conn *c, enum gyre_close_reason reason, int err)
     if (!(c->flags & GYRE_CF_SEND_FAILED))
         c->unsent = 0; /* finish() counts */
     c->state = GYRE_CONN_ENDING;
-    gyre__wheel_stop(&l->wheel, &c->timer);
-    gyre__forward_forget(c);
-    gyre__forward_release_waiters(c);
-    gyre__conn_unstarve(c);
-    gyre__op_cancel(l, &c->recv);
-    gyre__op_cancel(l, &c->send);
+    c->flags |= GYRE_CF_ENTERED;
+    gyre__wheel_stop(&c->loop->wheel, &c->timer);
     gyre__conn_settle_later(c);
 }
 
@@ -151,10 +146,7 @@ void gyre__conn_begin_close(struct gyre_conn *c, enum gyre_close_reason reason)
     c->reason = (uint8_t)reason;
     c->flags &= ~(unsigned)(GYRE_CF_CORKED | GYRE_CF_WAKE);
     c->unsent = 0;
-    gyre__forward_forget(c);
-    gyre__forward_release_waiters(c);
-    gyre__conn_start_timer(c);
-    gyre__conn_update_recv(c);
+    c->flags |= GYRE_CF_ENTERED;
     gyre__conn_settle_later(c);
 }
 

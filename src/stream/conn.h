@@ -60,6 +60,7 @@ enum {
     GYRE_CF_BULK_ONE = 1u << 22,    /* splice.c: how much of a bulk stream it is, from 0 to 15 */
     GYRE_CF_BULK = 15u << 22,
     GYRE_CF_MARKED = 1u << 26,      /* core has set GYRE_FDF_PIPE */
+    GYRE_CF_ENTERED = 1u << 27,     /* its state was changed by a mark; settling has yet to act on that */
     GYRE_CF_TIMEOUT_SHIFT = 29, /* the upper bits: which limit passed last, enum gyre_timeout_kind */
 };
 

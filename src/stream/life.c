@@ -196,8 +196,26 @@ static void settle_detaching(struct gyre_conn *c)
     leave(c);
 }
 
+/* Act once on a state that a mark has put it into. */
+static void enter(struct gyre_conn *c)
+{
+    c->flags &= ~(unsigned)GYRE_CF_ENTERED;
+    gyre__forward_forget(c);
+    gyre__forward_release_waiters(c);
+    if (c->state == GYRE_CONN_CLOSING) {
+        gyre__conn_start_timer(c);
+        gyre__conn_update_recv(c);
+    } else if (c->state == GYRE_CONN_ENDING) {
+        gyre__conn_unstarve(c);
+        gyre__op_cancel(c->loop, &c->recv);
+        gyre__op_cancel(c->loop, &c->send);
+    }
+}
+
 static void settle(struct gyre_conn *c)
 {
+    if (GYRE_UNLIKELY(c->flags & GYRE_CF_ENTERED))
+        enter(c);
     switch ((enum gyre__conn_state)c->state) {
     case GYRE_CONN_OPEN:
         settle_open(c);
