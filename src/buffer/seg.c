@@ -103,12 +103,10 @@ void gyre__seg_free(struct gyre__segs *segs, struct gyre__seg *seg, int err)
     case GYRE_SEG_BUF:
         gyre__bufpool_release(segs->pool, seg->buf);
         break;
-    case GYRE_SEG_FILE:
-        gyre__file_free(segs, seg, err);
-        break;
     case GYRE_SEG_PIPE:
         gyre__pipe_free(segs, seg);
         break;
+    case GYRE_SEG_FILE:
     case GYRE_SEG_REF:
         if (seg->u.ref.done != NULL) {
             gyre_sent_fn *done = seg->u.ref.done;

@@ -71,9 +71,6 @@ void gyre__segs_fini(struct gyre__segs *segs);
 struct gyre__seg *gyre__seg_refill(struct gyre__segs *segs);
 struct gyre__seg *gyre__seg_chunk(struct gyre__segs *segs, uint32_t size_bytes); /* an empty chunk of at least that */
 
-/* sendfile.c: tell a FILE segment's `done`, and free its struct. */
-void gyre__file_free(struct gyre__segs *segs, struct gyre__seg *seg, int err);
-
 /* splice.c: give back the pipe of a PIPE segment; with bytes in it it is closed. `segs` are a loop's. */
 void gyre__pipe_free(struct gyre__segs *segs, const struct gyre__seg *seg);
 

@@ -35,20 +35,11 @@ struct gyre__route {
 /* Returns 0, GYRE_EADDRESS, GYRE_EPATHLEN, GYRE_EOPTION or -ENODEV. */
 int gyre__route_find(struct gyre__route *out, const char *address, const struct gyre_conn_options *options);
 
-/* A checked profile of its own for one connection, with no reference. Returns 0, -E2BIG, -ENOMEM, GYRE_EHANDLERS or
- * GYRE_EOPTION. */
-int gyre__profile_new(struct gyre__profile **out, const struct gyre_mem *mem,
-                      const struct gyre_conn_handlers *handlers, const struct gyre_conn_options *options,
-                      size_t size_bytes);
-
 /* Begin to connect. Takes `profile` on success. With GYRE_CONN_RESERVED the place is given back on failure.
  * Thread: the loop's. */
 int gyre__connect_with(struct gyre_conn **out, struct gyre_loop *l, const struct gyre__route *route,
                        struct gyre__profile *profile, unsigned how);
 
 void gyre__reconnector_on_timer(struct gyre__timer *t);
-
-/* Whether `c` belongs to a reconnector, which waits for its on_close. */
-bool gyre__is_reconnectors(const struct gyre_conn *c);
 
 #endif

@@ -93,8 +93,10 @@ static void connect_now(struct gyre_reconnector *r)
 {
     r->opened = false;
     r->err = gyre_connect(&r->conn, r->loop, r->address, &r->wrapped, &r->options.conn);
-    if (r->err == 0)
+    if (r->err == 0) {
+        r->conn->profile->pinned = true; /* its handlers lie in `r` */
         return;
+    }
     r->conn = NULL;
     if (r->err == GYRE_ESHUTDOWN) {
         r->running = false;
@@ -139,11 +141,6 @@ static void on_close(struct gyre_conn *c, int err)
         r->failures = 0;
     if (r->running)
         failed(r, err);
-}
-
-bool gyre__is_reconnectors(const struct gyre_conn *c)
-{
-    return c->profile->handlers->on_close == on_close;
 }
 
 static int complete(struct gyre_reconnector_options *o)

@@ -511,8 +511,10 @@ void gyre__acceptor_release(struct gyre__acceptor *a)
     gyre__listener_release(a->listener);
 }
 
-void gyre__acceptor_conn_closed(struct gyre__acceptor *a)
+void gyre__acceptor_release_profile(struct gyre_loop *l, struct gyre__profile *profile)
 {
+    struct gyre__acceptor *a = GYRE_CONTAINER(profile, struct gyre__acceptor, profile);
+    (void)l;
     atomic_fetch_sub_explicit(&a->conns, 1, memory_order_relaxed);
     gyre__acceptor_release(a);
 }

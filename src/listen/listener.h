@@ -149,8 +149,8 @@ void gyre__acceptor_forget_socket(struct gyre__acceptor *a);
 /* One reference of an acceptor's profile more or less. */
 void gyre__acceptor_hold(struct gyre__acceptor *a);
 void gyre__acceptor_release(struct gyre__acceptor *a);
-/* A connection of its is gone. */
-void gyre__acceptor_conn_closed(struct gyre__acceptor *a);
+/* A connection of its profile is gone. */
+void gyre__acceptor_release_profile(struct gyre_loop *l, struct gyre__profile *profile);
 
 /* The loop is run for the first time: accept on all it has. */
 void gyre__acceptors_arm(struct gyre_loop *l);

@@ -239,6 +239,7 @@ static void set_up(struct gyre_listener *listener, const struct plan *plan, cons
         *own = *profile;
         own->listener = listener;
         own->refs = 1;
+        own->release = gyre__acceptor_release_profile;
     }
 }
 

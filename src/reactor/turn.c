@@ -121,7 +121,7 @@ int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns)
         return n;
     }
     gyre__loop_look_at_clock(l);
-    uint64_t asked = be->stats.ops + be->stats.cancels;
+    uint64_t asked = be->stats.ops + be->stats.cancels, closed = be->stats.closed;
     gyre__count(&be->stats.turns, 1);
     gyre__count(&be->stats.events, (uint64_t)n);
     gyre__observe(&be->stats.turn_events, (uint64_t)n);
@@ -132,6 +132,8 @@ int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns)
     gyre__conns_settle(l);
     gyre__udps_settle(l);
     gyre__segs_settle(&l->segs);
+    if (be->stats.closed != closed)
+        gyre__acceptors_retry(l);
     if (GYRE_UNLIKELY(l->starved_head != NULL && !gyre__timer_is_active(&l->famine_timer)))
         gyre__loop_feed_starved(l);
     gyre__trim_look(l, n > 0);

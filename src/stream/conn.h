@@ -71,6 +71,8 @@ struct gyre__profile {
     void (*on_data)(struct gyre_conn *c); /* the user's, or gyre__conn_on_frames() */
     struct gyre_listener *listener; /* NULL: connected */
     uint32_t refs; /* of a connected one, freed at 0; a listener's lives as long as the listener */
+    bool pinned;   /* its connections cannot be detached */
+    void (*release)(struct gyre_loop *l, struct gyre__profile *profile); /* a connection of it is gone */
 };
 
 struct gyre__closed_waiter {
@@ -239,6 +241,12 @@ static inline int gyre__conn_readable(const struct gyre_conn *c)
 int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_options *options,
                        const struct gyre_conn_handlers *handlers);
 
+/* A checked profile of its own for one connection, with no reference. Returns 0, -E2BIG, -ENOMEM, GYRE_EHANDLERS or
+ * GYRE_EOPTION. */
+int gyre__profile_new(struct gyre__profile **out, const struct gyre_mem *mem,
+                      const struct gyre_conn_handlers *handlers, const struct gyre_conn_options *options,
+                      size_t size_bytes);
+
 /* ---- timeouts.c ---- */
 
 /* Take limits from the profile. Returns 0 or -ENOMEM. */
@@ -329,6 +337,5 @@ void gyre__forward_forget(struct gyre_conn *src);
 /* ---- connect.c ---- */
 
 void gyre__conn_on_connect(struct gyre_op *op, const struct gyre_event *ev);
-void gyre__profile_release(struct gyre_loop *l, struct gyre__profile *profile);
 
 #endif

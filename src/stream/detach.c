@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * A connection's descriptor, duplicated or handed to the user. */
-#include "connect/connect.h"
+#include "conn.h"
 
 #include <errno.h>
 
@@ -15,7 +15,7 @@ int gyre_conn_detach(struct gyre_conn *c, gyre_detached_fn *done, void *user)
     int err = done == NULL ? -EINVAL : gyre__conn_usable(c);
     if (err != 0)
         return err;
-    if (c->state != GYRE_CONN_OPEN || gyre__is_reconnectors(c))
+    if (c->state != GYRE_CONN_OPEN || c->profile->pinned)
         return GYRE_ESTATE;
     if (c->flags & GYRE_CF_SEND_FAILED)
         return c->err;

@@ -94,11 +94,10 @@ static void finish(struct gyre_conn *c)
         (void)be->ops->sock->set_reset(be, c->f.fd);
     be->ops->close(be, &c->f);
     count_end(c);
-    gyre__profile_release(l, c->profile);
+    c->profile->release(l, c->profile);
     struct gyre__closed_waiter *waiters = c->extra != NULL ? c->extra->closed_waiters : NULL;
     int err = c->err;
     gyre__conn_give_slot(c);
-    gyre__acceptors_retry(l);
     gyre__tell_closed(l, waiters, err);
 }
 
@@ -115,10 +114,9 @@ static void leave(struct gyre_conn *c)
     gyre__segs_settle(&l->segs);
     gyre__count(&l->be->stats.detached, 1);
     gyre__count(&l->be->stats.closed, 1);
-    gyre__profile_release(l, c->profile);
+    c->profile->release(l, c->profile);
     struct gyre__closed_waiter *waiters = c->extra->closed_waiters;
     gyre__conn_give_slot(c);
-    gyre__acceptors_retry(l);
     gyre__tell_closed(l, waiters, 0);
 }
 

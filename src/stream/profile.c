@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * What the connections of one listener or one connect call have in common: handlers and options. */
+#include "conn.h"
 #include "frame.h"
 #include "base/options.h"
-#include "connect/connect.h"
-#include "listen/listener.h"
+#include "socket/prepare.h"
 
 #include <errno.h>
 #include <string.h>
@@ -51,11 +51,9 @@ int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_opt
     return gyre__options_check(o);
 }
 
-void gyre__profile_release(struct gyre_loop *l, struct gyre__profile *profile)
+static void release(struct gyre_loop *l, struct gyre__profile *profile)
 {
-    if (profile->listener != NULL)
-        gyre__acceptor_conn_closed(GYRE_CONTAINER(profile, struct gyre__acceptor, profile));
-    else if (--profile->refs == 0)
+    if (--profile->refs == 0)
         gyre__free(l->mem, profile);
 }
 
@@ -75,6 +73,7 @@ int gyre__profile_new(struct gyre__profile **out, const struct gyre_mem *mem,
         gyre__free(mem, profile);
         return err;
     }
+    profile->release = release;
     *out = profile;
     return 0;
 }

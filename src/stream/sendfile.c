@@ -24,6 +24,7 @@ struct gyre__file {
     uint64_t left;            /* not yet read */
     gyre_sent_fn *done;
     void *user;
+    const struct gyre_mem *mem;
 };
 
 static struct gyre__file *file_of(const struct gyre__seg *seg)
@@ -36,12 +37,12 @@ bool gyre__file_has_more(const struct gyre__seg *seg)
     return seg->kind == GYRE_SEG_FILE && file_of(seg)->left > 0;
 }
 
-void gyre__file_free(struct gyre__segs *segs, struct gyre__seg *seg, int err)
+static void file_over(void *file_user, int err)
 {
-    struct gyre__file *file = file_of(seg);
+    struct gyre__file *file = file_user;
     gyre_sent_fn *done = file->done;
     void *user = file->user;
-    gyre__free(segs->mem, file);
+    gyre__free(file->mem, file);
     if (done != NULL)
         done(user, err);
 }
@@ -117,8 +118,9 @@ int gyre_conn_sendfile(struct gyre_conn *c, int fd, uint64_t offset, uint64_t le
         gyre__free(c->loop->mem, file);
         return -ENOMEM;
     }
-    *file = (struct gyre__file){.read = {.fd = fd, .offset = offset}, .left = len, .done = done, .user = user};
-    seg->u.ref.done = NULL;
+    *file = (struct gyre__file){
+        .read = {.fd = fd, .offset = offset}, .left = len, .done = done, .user = user, .mem = c->loop->mem};
+    seg->u.ref.done = file_over;
     seg->u.ref.user = file;
     extra->file_bytes += len;
     gyre__segq_push(&c->out, seg);
