@@ -8,8 +8,11 @@
 #include <gyre/buf.h>
 
 struct gyre_buf {
-    struct gyre_loop *loop;
+    struct gyre__segs *segs;
     struct gyre__seg *seg;
 };
+
+/* A buffer for the user around `seg`. Returns 0, or -ENOMEM, and then `seg` stays the caller's. */
+int gyre__buf_wrap(struct gyre_buf **out, struct gyre__segs *segs, struct gyre__seg *seg);
 
 #endif

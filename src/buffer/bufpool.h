@@ -30,12 +30,6 @@ enum {
     GYRE_BUF_STAGGER = 128,
     GYRE_BUF_TRIM_MIN = 8,         /* fewer are not worth a timer and a system call */
     GYRE_PIPES_MAX = 32,           /* of one loop */
-    GYRE_PIPE_BYTES = 256 << 10,   /* at most in one pipe */
-    GYRE_PIPE_WORTH = 32 << 10,    /* with fewer bytes waiting buffers do better */
-};
-
-struct gyre_pipe {
-    int read_fd, write_fd;
 };
 
 struct gyre_bufpool {

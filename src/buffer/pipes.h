@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: MIT
- * The pipes of a loop. (A cut to come takes the loop away from here.) */
+ * The pipes of a loop. */
 #ifndef GYRE_BUFFER_PIPES_H
 #define GYRE_BUFFER_PIPES_H
 
-#include "loop/loop.h"
+#include "bufpool.h"
+#include "seam/backend.h"
 
 /* Have one pipe free, if the limits allow. */
-void gyre__pipes_open(struct gyre_loop *l);
-void gyre__pipes_close(struct gyre_loop *l, uint16_t pipe);
+void gyre__pipes_open(struct gyre_bufpool *pool, struct gyre_backend *be);
 
-/* No connection is left: close the pipes. */
-void gyre__pipes_fini(struct gyre_loop *l);
+/* Close a pipe that was taken. */
+void gyre__pipes_close(struct gyre_bufpool *pool, struct gyre_backend *be, uint16_t pipe);
+
+/* No connection is left: close the free ones. */
+void gyre__pipes_fini(struct gyre_bufpool *pool, struct gyre_backend *be);
 
 #endif

@@ -51,6 +51,7 @@ struct gyre__seg {
 struct gyre__segs {
     const struct gyre_mem *mem;
     struct gyre_bufpool *pool;
+    struct gyre_backend *be;
     struct gyre__seg *free;        /* segments without a chunk */
     struct gyre__seg *free_chunks[GYRE_CHUNK_CLASSES];
     struct gyre__seg *limbo;       /* taken by a handler that may still look at the bytes; see gyre__segs_settle() */
@@ -64,14 +65,16 @@ struct __attribute__((packed, aligned(4))) gyre__segq {
     uint32_t bytes;
 };
 
-void gyre__segs_init(struct gyre__segs *segs, const struct gyre_mem *mem, struct gyre_bufpool *pool);
+/* `be` closes the pipes of PIPE segments; NULL: there will be none. */
+void gyre__segs_init(struct gyre__segs *segs, const struct gyre_mem *mem, struct gyre_bufpool *pool,
+                     struct gyre_backend *be);
 void gyre__segs_fini(struct gyre__segs *segs);
 
 /* Each returns NULL when out of memory. */
 struct gyre__seg *gyre__seg_refill(struct gyre__segs *segs);
 struct gyre__seg *gyre__seg_chunk(struct gyre__segs *segs, uint32_t size_bytes); /* an empty chunk of at least that */
 
-/* splice.c: give back the pipe of a PIPE segment; with bytes in it it is closed. `segs` are a loop's. */
+/* splice.c: give back the pipe of a PIPE segment; with bytes in it it is closed. */
 void gyre__pipe_free(struct gyre__segs *segs, const struct gyre__seg *seg);
 
 /* Free a segment and what it refers to; a REF segment's `done` is called with `err`. */

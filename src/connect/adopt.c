@@ -30,7 +30,7 @@ static int adopt(struct gyre_conn **out, struct gyre_loop *l, int fd, struct gyr
     struct gyre_conn *c;
     int err = how != 0 && !profile->options.delay ? sock->set_nodelay(l->be, fd) : 0;
     if (err == 0)
-        err = gyre__options_apply(l, fd, &profile->options, how != 0);
+        err = gyre__options_apply(l->be, fd, &profile->options, how != 0);
     if (err == 0)
         err = gyre__conn_new(&c, l, fd, profile, how | GYRE_CONN_FOREIGN);
     if (err != 0)

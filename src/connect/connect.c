@@ -56,7 +56,7 @@ static int open_socket(struct gyre_loop *l, const struct gyre__profile *profile,
         return fd;
     int err = inet && !profile->options.delay ? sock->set_nodelay(l->be, fd) : 0;
     if (err == 0)
-        err = gyre__options_apply(l, fd, &profile->options, inet);
+        err = gyre__options_apply(l->be, fd, &profile->options, inet);
     if (err == 0 && route->device[0] != '\0')
         err = sock->device(l->be, fd, route->device);
     if (err == 0)

@@ -8,6 +8,7 @@
  * list. It ends with an error that the network reported: on_error, and it is armed again. Any other error is the
  * socket's own and ends it. Datagrams that were under way when the user paused are kept, whole buffers, and come first
  * on resume. */
+#include "buffer/buf.h"
 #include "udp.h"
 
 #include <errno.h>
@@ -285,7 +286,7 @@ int gyre_udp_hold(struct gyre_buf **out, struct gyre_slice *view, struct gyre_ud
     struct gyre__seg *seg = detach(u, d->data);
     if (seg == NULL)
         return -ENOMEM;
-    err = gyre__buf_wrap(out, u->loop, seg);
+    err = gyre__buf_wrap(out, &u->loop->segs, seg);
     if (err != 0) {
         gyre__seg_free(&u->loop->segs, seg, 0);
         return err;

@@ -565,7 +565,7 @@ int gyre__conn_adopt(struct gyre_loop *l, int fd, struct gyre__profile *profile,
         return GYRE_ESHUTDOWN;
     }
     unsigned how = GYRE_CONN_RESERVED | GYRE_FDF_ACCEPTED | (inet ? GYRE_FDF_INET : 0u);
-    gyre__options_apply_accepted(l, fd, &profile->options, inet);
+    gyre__options_apply_accepted(l->be, fd, &profile->options, inet);
     int refused = gyre__options_ask(&profile->options, fd, GYRE_SOCKET_ACCEPT);
     int err = gyre__conn_new(&c, l, fd, profile, how);
     if (err != 0)

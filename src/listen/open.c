@@ -42,7 +42,7 @@ static int open_socket(struct gyre_loop *l, const struct plan *plan, const struc
     /* What is accepted inherits it, which saves a system call each. */
     int err = inet && !plan->options.conn.delay ? sock->set_nodelay(l->be, fd) : 0;
     if (err == 0)
-        err = gyre__options_apply(l, fd, &plan->options.conn, inet);
+        err = gyre__options_apply(l->be, fd, &plan->options.conn, inet);
     if (err == 0)
         err = gyre__options_ask(&plan->options.conn, fd, GYRE_SOCKET_LISTEN);
     if (err == 0)
@@ -99,7 +99,7 @@ static int take_socket(struct gyre_listener *listener, const struct plan *plan, 
     const struct gyre_sock_ops *sock = l->be->ops->sock;
     int err = plan->inet && !plan->options.conn.delay ? sock->set_nodelay(l->be, fd) : 0;
     if (err == 0)
-        err = gyre__options_apply(l, fd, &plan->options.conn, plan->inet);
+        err = gyre__options_apply(l->be, fd, &plan->options.conn, plan->inet);
     if (err == 0)
         err = sock->name(l->be, fd, false, &listener->addr);
     if (err == 0)

@@ -283,7 +283,4 @@ void gyre__stats_hand_out(void *out, size_t size_bytes, const struct gyre_stats 
 /* Thread: any. */
 void gyre__stats_read(const struct gyre_loop *l, struct gyre_stats *out);
 
-/* buf.c: a buffer for the user around `seg`. Returns 0, or -ENOMEM, and then `seg` stays the caller's. */
-int gyre__buf_wrap(struct gyre_buf **out, struct gyre_loop *l, struct gyre__seg *seg);
-
 #endif

@@ -142,7 +142,7 @@ int gyre__loop_create(struct gyre_loop **out, const struct gyre_loop_options *op
         gyre__free(o.mem, l);
         return err;
     }
-    gyre__segs_init(&l->segs, l->mem, &l->pool);
+    gyre__segs_init(&l->segs, l->mem, &l->pool, l->be);
     gyre__wheel_init(&l->wheel, gyre__loop_clock(l), gyre__turn_fire_fns);
     gyre__loop_look_at_clock(l);
     gyre__log(l->log, GYRE_LOG_DEBUG, "backend %s (%s)", l->report.backend, l->report.reason);
@@ -204,7 +204,7 @@ void gyre_loop_destroy(struct gyre_loop *l)
         gyre__loop_end(l);
     gyre__loop_run_late_tasks(l);
     GYRE_CHECK(atomic_load(&l->jobs) == 0); /* a pool must be destroyed before the loops it tells */
-    gyre__pipes_fini(l);
+    gyre__pipes_fini(&l->pool, l->be);
     l->be->ops->pool_remove(l->be, &l->pool);
     l->be->ops->destroy(l->be);
     gyre__loop_free_sendvs(l);

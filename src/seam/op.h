@@ -57,6 +57,15 @@ struct gyre_op_read {
     uint64_t offset;
 };
 
+enum {
+    GYRE_PIPE_BYTES = 256 << 10, /* at most in one pipe */
+    GYRE_PIPE_WORTH = 32 << 10,  /* with fewer bytes waiting buffers do better */
+};
+
+struct gyre_pipe {
+    int read_fd, write_fd;
+};
+
 struct gyre_op {
     struct gyre_op *next; /* the backend's while in flight, the owner's while idle */
     struct gyre_fd *f;

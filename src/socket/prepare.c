@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Options of sockets: those of an open connection, and those that a socket gets before it is bound or connected. */
 #include "prepare.h"
-#include "stream/conn.h"
 
 #include <errno.h>
 
@@ -35,27 +34,27 @@ int gyre__options_check(const struct gyre_conn_options *o)
     return gyre__keepalive_check(&o->keepalive);
 }
 
-static int set(struct gyre_loop *l, int fd, enum gyre_sockopt option, int64_t value)
+static int set(struct gyre_backend *be, int fd, enum gyre_sockopt option, int64_t value)
 {
-    return l->be->ops->sock->options->set(l->be, fd, option, value);
+    return be->ops->sock->options->set(be, fd, option, value);
 }
 
-int gyre__keepalive_apply(struct gyre_loop *l, int fd, const struct gyre_keepalive *k)
+int gyre__keepalive_apply(struct gyre_backend *be, int fd, const struct gyre_keepalive *k)
 {
     int64_t idle_s = round_up(k->idle_ns, second_ns);
     int64_t interval_s = k->interval_ns > 0 ? round_up(k->interval_ns, second_ns) : idle_s / 5;
-    int err = set(l, fd, GYRE_SOCKOPT_KEEPALIVE, idle_s > 0);
+    int err = set(be, fd, GYRE_SOCKOPT_KEEPALIVE, idle_s > 0);
     if (err != 0 || idle_s == 0)
         return err;
-    err = set(l, fd, GYRE_SOCKOPT_KEEPALIVE_IDLE_S, idle_s);
+    err = set(be, fd, GYRE_SOCKOPT_KEEPALIVE_IDLE_S, idle_s);
     if (err == 0)
-        err = set(l, fd, GYRE_SOCKOPT_KEEPALIVE_INTERVAL_S, interval_s > 0 ? interval_s : 1);
+        err = set(be, fd, GYRE_SOCKOPT_KEEPALIVE_INTERVAL_S, interval_s > 0 ? interval_s : 1);
     if (err == 0)
-        err = set(l, fd, GYRE_SOCKOPT_KEEPALIVE_COUNT, k->count > 0 ? k->count : KEEPALIVE_COUNT_DEFAULT);
+        err = set(be, fd, GYRE_SOCKOPT_KEEPALIVE_COUNT, k->count > 0 ? k->count : KEEPALIVE_COUNT_DEFAULT);
     return err;
 }
 
-int gyre__options_apply(struct gyre_loop *l, int fd, const struct gyre_conn_options *o, bool inet)
+int gyre__options_apply(struct gyre_backend *be, int fd, const struct gyre_conn_options *o, bool inet)
 {
     const struct {
         enum gyre_sockopt option;
@@ -75,16 +74,16 @@ int gyre__options_apply(struct gyre_loop *l, int fd, const struct gyre_conn_opti
     int err = 0;
     for (size_t i = 0; err == 0 && i < sizeof wishes / sizeof wishes[0]; i++)
         if (wishes[i].value != 0 && (inet || !wishes[i].inet))
-            err = set(l, fd, wishes[i].option, wishes[i].value);
+            err = set(be, fd, wishes[i].option, wishes[i].value);
     if (err == 0 && inet && o->keepalive.idle_ns > 0)
-        err = gyre__keepalive_apply(l, fd, &o->keepalive);
+        err = gyre__keepalive_apply(be, fd, &o->keepalive);
     return err;
 }
 
-void gyre__options_apply_accepted(struct gyre_loop *l, int fd, const struct gyre_conn_options *o, bool inet)
+void gyre__options_apply_accepted(struct gyre_backend *be, int fd, const struct gyre_conn_options *o, bool inet)
 {
     if (!inet && (o->recv_buffer_bytes != 0 || o->send_buffer_bytes != 0))
-        (void)gyre__options_apply(l, fd, o, false);
+        (void)gyre__options_apply(be, fd, o, false);
 }
 
 int gyre__options_ask(const struct gyre_conn_options *o, int fd, enum gyre_socket_purpose purpose)

@@ -107,7 +107,7 @@ int gyre_conn_set_keepalive(struct gyre_conn *c, const struct gyre_keepalive *ke
     int err = options_of(c, &ops);
     if (err == 0)
         err = keepalive == NULL ? -EINVAL : gyre__keepalive_check(keepalive);
-    return err != 0 ? err : gyre__keepalive_apply(c->loop, c->f.fd, keepalive);
+    return err != 0 ? err : gyre__keepalive_apply(c->loop->be, c->f.fd, keepalive);
 }
 
 int gyre_conn_keepalive(struct gyre_keepalive *out, const struct gyre_conn *c)

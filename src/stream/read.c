@@ -243,7 +243,7 @@ int gyre_buf_hold(struct gyre_buf **out, struct gyre_slice *view, struct gyre_co
     struct gyre_buf *buf = gyre__alloc(c->loop->mem, sizeof *buf);
     if (buf == NULL)
         return -ENOMEM;
-    buf->loop = c->loop;
+    buf->segs = &c->loop->segs;
     buf->seg = detach(c, (uint32_t)len);
     if (buf->seg == NULL) {
         gyre__free(c->loop->mem, buf);

@@ -26,7 +26,7 @@ static void set_score(struct gyre_conn *c, uint32_t score)
 
 static void mark(struct gyre_conn *c)
 {
-    gyre__pipes_open(c->loop);
+    gyre__pipes_open(&c->loop->pool, c->loop->be);
     if (c->loop->pool.pipe_count == 0) {
         set_score(c, 0); /* to be tried again, but not with each receive */
         return;
@@ -67,13 +67,13 @@ struct gyre__seg *gyre__pipe_received(struct gyre_conn *c, const struct gyre_eve
 {
     struct gyre__seg *seg = gyre__seg_new(&c->loop->segs, GYRE_SEG_PIPE, NULL, (uint32_t)ev->res);
     if (seg == NULL) {
-        gyre__pipes_close(c->loop, ev->buf);
+        gyre__pipes_close(&c->loop->pool, c->loop->be, ev->buf);
         return NULL;
     }
     seg->buf = ev->buf;
     if (c->state == GYRE_CONN_OPEN || c->state == GYRE_CONN_DETACHING) {
         c->flags |= GYRE_CF_PIPED;
-        gyre__pipes_open(c->loop);
+        gyre__pipes_open(&c->loop->pool, c->loop->be);
     } else {
         c->f.flags &= (uint8_t)~GYRE_FDF_PIPE; /* it would be closed with each receive */
     }

@@ -45,7 +45,7 @@ static void open_segs(void)
     fault_mem_init(&mem, 0, FAULT_ONCE);
     env_rng_init(&rng, 21);
     cr_assert_eq(gyre__bufpool_init(&pool, &mem.mem, BUF_SIZE, 4, BUFS), 0);
-    gyre__segs_init(&segs, &mem.mem, &pool);
+    gyre__segs_init(&segs, &mem.mem, &pool, NULL);
 }
 
 static void close_segs(void)
