@@ -5,7 +5,7 @@
  * and on success the same way on as an accepted one. What can go wrong before the op is submitted is returned at once
  * and leaves nothing behind; what goes wrong after it is told by on_close alone. */
 #include "connect.h"
-#include "listen/listener.h"
+#include "socket/addr.h"
 
 #include <errno.h>
 #include <string.h>

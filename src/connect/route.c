@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Where an outgoing connection leaves from: the source address, its range of ports, the device. */
 #include "connect.h"
-#include "listen/listener.h"
+#include "socket/addr.h"
 
 #include <errno.h>
 #include <netinet/in.h>

@@ -12,19 +12,19 @@ struct gyre__udp_slab {
 
 struct gyre__udp_send *gyre__udp_new_send(struct gyre_loop *l)
 {
-    struct gyre__udp_send *s = l->udps.free_sends;
+    struct gyre__udp_send *s = l->udps->free_sends;
     if (s != NULL) {
-        l->udps.free_sends = s->next;
+        l->udps->free_sends = s->next;
         return s;
     }
     struct gyre__udp_slab *slab = gyre__alloc(l->mem, sizeof *slab);
     if (slab == NULL)
         return NULL;
-    slab->next = l->udps.slabs;
-    l->udps.slabs = slab;
+    slab->next = l->udps->slabs;
+    l->udps->slabs = slab;
     for (size_t i = GYRE_UDP_SENDS_PER_SLAB; i-- > 1;) {
-        slab->sends[i].next = l->udps.free_sends;
-        l->udps.free_sends = &slab->sends[i];
+        slab->sends[i].next = l->udps->free_sends;
+        l->udps->free_sends = &slab->sends[i];
     }
     return &slab->sends[0];
 }
@@ -34,8 +34,8 @@ void gyre__udp_free_send(struct gyre_loop *l, struct gyre__udp_send *s)
     if (s->seg != NULL)
         gyre__seg_free(&l->segs, s->seg, 0);
     s->seg = NULL;
-    s->next = l->udps.free_sends;
-    l->udps.free_sends = s;
+    s->next = l->udps->free_sends;
+    l->udps->free_sends = s;
 }
 
 void gyre__udp_add_control(struct gyre__udp_send *s, int level, int type, const void *data, size_t len)
@@ -76,9 +76,9 @@ bool gyre__udp_kernel_cuts(struct gyre_udp *u)
 
 void gyre__udp_sends_fini(struct gyre_loop *l)
 {
-    while (l->udps.slabs != NULL) {
-        struct gyre__udp_slab *slab = l->udps.slabs;
-        l->udps.slabs = slab->next;
+    while (l->udps->slabs != NULL) {
+        struct gyre__udp_slab *slab = l->udps->slabs;
+        l->udps->slabs = slab->next;
         gyre__free(l->mem, slab);
     }
     gyre__udp_runs_fini(l);

@@ -5,13 +5,25 @@
 #include <errno.h>
 #include <string.h>
 
+int gyre__udps_init(struct gyre_loop *l)
+{
+    l->udps = gyre__alloc(l->mem, sizeof *l->udps);
+    if (l->udps == NULL)
+        return -ENOMEM;
+    l->udps->settle_tail = &l->udps->settle_head;
+    return 0;
+}
+
 void gyre__udps_fini(struct gyre_loop *l)
 {
-    for (uint32_t i = 0; i < l->udps.count; i++)
-        gyre__free(l->mem, l->udps.table[i]);
-    gyre__free(l->mem, l->udps.table);
+    if (l->udps == NULL)
+        return;
+    for (uint32_t i = 0; i < l->udps->count; i++)
+        gyre__free(l->mem, l->udps->table[i]);
+    gyre__free(l->mem, l->udps->table);
     gyre__udp_sends_fini(l);
-    l->udps = (struct gyre__udps){.settle_tail = &l->udps.settle_head};
+    gyre__free(l->mem, l->udps);
+    l->udps = NULL;
 }
 
 int gyre__udp_new(struct gyre_udp **out, struct gyre_loop *l, int fd, int family,
@@ -78,7 +90,7 @@ static void abandon(struct gyre_udp *u)
 void gyre__udps_abandon(struct gyre_loop *l)
 {
     gyre__udps_each(l, abandon);
-    while (l->udps.settle_head != NULL)
+    while (l->udps->settle_head != NULL)
         gyre__udps_settle(l);
 }
 
@@ -108,14 +120,14 @@ static void settle(struct gyre_udp *u)
 
 void gyre__udps_settle(struct gyre_loop *l)
 {
-    struct gyre_udp *u = l->udps.settle_head, *next;
-    l->udps.settle_head = NULL;
-    l->udps.settle_tail = &l->udps.settle_head;
+    struct gyre_udp *u = l->udps->settle_head, *next;
+    l->udps->settle_head = NULL;
+    l->udps->settle_tail = &l->udps->settle_head;
     for (; u != NULL; u = next) {
         next = u->next;
         u->flags &= ~(unsigned)GYRE_UDPF_SETTLE;
         settle(u);
     }
-    if (GYRE_UNLIKELY(l->udps.starved != NULL))
+    if (GYRE_UNLIKELY(l->udps->starved != NULL))
         gyre__udps_feed_starved(l);
 }

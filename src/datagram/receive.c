@@ -8,8 +8,8 @@
  * list. It ends with an error that the network reported: on_error, and it is armed again. Any other error is the
  * socket's own and ends it. Datagrams that were under way when the user paused are kept, whole buffers, and come first
  * on resume. */
-#include "buffer/buf.h"
 #include "udp.h"
+#include "buffer/buf.h"
 
 #include <errno.h>
 #include <string.h>
@@ -42,13 +42,13 @@ void gyre__udp_update_recv(struct gyre_udp *u)
 static void starve(struct gyre_udp *u)
 {
     u->flags |= GYRE_UDPF_STARVED;
-    u->starved_next = u->loop->udps.starved;
-    u->loop->udps.starved = u;
+    u->starved_next = u->loop->udps->starved;
+    u->loop->udps->starved = u;
 }
 
 void gyre__udp_unstarve(struct gyre_udp *u)
 {
-    struct gyre_udp **at = &u->loop->udps.starved;
+    struct gyre_udp **at = &u->loop->udps->starved;
     if (!(u->flags & GYRE_UDPF_STARVED))
         return;
     while (*at != u)
@@ -62,8 +62,8 @@ void gyre__udps_feed_starved(struct gyre_loop *l)
 {
     if (gyre__bufpool_unheld(&l->pool) == 0 || gyre__timer_is_active(&l->famine_timer))
         return;
-    while (l->udps.starved != NULL) {
-        struct gyre_udp *u = l->udps.starved;
+    while (l->udps->starved != NULL) {
+        struct gyre_udp *u = l->udps->starved;
         gyre__udp_unstarve(u);
         gyre__count(&l->be->stats.rearms, 1);
         gyre__udp_update_recv(u);

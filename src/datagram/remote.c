@@ -7,9 +7,9 @@
 
 struct gyre_udp *gyre_udp_from_id(struct gyre_udp_id id)
 {
-    if (id.loop == NULL || id.slot >= id.loop->udps.count)
+    if (id.loop == NULL || id.slot >= id.loop->udps->count)
         return NULL;
-    struct gyre_udp *u = id.loop->udps.table[id.slot];
+    struct gyre_udp *u = id.loop->udps->table[id.slot];
     return u->generation == id.generation && u->state != GYRE_UDP_FREE ? u : NULL;
 }
 

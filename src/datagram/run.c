@@ -19,18 +19,18 @@ enum {
 
 static struct gyre__udp_run *new_run(struct gyre_loop *l)
 {
-    struct gyre__udp_run *run = l->udps.free_runs;
+    struct gyre__udp_run *run = l->udps->free_runs;
     if (run == NULL)
         return gyre__resize(l->mem, NULL, sizeof *run);
-    l->udps.free_runs = run->next;
+    l->udps->free_runs = run->next;
     return run;
 }
 
 void gyre__udp_runs_fini(struct gyre_loop *l)
 {
-    while (l->udps.free_runs != NULL) {
-        struct gyre__udp_run *run = l->udps.free_runs;
-        l->udps.free_runs = run->next;
+    while (l->udps->free_runs != NULL) {
+        struct gyre__udp_run *run = l->udps->free_runs;
+        l->udps->free_runs = run->next;
         gyre__free(l->mem, run);
     }
 }
@@ -107,7 +107,7 @@ struct gyre__udp_send *gyre__udp_scatter(struct gyre_udp *u, struct gyre__udp_se
     s->hdr.msg_iovlen = 1;
     s->hdr.msg_controllen = (socklen_t)run->control_len;
     s->hdr.msg_control = run->control_len > 0 ? s->control : NULL;
-    run->next = u->loop->udps.free_runs;
-    u->loop->udps.free_runs = run;
+    run->next = u->loop->udps->free_runs;
+    u->loop->udps->free_runs = run;
     return run->rest;
 }

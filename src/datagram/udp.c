@@ -20,7 +20,7 @@ static int grow_table(struct gyre__udps *all, const struct gyre_mem *mem)
 
 static struct gyre_udp *add_slot(struct gyre_loop *l)
 {
-    struct gyre__udps *all = &l->udps;
+    struct gyre__udps *all = l->udps;
     if (all->count == all->cap && grow_table(all, l->mem) != 0)
         return NULL;
     struct gyre_udp *u = gyre__alloc(l->mem, sizeof *u);
@@ -33,9 +33,9 @@ static struct gyre_udp *add_slot(struct gyre_loop *l)
 
 struct gyre_udp *gyre__udp_take_slot(struct gyre_loop *l)
 {
-    struct gyre_udp *u = l->udps.free;
+    struct gyre_udp *u = l->udps->free;
     if (u != NULL)
-        l->udps.free = u->next;
+        l->udps->free = u->next;
     else
         u = add_slot(l);
     if (u == NULL)
@@ -48,13 +48,13 @@ struct gyre_udp *gyre__udp_take_slot(struct gyre_loop *l)
     u->generation = generation;
     u->recv.gen = gen;
     u->loop = l;
-    l->udps.open++;
+    l->udps->open++;
     return u;
 }
 
 void gyre__udp_give_slot(struct gyre_udp *u)
 {
-    struct gyre__udps *all = &u->loop->udps;
+    struct gyre__udps *all = u->loop->udps;
     u->magic = GYRE_UDP_DEAD_MAGIC;
     u->state = GYRE_UDP_FREE;
     u->generation++;
@@ -65,9 +65,9 @@ void gyre__udp_give_slot(struct gyre_udp *u)
 
 void gyre__udps_each(struct gyre_loop *l, void (*fn)(struct gyre_udp *u))
 {
-    for (uint32_t i = 0; i < l->udps.count; i++)
-        if (l->udps.table[i]->state != GYRE_UDP_FREE)
-            fn(l->udps.table[i]);
+    for (uint32_t i = 0; i < l->udps->count; i++)
+        if (l->udps->table[i]->state != GYRE_UDP_FREE)
+            fn(l->udps->table[i]);
 }
 
 /* ---- beginning and ending ---- */
@@ -119,7 +119,7 @@ void gyre__udp_shut(struct gyre_udp *u)
 
 void gyre__udp_settle_later(struct gyre_udp *u)
 {
-    struct gyre__udps *all = &u->loop->udps;
+    struct gyre__udps *all = u->loop->udps;
     if (u->flags & GYRE_UDPF_SETTLE)
         return;
     u->flags |= GYRE_UDPF_SETTLE;

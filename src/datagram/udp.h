@@ -83,6 +83,19 @@ struct gyre_udp {
     char address[GYRE_ADDR_TEXT_MAX];
 };
 
+/* The datagram sockets of a loop. */
+struct gyre__udps {
+    struct gyre_udp **table; /* by slot; their memory stays until the loop goes */
+    uint32_t count, cap;     /* of `table` */
+    uint32_t open;           /* sockets in use */
+    struct gyre_udp *free;
+    struct gyre_udp *settle_head, **settle_tail;
+    struct gyre_udp *starved; /* receives that found no buffer or no memory */
+    struct gyre__udp_send *free_sends;
+    struct gyre__udp_slab *slabs; /* of them */
+    struct gyre__udp_run *free_runs;
+};
+
 /* ---- udp.c ---- */
 
 /* A fresh record, with what outlives a slot's holders: its number and generations. NULL when out of memory. */
@@ -98,6 +111,8 @@ void gyre__udp_shut(struct gyre_udp *u);
 void gyre__udps_settle(struct gyre_loop *l);
 void gyre__udps_each(struct gyre_loop *l, void (*fn)(struct gyre_udp *u));
 void gyre__udps_abandon(struct gyre_loop *l);
+/* Make, and free, what this room keeps of a loop. Returns 0 or -ENOMEM. */
+int gyre__udps_init(struct gyre_loop *l);
 void gyre__udps_fini(struct gyre_loop *l);
 /* A socket around `fd`, OPEN, with nothing in flight. Returns 0 or an error, and then `fd` stays the caller's. */
 int gyre__udp_new(struct gyre_udp **out, struct gyre_loop *l, int fd, int family,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Connecting from any thread, on the least loaded loop of an engine. */
+#include "engine.h"
 #include "connect/connect.h"
-#include "listen/listener.h"
 
 #include <errno.h>
 #include <string.h>
@@ -35,7 +35,7 @@ static void run_connect(struct gyre_loop *l, void *user)
 /* In turn among equals. */
 static struct gyre_loop *least_loaded(struct gyre_engine *engine)
 {
-    uint32_t count = gyre_engine_loop_count(engine), start = gyre__engine_turn(engine) % count;
+    uint32_t count = gyre_engine_loop_count(engine), start = gyre__set_turn(&engine->set) % count;
     struct gyre_loop *best = gyre_engine_loop(engine, start);
     for (uint32_t i = 1; i < count; i++) {
         struct gyre_loop *l = gyre_engine_loop(engine, (start + i) % count);

@@ -19,11 +19,29 @@
 
 enum { LOOPS_MAX = 1024, CPUS_MAX = 1024, ENGINE_MAGIC = 0x656e6769 };
 
+static struct gyre_engine *engine_of(const struct gyre_loop *l)
+{
+    return GYRE_CONTAINER(l->set, struct gyre_engine, set);
+}
+
+static void tick(struct gyre_loop *l)
+{
+    struct gyre_engine *engine = engine_of(l);
+    int64_t delay_ns = engine->handlers->on_tick(engine, l);
+    if (delay_ns >= 0)
+        gyre__wheel_start(&l->wheel, &l->tick_timer, gyre__loop_clock(l) + (uint64_t)delay_ns);
+}
+
+static void stop(struct gyre__set *set)
+{
+    gyre_engine_stop(GYRE_CONTAINER(set, struct gyre_engine, set));
+}
+
 static void destroy_loops(struct gyre_engine *engine)
 {
-    for (uint32_t i = 0; i < engine->loop_count; i++) {
-        gyre_loop_destroy(engine->loops[i]);
-        engine->loops[i] = NULL;
+    for (uint32_t i = 0; i < engine->set.count; i++) {
+        gyre_loop_destroy(engine->set.loops[i]);
+        engine->set.loops[i] = NULL;
     }
 }
 
@@ -31,17 +49,17 @@ static void destroy_loops(struct gyre_engine *engine)
 static int create_loops(struct gyre_engine *engine, const struct gyre_loop_options *options)
 {
     struct gyre_loop_options each = *options;
-    for (uint32_t i = 0; i < engine->loop_count; i++) {
-        int err = gyre_loop_create(&engine->loops[i], &each);
+    for (uint32_t i = 0; i < engine->set.count; i++) {
+        int err = gyre_loop_create(&engine->set.loops[i], &each);
         if (err != 0) {
             destroy_loops(engine);
             return err;
         }
-        engine->loops[i]->engine = engine;
-        engine->loops[i]->index = i;
-        engine->loops[i]->report = engine->loops[0]->report;
+        engine->set.loops[i]->set = &engine->set;
+        engine->set.loops[i]->index = i;
+        engine->set.loops[i]->report = engine->set.loops[0]->report;
         if (each.sim == NULL)
-            each.backend = engine->loops[0]->report.backend;
+            each.backend = engine->set.loops[0]->report.backend;
     }
     return 0;
 }
@@ -59,21 +77,21 @@ static int create_loops_or_fall_back(struct gyre_engine *engine, const struct gy
     int second = create_loops(engine, &fallback);
     if (second != 0)
         return err;
-    for (uint32_t i = 0; i < engine->loop_count; i++)
-        (void)snprintf(engine->loops[i]->report.reason, sizeof engine->loops[i]->report.reason,
+    for (uint32_t i = 0; i < engine->set.count; i++)
+        (void)snprintf(engine->set.loops[i]->report.reason, sizeof engine->set.loops[i]->report.reason,
                        "no io_uring: no memory for %u loops (if it is locked memory, raise ulimit -l); "
                        "the next best that works",
-                       engine->loop_count);
+                       engine->set.count);
     return 0;
 }
 
 static void free_engine(struct gyre_engine *engine)
 {
-    (void)pthread_mutex_destroy(&engine->gate);
+    (void)pthread_mutex_destroy(&engine->set.gate);
     engine->magic = 0;
     gyre__free(engine->mem, engine->cpus);
     gyre__free(engine->mem, engine->threads);
-    gyre__free(engine->mem, engine->loops);
+    gyre__free(engine->mem, engine->set.loops);
     gyre__free(engine->mem, engine);
 }
 
@@ -82,7 +100,7 @@ static void keep_options(struct gyre_engine *engine, const struct gyre_engine_op
     engine->handlers = o->handlers;
     engine->mem = mem;
     engine->user = o->user;
-    engine->conns_max = o->conns_max;
+    engine->set.conns_max = o->conns_max;
     engine->pin = o->pin || o->cpu_count > 0;
     engine->cpu_count = o->cpu_count;
     (void)snprintf(engine->name, sizeof engine->name, "%s", o->name != NULL ? o->name : "gyre");
@@ -102,14 +120,16 @@ static int create(struct gyre_engine **out, const struct gyre_engine_options *o,
     if (engine == NULL)
         return -ENOMEM;
     engine->magic = ENGINE_MAGIC;
-    (void)pthread_mutex_init(&engine->gate, NULL);
-    engine->loop_count = count;
+    (void)pthread_mutex_init(&engine->set.gate, NULL);
+    engine->set.count = count;
+    engine->set.tick = tick;
+    engine->set.stop = stop;
     keep_options(engine, o, mem);
-    engine->loops = gyre__alloc_many(mem, count, sizeof(struct gyre_loop *));
+    engine->set.loops = gyre__alloc_many(mem, count, sizeof(struct gyre_loop *));
     engine->threads = gyre__alloc_many(mem, count, sizeof(pthread_t));
     engine->cpus = o->cpu_count > 0 ? gyre__alloc_many(mem, o->cpu_count, sizeof *engine->cpus) : NULL;
-    int err = engine->loops == NULL || engine->threads == NULL || (engine->cpus == NULL && o->cpu_count > 0) ? -ENOMEM
-                                                                                                              : 0;
+    bool memory = engine->set.loops != NULL && engine->threads != NULL && (engine->cpus != NULL || o->cpu_count == 0);
+    int err = memory ? 0 : -ENOMEM;
     if (err == 0 && engine->cpus != NULL)
         memcpy(engine->cpus, o->cpus, o->cpu_count * sizeof *engine->cpus);
     engine->simulated = loop->sim != NULL;
@@ -138,26 +158,26 @@ int gyre_engine_create_sized(struct gyre_engine **out, const struct gyre_engine_
 /* Its jobs are told of when the loops run what was posted to them. */
 static void end_pool(struct gyre_engine *engine)
 {
-    (void)pthread_mutex_lock(&engine->gate);
+    (void)pthread_mutex_lock(&engine->set.gate);
     struct gyre_pool *pool = engine->pool;
     engine->pool = NULL;
     engine->pool_over = true;
-    (void)pthread_mutex_unlock(&engine->gate);
+    (void)pthread_mutex_unlock(&engine->set.gate);
     gyre_pool_destroy(pool);
 }
 
 void gyre_engine_destroy(struct gyre_engine *engine)
 {
-    if (engine == NULL || gyre__loop_is_forked(engine->loops[0]))
+    if (engine == NULL || gyre__loop_is_forked(engine->set.loops[0]))
         return;
     GYRE_CHECK(engine->magic == ENGINE_MAGIC && atomic_load(&engine->state) != ENGINE_RUNNING);
     end_pool(engine);
     /* Ending all before freeing any: loops refer to each other, in what they hand over and in tasks. */
-    for (uint32_t i = 0; i < engine->loop_count; i++)
-        if (!engine->loops[i]->ended)
-            gyre__loop_end(engine->loops[i]);
-    for (uint32_t i = 0; i < engine->loop_count; i++)
-        gyre__loop_run_late_tasks(engine->loops[i]);
+    for (uint32_t i = 0; i < engine->set.count; i++)
+        if (!engine->set.loops[i]->ended)
+            gyre__loop_end(engine->set.loops[i]);
+    for (uint32_t i = 0; i < engine->set.count; i++)
+        gyre__loop_run_late_tasks(engine->set.loops[i]);
     destroy_loops(engine);
     while (engine->listeners != NULL) {
         struct gyre_listener *listener = engine->listeners;
@@ -169,20 +189,21 @@ void gyre_engine_destroy(struct gyre_engine *engine)
 
 static bool is_ending(const struct gyre_engine *engine)
 {
-    return atomic_load(&engine->loops[0]->request) >= GYRE_REQUEST_DRAIN;
+    return atomic_load(&engine->set.loops[0]->request) >= GYRE_REQUEST_DRAIN;
 }
 
 static int engine_listen(struct gyre_listener **out, struct gyre_engine *engine, struct gyre__listen_request *request)
 {
     struct gyre_listener *listener;
     int err = 0;
-    if (gyre__loop_is_forked(engine->loops[0]))
+    if (gyre__loop_is_forked(engine->set.loops[0]))
         return GYRE_EFORK;
-    (void)pthread_mutex_lock(&engine->gate);
-    request->loops = engine->loops;
-    request->loop_count = engine->loop_count;
+    (void)pthread_mutex_lock(&engine->set.gate);
+    request->loops = engine->set.loops;
+    request->loop_count = engine->set.count;
     request->index = engine->listeners_made;
     request->engine = engine;
+    request->set = &engine->set;
     request->list = &engine->listeners;
     if (atomic_load(&engine->state) == ENGINE_OVER)
         err = GYRE_ESTATE;
@@ -195,7 +216,7 @@ static int engine_listen(struct gyre_listener **out, struct gyre_engine *engine,
         if (out != NULL)
             *out = listener;
     }
-    (void)pthread_mutex_unlock(&engine->gate);
+    (void)pthread_mutex_unlock(&engine->set.gate);
     return err;
 }
 
@@ -217,47 +238,14 @@ int gyre_engine_listen_fd_sized(struct gyre_listener **out, struct gyre_engine *
     return engine == NULL ? -EINVAL : engine_listen(out, engine, &request);
 }
 
-uint32_t gyre__engine_turn(struct gyre_engine *engine)
-{
-    return atomic_fetch_add_explicit(&engine->turn, 1, memory_order_relaxed);
-}
-
-void gyre__engine_lock(struct gyre_engine *engine)
-{
-    (void)pthread_mutex_lock(&engine->gate);
-}
-
-void gyre__engine_unlock(struct gyre_engine *engine)
-{
-    (void)pthread_mutex_unlock(&engine->gate);
-}
-
-uint32_t gyre__engine_room(const struct gyre_engine *engine)
-{
-    uint64_t load = 0;
-    if (engine->conns_max == 0)
-        return UINT32_MAX;
-    for (uint32_t i = 0; i < engine->loop_count; i++)
-        load += gyre__loop_load(engine->loops[i]);
-    return load < engine->conns_max ? engine->conns_max - (uint32_t)load : 0;
-}
-
-void gyre__loop_tick(struct gyre__timer *t)
-{
-    struct gyre_loop *l = GYRE_CONTAINER(t, struct gyre_loop, tick_timer);
-    int64_t delay_ns = l->engine->handlers->on_tick(l->engine, l);
-    if (delay_ns >= 0)
-        gyre__wheel_start(&l->wheel, t, gyre__loop_clock(l) + (uint64_t)delay_ns);
-}
-
 static void begin_ticking(struct gyre_loop *l)
 {
-    const struct gyre_engine_handlers *handlers = l->engine->handlers;
+    const struct gyre_engine_handlers *handlers = engine_of(l)->handlers;
     if (handlers == NULL || handlers->on_tick == NULL)
         return;
     (void)gyre__loop_now(l);
     l->inside = true;
-    gyre__loop_tick(&l->tick_timer);
+    tick(l);
     l->inside = false;
 }
 
@@ -269,13 +257,13 @@ int gyre_engine_listen_udp_sized(struct gyre_udp_id *ids, struct gyre_engine *en
         return -EINVAL;
     if (atomic_load(&engine->state) != ENGINE_NEW)
         return GYRE_ESTATE;
-    return gyre__udp_listen(ids, engine->loops, engine->loop_count, address, handlers, options, size_bytes);
+    return gyre__udp_listen(ids, engine->set.loops, engine->set.count, address, handlers, options, size_bytes);
 }
 
 /* One loop from start to end, on its thread. */
 static void serve(struct gyre_loop *l)
 {
-    struct gyre_engine *engine = l->engine;
+    struct gyre_engine *engine = engine_of(l);
     int none = 0, err;
     if (atomic_load(&l->request) != GYRE_REQUEST_END)
         begin_ticking(l);
@@ -290,8 +278,8 @@ static void serve(struct gyre_loop *l)
 static void *thread_main(void *arg)
 {
     struct gyre_loop *l = arg;
-    (void)pthread_mutex_lock(&l->engine->gate);
-    (void)pthread_mutex_unlock(&l->engine->gate);
+    (void)pthread_mutex_lock(&l->set->gate);
+    (void)pthread_mutex_unlock(&l->set->gate);
     serve(l);
     return NULL;
 }
@@ -308,11 +296,11 @@ static int pin(const struct gyre_engine *engine, uint32_t index, pthread_t threa
 static int start_thread(struct gyre_engine *engine, uint32_t index, uint32_t *started)
 {
     pthread_t *thread = &engine->threads[index];
-    int err = gyre__thread_start(thread, engine->name, index, thread_main, engine->loops[index]);
+    int err = gyre__thread_start(thread, engine->name, index, thread_main, engine->set.loops[index]);
     if (err != 0)
         return err;
     ++*started;
-    gyre__loop_own(engine->loops[index], *thread);
+    gyre__loop_own(engine->set.loops[index], *thread);
     return pin(engine, index, *thread);
 }
 
@@ -321,9 +309,9 @@ static int start_thread(struct gyre_engine *engine, uint32_t index, uint32_t *st
 static int start_threads(struct gyre_engine *engine, uint32_t *started)
 {
     int err = 0;
-    gyre__loop_own(engine->loops[0], pthread_self());
+    gyre__loop_own(engine->set.loops[0], pthread_self());
     *started = 1;
-    for (uint32_t i = 1; err == 0 && i < engine->loop_count; i++)
+    for (uint32_t i = 1; err == 0 && i < engine->set.count; i++)
         err = start_thread(engine, i, started);
     if (engine->pin)
         gyre__affinity_keep(&engine->affinity);
@@ -341,7 +329,7 @@ static void arm_listeners(struct gyre_engine *engine)
 
 static void boot(struct gyre_engine *engine)
 {
-    struct gyre_loop *l = engine->loops[0];
+    struct gyre_loop *l = engine->set.loops[0];
     if (engine->handlers == NULL || engine->handlers->on_boot == NULL)
         return;
     (void)gyre__loop_now(l);
@@ -356,23 +344,23 @@ int gyre_engine_run(struct gyre_engine *engine)
     uint32_t started;
     if (engine == NULL || engine->magic != ENGINE_MAGIC)
         return -EINVAL;
-    if (gyre__loop_is_forked(engine->loops[0]))
+    if (gyre__loop_is_forked(engine->set.loops[0]))
         return GYRE_EFORK;
-    if (engine->loop_count > 1 && engine->simulated)
+    if (engine->set.count > 1 && engine->simulated)
         return GYRE_EOPTION;
-    (void)pthread_mutex_lock(&engine->gate);
+    (void)pthread_mutex_lock(&engine->set.gate);
     if (!atomic_compare_exchange_strong(&engine->state, &new, ENGINE_RUNNING)) {
-        (void)pthread_mutex_unlock(&engine->gate);
+        (void)pthread_mutex_unlock(&engine->set.gate);
         return GYRE_ESTATE;
     }
     arm_listeners(engine);
     int err = start_threads(engine, &started);
-    (void)pthread_mutex_unlock(&engine->gate);
+    (void)pthread_mutex_unlock(&engine->set.gate);
     if (err != 0)
         gyre_engine_stop(engine);
     else
         boot(engine);
-    serve(engine->loops[0]);
+    serve(engine->set.loops[0]);
     for (uint32_t i = 1; i < started; i++)
         (void)pthread_join(engine->threads[i], NULL);
     gyre__affinity_restore(&engine->affinity);
@@ -384,26 +372,26 @@ int gyre_engine_run(struct gyre_engine *engine)
 
 void gyre_engine_stop(struct gyre_engine *engine)
 {
-    for (uint32_t i = 0; engine != NULL && i < engine->loop_count; i++)
-        gyre__loop_ask(engine->loops[i], GYRE_REQUEST_END);
+    for (uint32_t i = 0; engine != NULL && i < engine->set.count; i++)
+        gyre__loop_ask(engine->set.loops[i], GYRE_REQUEST_END);
 }
 
 void gyre_engine_drain(struct gyre_engine *engine, int64_t timeout_ns)
 {
-    for (uint32_t i = 0; engine != NULL && i < engine->loop_count; i++) {
-        atomic_store(&engine->loops[i]->drain_ns, timeout_ns);
-        gyre__loop_ask(engine->loops[i], GYRE_REQUEST_DRAIN);
+    for (uint32_t i = 0; engine != NULL && i < engine->set.count; i++) {
+        atomic_store(&engine->set.loops[i]->drain_ns, timeout_ns);
+        gyre__loop_ask(engine->set.loops[i], GYRE_REQUEST_DRAIN);
     }
 }
 
 uint32_t gyre_engine_loop_count(const struct gyre_engine *engine)
 {
-    return engine->loop_count;
+    return engine->set.count;
 }
 
 struct gyre_loop *gyre_engine_loop(const struct gyre_engine *engine, uint32_t index)
 {
-    return index < engine->loop_count ? engine->loops[index] : NULL;
+    return index < engine->set.count ? engine->set.loops[index] : NULL;
 }
 
 void *gyre_engine_user(const struct gyre_engine *engine)
@@ -414,7 +402,7 @@ void *gyre_engine_user(const struct gyre_engine *engine)
 uint64_t gyre_engine_conn_count(const struct gyre_engine *engine)
 {
     uint64_t count = 0;
-    for (uint32_t i = 0; i < engine->loop_count; i++)
-        count += gyre_loop_conn_count(engine->loops[i]);
+    for (uint32_t i = 0; i < engine->set.count; i++)
+        count += gyre_loop_conn_count(engine->set.loops[i]);
     return count;
 }

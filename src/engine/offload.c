@@ -26,15 +26,15 @@ int gyre_engine_pool(struct gyre_pool **out, struct gyre_engine *engine)
 {
     if (out == NULL || engine == NULL)
         return -EINVAL;
-    if (gyre__loop_is_forked(engine->loops[0]))
+    if (gyre__loop_is_forked(engine->set.loops[0]))
         return GYRE_EFORK;
-    (void)pthread_mutex_lock(&engine->gate);
+    (void)pthread_mutex_lock(&engine->set.gate);
     int err = engine->pool_over ? GYRE_ESHUTDOWN : 0;
     if (err == 0 && engine->pool == NULL)
         err = make_pool(engine);
     if (err == 0)
         *out = engine->pool;
-    (void)pthread_mutex_unlock(&engine->gate);
+    (void)pthread_mutex_unlock(&engine->set.gate);
     return err;
 }
 
@@ -44,9 +44,9 @@ int gyre_engine_offload(struct gyre_engine *engine, gyre_work_fn *work, gyre_wor
     struct gyre_loop *here = NULL;
     if (engine == NULL)
         return -EINVAL;
-    for (uint32_t i = 0; i < engine->loop_count && here == NULL; i++)
-        if (gyre_loop_is_current(engine->loops[i]))
-            here = engine->loops[i];
+    for (uint32_t i = 0; i < engine->set.count && here == NULL; i++)
+        if (gyre_loop_is_current(engine->set.loops[i]))
+            here = engine->set.loops[i];
     if (here == NULL)
         return GYRE_ETHREAD;
     int err = gyre_engine_pool(&pool, engine);

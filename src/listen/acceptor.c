@@ -32,7 +32,7 @@ static uint32_t lesser(uint32_t a, uint32_t b)
 /* What the limits of listener and engine leave. */
 static uint32_t room_in_all(const struct gyre_listener *listener)
 {
-    uint32_t room = listener->engine != NULL ? gyre__engine_room(listener->engine) : UINT32_MAX;
+    uint32_t room = listener->set != NULL ? gyre__set_room(listener->set) : UINT32_MAX;
     uint32_t conns = 0;
     if (listener->conns_max == 0)
         return room;
@@ -60,7 +60,8 @@ static void set_waiting(struct gyre__acceptor *a, bool waiting)
     if (a->waiting == waiting)
         return;
     a->waiting = waiting;
-    a->loop->acceptors_waiting += waiting ? 1 : (uint32_t)-1;
+    a->loop->acceptors->waiting += waiting ? 1 : (uint32_t)-1;
+    gyre__gauge(&a->loop->be->stats.accepts_paused, a->loop->acceptors->waiting);
     gyre__count(&a->loop->be->stats.accept_pauses, waiting);
 }
 
@@ -111,7 +112,7 @@ void gyre__acceptor_on_timer(struct gyre__timer *t)
 
 void gyre__acceptors_retry_now(struct gyre_loop *l)
 {
-    for (struct gyre__acceptor *a = l->acceptors; a != NULL; a = a->next)
+    for (struct gyre__acceptor *a = l->acceptors->list; a != NULL; a = a->next)
         if (a->waiting)
             go_on(a);
 }
@@ -295,13 +296,13 @@ static void link_to_loop(struct gyre__acceptor *a)
     if (a->linked)
         return;
     a->linked = true;
-    a->next = a->loop->acceptors;
-    a->loop->acceptors = a;
+    a->next = a->loop->acceptors->list;
+    a->loop->acceptors->list = a;
 }
 
 static void unlink_from_loop(struct gyre__acceptor *a)
 {
-    struct gyre__acceptor **at = &a->loop->acceptors;
+    struct gyre__acceptor **at = &a->loop->acceptors->list;
     if (!a->linked)
         return;
     while (*at != a)
@@ -329,7 +330,7 @@ void gyre__acceptor_init(struct gyre__acceptor *a, struct gyre_loop *l, struct g
 
 int gyre__acceptor_new(struct gyre__acceptor **out, struct gyre_loop *l, struct gyre_listener *listener)
 {
-    struct gyre__acceptor *a = listener->kept ? NULL : l->acceptors;
+    struct gyre__acceptor *a = listener->kept ? NULL : l->acceptors->list;
     while (a != NULL && (a->used || atomic_load(&a->look_posted))) /* a posted look may still lie in the queue */
         a = a->next;
     if (a == NULL) {
@@ -354,7 +355,7 @@ int gyre__acceptor_start(struct gyre__acceptor *a)
         if (err != 0)
             return err;
         a->open = true;
-        l->acceptors_open++;
+        l->acceptors->open++;
     }
     a->started = true;
     return 0;
@@ -384,7 +385,7 @@ static void closed(struct gyre__acceptor *a)
     if (a->f.fd < 0)
         return; /* closed by a callback of the very event that ended its op */
     a->loop->be->ops->close(a->loop->be, &a->f);
-    a->loop->acceptors_open--;
+    a->loop->acceptors->open--;
     gyre__listener_socket_closed(a->listener, a->loop);
     let_go(a);
 }
@@ -429,7 +430,7 @@ void gyre__acceptor_forget_socket(struct gyre__acceptor *a)
     if (a->started && a->f.fd >= 0)
         (void)a->loop->be->ops->detach(a->loop->be, &a->f);
     if (a->open)
-        a->loop->acceptors_open--;
+        a->loop->acceptors->open--;
     a->open = false;
     a->f.fd = -1;
 }
@@ -521,14 +522,14 @@ void gyre__acceptor_release_profile(struct gyre_loop *l, struct gyre__profile *p
 
 void gyre__acceptors_arm(struct gyre_loop *l)
 {
-    for (struct gyre__acceptor *a = l->acceptors; a != NULL; a = a->next)
+    for (struct gyre__acceptor *a = l->acceptors->list; a != NULL; a = a->next)
         if (a->used && a->started && !a->waiting)
             gyre__acceptor_arm(a);
 }
 
 void gyre__acceptors_close(struct gyre_loop *l)
 {
-    struct gyre__acceptor *a = l->acceptors, *next;
+    struct gyre__acceptor *a = l->acceptors->list, *next;
     for (; a != NULL; a = next) {
         next = a->next;
         if (a->used && (a->open || !a->started))
@@ -538,21 +539,31 @@ void gyre__acceptors_close(struct gyre_loop *l)
 
 void gyre__acceptors_abandon(struct gyre_loop *l)
 {
-    struct gyre__acceptor *a = l->acceptors, *next;
+    struct gyre__acceptor *a = l->acceptors->list, *next;
     for (; a != NULL; a = next) {
         next = a->next;
         gyre__op_abandon(a->loop, &a->op);
     }
 }
 
+int gyre__acceptors_init(struct gyre_loop *l)
+{
+    l->acceptors = gyre__alloc(l->mem, sizeof *l->acceptors);
+    return l->acceptors != NULL ? 0 : -ENOMEM;
+}
+
 void gyre__acceptors_fini(struct gyre_loop *l)
 {
-    struct gyre__acceptor *a = l->acceptors, *next;
+    struct gyre__acceptor *a, *next;
+    if (l->acceptors == NULL)
+        return;
+    a = l->acceptors->list;
     for (; a != NULL; a = next) {
         next = a->next;
         if (!a->kept)
             gyre__free(l->mem, a);
     }
+    gyre__free(l->mem, l->acceptors);
     l->acceptors = NULL;
 }
 

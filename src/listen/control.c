@@ -29,14 +29,14 @@ static void look_where(const struct gyre_listener *listener, bool own)
  * its holder may have stayed behind. The listener may be gone at the last look. */
 static void look_everywhere(struct gyre_listener *listener)
 {
-    struct gyre_engine *engine = listener->engine;
-    bool locks = engine != NULL && !gyre__loop_is_forked(listener->acceptors[0]->loop);
+    struct gyre__set *set = listener->set;
+    bool locks = set != NULL && !gyre__loop_is_forked(listener->acceptors[0]->loop);
     gyre__listener_hold(listener);
     if (locks)
-        gyre__engine_lock(engine);
+        (void)pthread_mutex_lock(&set->gate);
     look_where(listener, false);
     if (locks)
-        gyre__engine_unlock(engine);
+        (void)pthread_mutex_unlock(&set->gate);
     look_where(listener, true);
     gyre__listener_release(listener);
 }

@@ -14,9 +14,12 @@
 #ifndef GYRE_LISTEN_LISTENER_H
 #define GYRE_LISTEN_LISTENER_H
 
+#include "loop/set.h"
 #include "socket/addr.h"
 #include "socket/path.h"
 #include "stream/conn.h"
+
+#include <gyre/engine.h>
 
 enum { GYRE_LISTENER_MAGIC = 0x6c697374, GYRE_ACCEPTOR_MAGIC = 0x61636370 };
 
@@ -48,6 +51,13 @@ struct gyre__acceptor {
     bool waiting; /* not accepting until the timer fires or a connection closes */
 };
 
+/* The acceptors of a loop. */
+struct gyre__acceptors {
+    struct gyre__acceptor *list; /* all of them, open or not */
+    uint32_t open;
+    uint32_t waiting; /* held back by EMFILE or conns_max: try again when a connection closes */
+};
+
 /* How to choose a loop; balance.c. */
 struct gyre__balance {
     enum gyre_balance kind;
@@ -63,6 +73,7 @@ struct gyre_listener {
     uint32_t conns_max; /* 0: none */
     struct gyre_listener *next; /* on the engine's list, if `kept` */
     struct gyre_engine *engine; /* NULL: a loop's own */
+    struct gyre__set *set;      /* the engine's loops; likewise */
     const struct gyre_mem *mem;
     struct gyre__acceptor **acceptors;
     struct gyre__balance balance; /* the accepting loop's */
@@ -90,6 +101,7 @@ struct gyre__listen_request {
     uint32_t loop_count;
     uint32_t index;
     struct gyre_engine *engine;
+    struct gyre__set *set;
     struct gyre_listener **list; /* the engine's, or NULL: a loop's own */
     const char *address;         /* or NULL: */
     int fd;                      /* a listening socket, taken on success */
@@ -159,6 +171,8 @@ void gyre__acceptors_arm(struct gyre_loop *l);
 void gyre__acceptors_close(struct gyre_loop *l);
 void gyre__acceptors_abandon(struct gyre_loop *l);
 void gyre__acceptors_fini(struct gyre_loop *l);
+/* Make what this room keeps of a loop. Returns 0 or -ENOMEM. */
+int gyre__acceptors_init(struct gyre_loop *l);
 
 /* Its operation and its timer tell. */
 void gyre__acceptor_on_accept(struct gyre_op *op, const struct gyre_event *ev);
@@ -169,19 +183,8 @@ void gyre__acceptors_retry_now(struct gyre_loop *l);
 /* A connection closed: acceptors that were held back may go on. */
 static inline void gyre__acceptors_retry(struct gyre_loop *l)
 {
-    if (GYRE_UNLIKELY(l->acceptors_waiting > 0))
+    if (GYRE_UNLIKELY(l->acceptors->waiting > 0))
         gyre__acceptors_retry_now(l);
 }
-
-/* ---- engine.c ---- */
-
-/* Another number each time, going up. Thread: any. */
-uint32_t gyre__engine_turn(struct gyre_engine *engine);
-
-/* How many more connections an engine accepts; UINT32_MAX if it has no limit. */
-uint32_t gyre__engine_room(const struct gyre_engine *engine);
-/* Keep the engine from beginning to run meanwhile. Before it does, its loops belong to no thread, and any may come. */
-void gyre__engine_lock(struct gyre_engine *engine);
-void gyre__engine_unlock(struct gyre_engine *engine);
 
 #endif

@@ -178,6 +178,7 @@ static struct gyre_listener *new_listener(const struct gyre__listen_request *req
     *listener = (struct gyre_listener){.magic = GYRE_LISTENER_MAGIC,
                                        .acceptor_count = request->loop_count,
                                        .engine = request->engine,
+                                       .set = request->set,
                                        .mem = mem,
                                        .kept = request->list != NULL};
     listener->acceptors = gyre__alloc_many(mem, request->loop_count, sizeof(struct gyre__acceptor *));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The record of a loop: its clock, its owner, posting to it, places for connections. src/reactor turns it. */
 #include "loop.h"
+#include "set.h"
 
 #include <errno.h>
 #include <string.h>
@@ -59,8 +60,8 @@ void gyre_loop_stop(struct gyre_loop *l)
 {
     if (l == NULL)
         return;
-    if (l->engine != NULL)
-        gyre_engine_stop(l->engine);
+    if (l->set != NULL)
+        l->set->stop(l->set);
     else
         gyre__loop_ask(l, GYRE_REQUEST_RETURN);
 }

@@ -13,21 +13,22 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "buffer/seg.h"
-#include "stream/shared.h"
 #include "task.h"
 #include "base/thread.h"
 #include "base/wheel.h"
 
-#include <gyre/engine.h>
 #include <gyre/loop.h>
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
-struct gyre__acceptor;
-struct gyre__sendv;
-struct gyre__udp_send;
+struct gyre__acceptors;
+struct gyre__conns;
+struct gyre__set;
+struct gyre__shared;
+struct gyre__udps;
+struct gyre__watches;
 
 /* Who is told of an operation's events. A number in place of a pointer, because every connection has two operations. */
 enum gyre__done {
@@ -53,7 +54,7 @@ enum gyre__timer_kind {
     GYRE_TIMER_ACCEPTOR, /* listener.h */
     GYRE_TIMER_DRAIN,    /* loop.c */
     GYRE_TIMER_FAMINE,
-    GYRE_TIMER_TICK, /* engine.c */
+    GYRE_TIMER_TICK, /* set.h */
     GYRE_TIMER_UDP,  /* udp.h */
     GYRE_TIMER_LIMITS, /* conn.h */
     GYRE_TIMER_RECONNECT, /* connect.h */
@@ -63,7 +64,6 @@ enum gyre__timer_kind {
 
 enum {
     GYRE_EVENTS_PER_WAIT = 256,
-    GYRE_CONNS_PER_SLAB = 64,
     GYRE_TASKS_PER_TURN = 1024, /* of the urgent and of the others; then events have their turn */
 };
 
@@ -83,30 +83,9 @@ enum gyre__loop_phase {
     GYRE_PHASE_ENDING,   /* everything is being aborted, and nothing new begins */
 };
 
-/* The datagram sockets of a loop; udp.h. */
-struct gyre__udps {
-    struct gyre_udp **table; /* by slot; their memory stays until the loop goes */
-    uint32_t count, cap;     /* of `table` */
-    uint32_t open;           /* sockets in use */
-    struct gyre_udp *free;
-    struct gyre_udp *settle_head, **settle_tail;
-    struct gyre_udp *starved; /* receives that found no buffer or no memory */
-    struct gyre__udp_send *free_sends;
-    struct gyre__udp_slab *slabs; /* of them */
-    struct gyre__udp_run *free_runs;
-};
-
-/* Descriptors of others; watch.h. */
-struct gyre__watches {
-    struct gyre_watch *open;
-    struct gyre_watch *closing; /* closed, and not yet free */
-    struct gyre_watch *free;    /* their memory stays until the loop goes */
-    uint32_t count;             /* of `open` and `closing` */
-};
-
 struct gyre_loop {
     uint32_t magic;
-    uint32_t index; /* in its engine */
+    uint32_t index; /* in its set */
     uint32_t reconnectors; /* made so far */
     uint32_t forks; /* what gyre__forks was when it was made */
     struct gyre_backend *be;
@@ -114,30 +93,19 @@ struct gyre_loop {
     uint64_t now_ns;
     uint64_t now_tick; /* the same in ticks of the wheel, rounded up */
 
-    /* Connections that the end of the turn looks at, linked by settle_next. */
-    struct gyre_conn *settle_head, **settle_tail;
     struct gyre__segs segs;
     struct gyre_bufpool pool;
     struct gyre__wheel wheel;
-    struct gyre__sendv *free_sendv;
-    uint32_t free_sendv_count;
-
-    struct gyre_op *starved_head, **starved_tail; /* receives that found no buffer, oldest first, by op->next */
-
-    struct gyre_conn **conn_slabs; /* slot >> 6, then slot & 63 */
-    struct gyre_conn *free_conns;  /* linked by settle_next */
-    uint32_t conn_slab_count;
     uint32_t conns_max;
     _Atomic(uint64_t) conn_load; /* low half: connections; high half: places reserved for those on their way */
 
-    struct gyre__acceptor *acceptors;      /* all of this loop's, open or not */
-    uint32_t acceptors_open;
-    uint32_t acceptors_waiting; /* held back by EMFILE or conns_max: try again when a connection closes */
+    /* What each room keeps of this loop. */
+    struct gyre__conns *conns;         /* stream/conn.h */
+    struct gyre__udps *udps;           /* datagram/udp.h */
+    struct gyre__watches *watches;     /* watch/watch.h */
+    struct gyre__acceptors *acceptors; /* listen/listener.h */
+    struct gyre__shared *shared;       /* stream/shared.h */
 
-    struct gyre__udps udps;
-    struct gyre__watches watches;
-
-    struct gyre__shared shared;
     struct gyre__tasks urgent; /* go before `tasks` */
     struct gyre__tasks tasks;
     struct gyre__later *laters;    /* delayed tasks whose timers run */
@@ -160,7 +128,7 @@ struct gyre_loop {
     _Atomic(bool) owned;       /* `owner` is set */
     pthread_t owner;
 
-    struct gyre_engine *engine; /* NULL: alone */
+    struct gyre__set *set; /* NULL: alone */
     const struct gyre_mem *mem;
     const struct gyre_log *log;
     void *user;
@@ -188,9 +156,6 @@ uint64_t gyre__loop_now(struct gyre_loop *l);
 /* timer.c: a timer of the user's has expired; the time of something posted for later has come. */
 void gyre__timer_expired(struct gyre__timer *t);
 void gyre__timer_later_over(struct gyre__timer *t);
-
-/* engine.c: its on_tick is due. */
-void gyre__loop_tick(struct gyre__timer *t);
 
 /* The calling thread becomes the loop's owner, for good. */
 void gyre__loop_own(struct gyre_loop *l, pthread_t owner);

@@ -20,8 +20,6 @@ void gyre__stats_publish(struct gyre_loop *l)
     gyre__gauge(&s->bufs_held_max, pool->held_max);
     gyre__gauge(&s->bufs_posted, (uint64_t)pool->count - pool->nfree - pool->held);
     gyre__gauge(&s->timers_started, l->wheel.started);
-    gyre__gauge(&s->accepts_paused, l->acceptors_waiting);
-    gyre__gauge(&s->watches, l->watches.count);
 }
 
 /* Whether the caller is the loop's thread: then the end of the turn need not be waited for. */

@@ -3,6 +3,7 @@
 #include "loop/loop.h"
 
 #include <string.h>
+#include <gyre/engine.h>
 
 void gyre_engine_stats_sized(const struct gyre_engine *engine, struct gyre_stats *out, size_t size_bytes)
 {

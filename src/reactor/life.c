@@ -86,14 +86,28 @@ static void init(struct gyre_loop *l, const struct gyre_loop_options *o)
     l->tasks.count_max = o->tasks_max;
     l->urgent.count_max = o->urgent_tasks_max;
     l->buf_keep_ns = o->buf_keep_ns;
-    l->settle_tail = &l->settle_head;
-    l->starved_tail = &l->starved_head;
-    l->udps.settle_tail = &l->udps.settle_head;
     l->famine_timer.kind = GYRE_TIMER_FAMINE;
     l->drain_timer.kind = GYRE_TIMER_DRAIN;
     l->tick_timer.kind = GYRE_TIMER_TICK;
     l->trim_timer.kind = GYRE_TIMER_TRIM;
-    gyre__shared_init(l);
+}
+
+static int init_rooms(struct gyre_loop *l)
+{
+    int err = gyre__conns_init(l);
+    if (err == 0)
+        err = gyre__udps_init(l);
+    if (err == 0)
+        err = gyre__watches_init(l);
+    return err == 0 ? gyre__acceptors_init(l) : err;
+}
+
+static void free_rooms(struct gyre_loop *l)
+{
+    gyre__acceptors_fini(l);
+    gyre__conns_fini(l);
+    gyre__udps_fini(l);
+    gyre__watches_fini(l);
 }
 
 static int open_backend(struct gyre_loop *l, const struct gyre_loop_options *o, const struct gyre_backend_config *tune)
@@ -136,9 +150,11 @@ int gyre__loop_create(struct gyre_loop **out, const struct gyre_loop_options *op
     if (l == NULL)
         return -ENOMEM;
     init(l, &o);
-    err = open_backend(l, &o, tune);
+    err = init_rooms(l);
+    if (err == 0)
+        err = open_backend(l, &o, tune);
     if (err != 0) {
-        gyre__shared_fini(l);
+        free_rooms(l);
         gyre__free(o.mem, l);
         return err;
     }
@@ -170,8 +186,8 @@ void gyre__loop_end(struct gyre_loop *l)
     gyre__conns_each(l, gyre__turn_end_one);
     gyre__udps_each(l, gyre__udp_shut);
     gyre__watches_end(l);
-    while (err == 0 && (gyre_loop_conn_count(l) > 0 || l->acceptors_open > 0 || l->settle_head != NULL ||
-                        l->udps.open > 0 || l->watches.count > 0))
+    while (err == 0 && (gyre_loop_conn_count(l) > 0 || l->acceptors->open > 0 || l->conns->settle_head != NULL ||
+                        l->udps->open > 0 || l->watches->count > 0))
         err = gyre__loop_turn(l, -1);
     if (err != 0) {
         gyre__acceptors_abandon(l);
@@ -207,13 +223,8 @@ void gyre_loop_destroy(struct gyre_loop *l)
     gyre__pipes_fini(&l->pool, l->be);
     l->be->ops->pool_remove(l->be, &l->pool);
     l->be->ops->destroy(l->be);
-    gyre__loop_free_sendvs(l);
     gyre__segs_fini(&l->segs);
-    gyre__shared_fini(l);
-    gyre__acceptors_fini(l);
-    gyre__conns_fini(l);
-    gyre__udps_fini(l);
-    gyre__watches_fini(l);
+    free_rooms(l);
     gyre__bufpool_fini(&l->pool);
     l->magic = 0;
     gyre__free(l->mem, l);

@@ -23,6 +23,12 @@ static void on_drain_over(struct gyre__timer *t)
     gyre__udps_each(l, gyre__udp_shut);
 }
 
+static void on_tick(struct gyre__timer *t)
+{
+    struct gyre_loop *l = GYRE_CONTAINER(t, struct gyre_loop, tick_timer);
+    l->set->tick(l);
+}
+
 /* The turn it wakes does the rest. */
 static void on_famine_over(struct gyre__timer *t)
 {
@@ -46,7 +52,7 @@ gyre__timer_fire_fn *const gyre__turn_fire_fns[GYRE_TIMERS] = {
     [GYRE_TIMER_ACCEPTOR] = gyre__acceptor_on_timer,
     [GYRE_TIMER_DRAIN] = on_drain_over,
     [GYRE_TIMER_FAMINE] = on_famine_over,
-    [GYRE_TIMER_TICK] = gyre__loop_tick,
+    [GYRE_TIMER_TICK] = on_tick,
     [GYRE_TIMER_UDP] = gyre__udp_on_timer,
     [GYRE_TIMER_LIMITS] = gyre__conn_on_limit,
     [GYRE_TIMER_RECONNECT] = gyre__reconnector_on_timer,
@@ -55,8 +61,8 @@ gyre__timer_fire_fn *const gyre__turn_fire_fns[GYRE_TIMERS] = {
 
 static bool has_work(const struct gyre_loop *l)
 {
-    bool starved = l->starved_head != NULL && !gyre__timer_is_active(&l->famine_timer);
-    return l->settle_head != NULL || l->udps.settle_head != NULL || starved || gyre__tasks_any(&l->urgent) ||
+    bool starved = l->conns->starved_head != NULL && !gyre__timer_is_active(&l->famine_timer);
+    return l->conns->settle_head != NULL || l->udps->settle_head != NULL || starved || gyre__tasks_any(&l->urgent) ||
            gyre__tasks_any(&l->tasks);
 }
 
@@ -134,8 +140,8 @@ int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns)
     gyre__segs_settle(&l->segs);
     if (be->stats.closed != closed)
         gyre__acceptors_retry(l);
-    if (GYRE_UNLIKELY(l->starved_head != NULL && !gyre__timer_is_active(&l->famine_timer)))
-        gyre__loop_feed_starved(l);
+    if (GYRE_UNLIKELY(l->conns->starved_head != NULL && !gyre__timer_is_active(&l->famine_timer)))
+        gyre__conns_feed_starved(l);
     gyre__trim_look(l, n > 0);
     gyre__stats_publish(l);
     l->maybe_more = n > 0 || be->stats.ops + be->stats.cancels != asked;
@@ -173,7 +179,7 @@ static bool serve_request(struct gyre_loop *l)
     case GYRE_REQUEST_DRAIN:
         if (l->phase == GYRE_PHASE_SERVING)
             begin_drain(l);
-        return gyre_loop_conn_count(l) == 0 && l->acceptors_open == 0 && l->udps.open == 0;
+        return gyre_loop_conn_count(l) == 0 && l->acceptors->open == 0 && l->udps->open == 0;
     case GYRE_REQUEST_END:
         return true;
     }

@@ -9,7 +9,6 @@
  * peer is gone, with no flag against it, even after it has moved some bytes: the signal is blocked meanwhile, and one
  * that the call has raised is taken away, but none that was pending before. And an error that it meets after some bytes
  * is lost, see drain(). */
-#include "buffer/bufpool.h"
 #include "sock.h"
 
 #include <errno.h>

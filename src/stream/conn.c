@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The record of a stream connection: its slot, and the marks that calls put on it. life.c acts on them. */
 #include "conn.h"
+#include "shared.h"
 
 #include <errno.h>
 #include <string.h>
@@ -9,24 +10,24 @@
 
 static int add_slab(struct gyre_loop *l)
 {
-    uint32_t count = l->conn_slab_count;
+    uint32_t count = l->conns->slab_count;
     if ((count & (count - 1)) == 0) { /* a power of two, or none: the table is full */
         size_t wanted = count > 0 ? (size_t)count * 2 : 1;
-        struct gyre_conn **table = gyre__resize_many(l->mem, l->conn_slabs, 0, wanted, sizeof(struct gyre_conn *));
+        struct gyre_conn **table = gyre__resize_many(l->mem, l->conns->slabs, 0, wanted, sizeof(struct gyre_conn *));
         if (table == NULL)
             return -ENOMEM;
-        l->conn_slabs = table;
+        l->conns->slabs = table;
     }
     struct gyre_conn *slab = gyre__alloc(l->mem, GYRE_CONNS_PER_SLAB * sizeof *slab);
     if (slab == NULL)
         return -ENOMEM;
     for (uint32_t i = GYRE_CONNS_PER_SLAB; i-- > 0;) {
-        slab[i].slot = l->conn_slab_count * GYRE_CONNS_PER_SLAB + i;
+        slab[i].slot = l->conns->slab_count * GYRE_CONNS_PER_SLAB + i;
         slab[i].magic = GYRE_CONN_DEAD_MAGIC;
-        slab[i].settle_next = l->free_conns;
-        l->free_conns = &slab[i];
+        slab[i].settle_next = l->conns->free;
+        l->conns->free = &slab[i];
     }
-    l->conn_slabs[l->conn_slab_count++] = slab;
+    l->conns->slabs[l->conns->slab_count++] = slab;
     return 0;
 }
 
@@ -36,10 +37,10 @@ int gyre__conn_take_slot(struct gyre_conn **out, struct gyre_loop *l, bool reser
 {
     if (!reserved && gyre__loop_room(l) == 0)
         return GYRE_ECONNS;
-    if (l->free_conns == NULL && add_slab(l) != 0)
+    if (l->conns->free == NULL && add_slab(l) != 0)
         return -ENOMEM;
-    struct gyre_conn *c = l->free_conns;
-    l->free_conns = c->settle_next;
+    struct gyre_conn *c = l->conns->free;
+    l->conns->free = c->settle_next;
     uint32_t slot = c->slot, generation = c->generation;
     uint16_t recv_gen = c->recv.gen, send_gen = c->send.gen;
     memset(c, 0, sizeof *c);
@@ -64,8 +65,8 @@ void gyre__conn_give_slot(struct gyre_conn *c)
     c->magic = GYRE_CONN_DEAD_MAGIC;
     c->state = GYRE_CONN_FREE;
     c->generation++;
-    c->settle_next = l->free_conns;
-    l->free_conns = c;
+    c->settle_next = l->conns->free;
+    l->conns->free = c;
     atomic_fetch_sub_explicit(&l->conn_load, 1, memory_order_relaxed);
 }
 
@@ -83,20 +84,34 @@ struct gyre__extra *gyre__conn_extra(struct gyre_conn *c)
 
 void gyre__conns_each(struct gyre_loop *l, void (*fn)(struct gyre_conn *c))
 {
-    for (uint32_t s = 0; s < l->conn_slab_count; s++)
+    for (uint32_t s = 0; s < l->conns->slab_count; s++)
         for (uint32_t i = 0; i < GYRE_CONNS_PER_SLAB; i++)
-            if (l->conn_slabs[s][i].state != GYRE_CONN_FREE)
-                fn(&l->conn_slabs[s][i]);
+            if (l->conns->slabs[s][i].state != GYRE_CONN_FREE)
+                fn(&l->conns->slabs[s][i]);
+}
+
+int gyre__conns_init(struct gyre_loop *l)
+{
+    l->conns = gyre__alloc(l->mem, sizeof *l->conns);
+    if (l->conns == NULL)
+        return -ENOMEM;
+    l->conns->settle_tail = &l->conns->settle_head;
+    l->conns->starved_tail = &l->conns->starved_head;
+    return gyre__shared_init(l);
 }
 
 void gyre__conns_fini(struct gyre_loop *l)
 {
-    for (uint32_t s = 0; s < l->conn_slab_count; s++)
-        gyre__free(l->mem, l->conn_slabs[s]);
-    gyre__free(l->mem, l->conn_slabs);
-    l->conn_slabs = NULL;
-    l->conn_slab_count = 0;
-    l->free_conns = NULL;
+    gyre__shared_fini(l);
+    if (l->conns == NULL)
+        return;
+    gyre__conns_free_sendvs(l->conns, l->mem);
+    for (uint32_t s = 0; s < l->conns->slab_count; s++)
+        gyre__free(l->mem, l->conns->slabs[s]);
+    gyre__free(l->mem, l->conns->slabs);
+    l->conns->free = NULL;
+    gyre__free(l->mem, l->conns);
+    l->conns = NULL;
 }
 
 /* ---- timers ---- */
@@ -166,8 +181,8 @@ void gyre__conn_settle_later(struct gyre_conn *c)
         return;
     c->flags |= GYRE_CF_SETTLE;
     c->settle_next = NULL;
-    *l->settle_tail = c;
-    l->settle_tail = &c->settle_next;
+    *l->conns->settle_tail = c;
+    l->conns->settle_tail = &c->settle_next;
 }
 
 /* ---- the user's side ---- */

@@ -113,6 +113,21 @@ struct gyre__extra {
     void *detached_user;
 };
 
+struct gyre__sendv;
+
+enum { GYRE_CONNS_PER_SLAB = 64 };
+
+/* The connections of a loop. */
+struct gyre__conns {
+    struct gyre_conn *settle_head, **settle_tail; /* looked at by the end of the turn, by settle_next */
+    struct gyre_op *starved_head, **starved_tail; /* receives that found no buffer, oldest first, by op->next */
+    struct gyre__sendv *free_sendv;
+    uint32_t free_sendv_count;
+    uint32_t slab_count;
+    struct gyre_conn **slabs; /* slot >> 6, then slot & 63 */
+    struct gyre_conn *free;   /* by settle_next */
+};
+
 /* What a small request touches comes first; what opening, closing and timers need is at the end. */
 struct gyre_conn {
     uint32_t magic;
@@ -195,6 +210,8 @@ int64_t gyre__conns_walk(struct gyre_loop *l, gyre_each_fn *fn, void *user);
 /* The backend is lost and no event will come: tell the user and close the descriptors all the same. */
 void gyre__conns_abandon(struct gyre_loop *l);
 
+/* Make, and free, what this room keeps of a loop. Returns 0 or -ENOMEM. */
+int gyre__conns_init(struct gyre_loop *l);
 void gyre__conns_fini(struct gyre_loop *l);
 
 /* The connection's timer, set to what its state needs. */
@@ -282,7 +299,7 @@ int gyre__conn_take(struct gyre_conn *c, size_t skip, size_t len, size_t drop, s
 /* For settling, of one that has received its share of a turn: whether that turn is over. If not it is settled again. */
 bool gyre__conn_next_turn(struct gyre_conn *c);
 /* Let receives that found no buffer try again. */
-void gyre__loop_feed_starved(struct gyre_loop *l);
+void gyre__conns_feed_starved(struct gyre_loop *l);
 void gyre__conn_unstarve(struct gyre_conn *c);
 
 /* ---- outbound.c: sending ---- */
@@ -292,7 +309,7 @@ void gyre__conn_flush(struct gyre_conn *c);
 void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev);
 /* Account for `len` bytes just queued: marks, flush. */
 void gyre__conn_queued(struct gyre_conn *c, size_t len);
-void gyre__loop_free_sendvs(struct gyre_loop *l);
+void gyre__conns_free_sendvs(struct gyre__conns *conns, const struct gyre_mem *mem);
 
 /* Whether `len` more bytes may be queued. Returns 0 or what gyre_conn_write() is to return. */
 int gyre__conn_may_queue(struct gyre_conn *c, size_t len);

@@ -15,9 +15,9 @@ static bool is_there(const struct gyre_conn *c)
 int64_t gyre__conns_walk(struct gyre_loop *l, gyre_each_fn *fn, void *user)
 {
     int64_t called = 0;
-    for (uint32_t s = 0; s < l->conn_slab_count; s++)
+    for (uint32_t s = 0; s < l->conns->slab_count; s++)
         for (uint32_t i = 0; i < GYRE_CONNS_PER_SLAB; i++) {
-            struct gyre_conn *c = &l->conn_slabs[s][i];
+            struct gyre_conn *c = &l->conns->slabs[s][i];
             if (!is_there(c))
                 continue;
             called++;

@@ -4,6 +4,7 @@
  * A call from another thread becomes a task on the connection's loop; there the name is looked up, and a stale one
  * finds nothing: the generation of a slot goes up each time a connection leaves it. */
 #include "conn.h"
+#include "shared.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -18,9 +19,9 @@ struct gyre_conn_id gyre_conn_id_of(const struct gyre_conn *c)
 
 struct gyre_conn *gyre_conn_from_id(struct gyre_conn_id id)
 {
-    if (id.loop == NULL || id.slot / GYRE_CONNS_PER_SLAB >= id.loop->conn_slab_count)
+    if (id.loop == NULL || id.slot / GYRE_CONNS_PER_SLAB >= id.loop->conns->slab_count)
         return NULL;
-    struct gyre_conn *c = &id.loop->conn_slabs[id.slot / GYRE_CONNS_PER_SLAB][id.slot % GYRE_CONNS_PER_SLAB];
+    struct gyre_conn *c = &id.loop->conns->slabs[id.slot / GYRE_CONNS_PER_SLAB][id.slot % GYRE_CONNS_PER_SLAB];
     return c->generation == id.generation && c->state != GYRE_CONN_FREE ? c : NULL;
 }
 
@@ -205,7 +206,7 @@ int gyre_conn_share(struct gyre_conn *c, void *shared)
     int err = gyre__conn_usable(c);
     if (err != 0)
         return err;
-    struct gyre__shared *s = &c->loop->shared;
+    struct gyre__shared *s = c->loop->shared;
     (void)pthread_mutex_lock(&s->lock);
     err = gyre__shared_grow(c->loop, c->slot);
     if (err == 0) {
@@ -222,7 +223,7 @@ int gyre_conn_share(struct gyre_conn *c, void *shared)
 
 void *gyre_conn_shared(const struct gyre_conn *c)
 {
-    struct gyre__shared *s = &c->loop->shared;
+    struct gyre__shared *s = c->loop->shared;
     if (!(c->flags & GYRE_CF_SHARED))
         return NULL;
     (void)pthread_mutex_lock(&s->lock);

@@ -61,8 +61,8 @@ static void starve(struct gyre_conn *c)
     struct gyre_loop *l = c->loop;
     c->flags |= GYRE_CF_STARVED;
     c->recv.next = NULL;
-    *l->starved_tail = &c->recv;
-    l->starved_tail = &c->recv.next;
+    *l->conns->starved_tail = &c->recv;
+    l->conns->starved_tail = &c->recv.next;
     gyre__count(&l->be->stats.starved, 1);
 }
 
@@ -71,12 +71,12 @@ void gyre__conn_unstarve(struct gyre_conn *c)
     struct gyre_loop *l = c->loop;
     if (!(c->flags & GYRE_CF_STARVED))
         return;
-    struct gyre_op **at = &l->starved_head;
+    struct gyre_op **at = &l->conns->starved_head;
     while (*at != &c->recv)
         at = &(*at)->next;
     *at = c->recv.next;
     if (*at == NULL)
-        l->starved_tail = at;
+        l->conns->starved_tail = at;
     c->flags &= ~(unsigned)GYRE_CF_STARVED;
     gyre__count(&l->be->stats.starved, UINT64_MAX); /* one less */
 }
@@ -92,11 +92,11 @@ static void submit_heap_recv(struct gyre_conn *c, struct gyre__seg *chunk)
     gyre__op_submit(c->loop, &c->recv);
 }
 
-void gyre__loop_feed_starved(struct gyre_loop *l)
+void gyre__conns_feed_starved(struct gyre_loop *l)
 {
     unsigned fed = 0, available = gyre__bufpool_unheld(&l->pool);
-    while (l->starved_head != NULL && fed < (available > 0 ? available : STARVED_PER_TURN)) {
-        struct gyre_conn *c = GYRE_CONTAINER(l->starved_head, struct gyre_conn, recv);
+    while (l->conns->starved_head != NULL && fed < (available > 0 ? available : STARVED_PER_TURN)) {
+        struct gyre_conn *c = GYRE_CONTAINER(l->conns->starved_head, struct gyre_conn, recv);
         struct gyre__seg *chunk = available > 0 ? NULL : gyre__seg_chunk(&l->segs, 0);
         if (available == 0 && chunk == NULL) { /* nothing at all is free: do not spin */
             gyre__wheel_start(&l->wheel, &l->famine_timer, l->now_ns + FAMINE_NS);

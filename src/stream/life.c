@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * The life of a stream connection, from its birth to its end, as conn.h describes it. Calls mark a connection; settling
  * acts on the marks. */
-#include "listen/listener.h"
+#include "conn.h"
+#include "shared.h"
 
 #include <errno.h>
 #include <string.h>
@@ -130,7 +131,7 @@ static void abandon(struct gyre_conn *c)
 void gyre__conns_abandon(struct gyre_loop *l)
 {
     gyre__conns_each(l, abandon);
-    while (l->settle_head != NULL)
+    while (l->conns->settle_head != NULL)
         gyre__conns_settle(l);
 }
 
@@ -240,9 +241,9 @@ static void settle(struct gyre_conn *c)
 
 void gyre__conns_settle(struct gyre_loop *l)
 {
-    struct gyre_conn *c = l->settle_head, *next;
-    l->settle_head = NULL;
-    l->settle_tail = &l->settle_head;
+    struct gyre_conn *c = l->conns->settle_head, *next;
+    l->conns->settle_head = NULL;
+    l->conns->settle_tail = &l->conns->settle_head;
     for (; c != NULL; c = next) {
         next = c->settle_next;
         c->flags &= ~(unsigned)GYRE_CF_SETTLE;

@@ -8,6 +8,7 @@
  * What can go wrong: the send fails. What is queued can never leave, so it is dropped and counted; receiving goes on to
  * its end, because the peer may have answered before it closed. */
 #include "conn.h"
+#include "shared.h"
 
 #include <errno.h>
 #include <string.h>
@@ -29,31 +30,31 @@ struct gyre__sendv {
 
 static struct gyre__sendv *take_sendv(struct gyre_loop *l)
 {
-    struct gyre__sendv *v = l->free_sendv;
+    struct gyre__sendv *v = l->conns->free_sendv;
     if (v == NULL)
         return gyre__alloc(l->mem, sizeof *v);
-    l->free_sendv = v->next;
-    l->free_sendv_count--;
+    l->conns->free_sendv = v->next;
+    l->conns->free_sendv_count--;
     return v;
 }
 
 static void give_sendv(struct gyre_loop *l, struct gyre__sendv *v)
 {
-    if (l->free_sendv_count >= SENDVS_KEPT) {
+    if (l->conns->free_sendv_count >= SENDVS_KEPT) {
         gyre__free(l->mem, v);
         return;
     }
-    v->next = l->free_sendv;
-    l->free_sendv = v;
-    l->free_sendv_count++;
+    v->next = l->conns->free_sendv;
+    l->conns->free_sendv = v;
+    l->conns->free_sendv_count++;
 }
 
-void gyre__loop_free_sendvs(struct gyre_loop *l)
+void gyre__conns_free_sendvs(struct gyre__conns *conns, const struct gyre_mem *mem)
 {
-    while (l->free_sendv != NULL) {
-        struct gyre__sendv *v = l->free_sendv;
-        l->free_sendv = v->next;
-        gyre__free(l->mem, v);
+    while (conns->free_sendv != NULL) {
+        struct gyre__sendv *v = conns->free_sendv;
+        conns->free_sendv = v->next;
+        gyre__free(mem, v);
     }
 }
 

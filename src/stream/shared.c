@@ -6,21 +6,29 @@
 #include <errno.h>
 #include <string.h>
 
-void gyre__shared_init(struct gyre_loop *l)
+int gyre__shared_init(struct gyre_loop *l)
 {
-    GYRE_CHECK(pthread_mutex_init(&l->shared.lock, NULL) == 0);
+    l->shared = gyre__alloc(l->mem, sizeof *l->shared);
+    if (l->shared == NULL)
+        return -ENOMEM;
+    GYRE_CHECK(pthread_mutex_init(&l->shared->lock, NULL) == 0);
+    return 0;
 }
 
 void gyre__shared_fini(struct gyre_loop *l)
 {
-    gyre__free(l->mem, l->shared.cells);
-    (void)pthread_mutex_destroy(&l->shared.lock);
+    if (l->shared == NULL)
+        return;
+    gyre__free(l->mem, l->shared->cells);
+    (void)pthread_mutex_destroy(&l->shared->lock);
+    gyre__free(l->mem, l->shared);
+    l->shared = NULL;
 }
 
 /* Room for a cell at `slot`. */
 int gyre__shared_grow(struct gyre_loop *l, uint32_t slot)
 {
-    struct gyre__shared *s = &l->shared;
+    struct gyre__shared *s = l->shared;
     uint32_t count = atomic_load_explicit(&s->count, memory_order_relaxed), wanted = count > 0 ? count : 64;
     while (wanted <= slot)
         wanted *= 2;
@@ -40,7 +48,7 @@ int gyre__shared_grow(struct gyre_loop *l, uint32_t slot)
 /* The cell of `id`, locked; NULL, not locked, if there is none. */
 struct gyre__cell *gyre__cell_lock(struct gyre_conn_id id)
 {
-    struct gyre__shared *s = &id.loop->shared;
+    struct gyre__shared *s = id.loop->shared;
     if (atomic_load_explicit(&s->count, memory_order_acquire) == 0)
         return NULL;
     (void)pthread_mutex_lock(&s->lock);
@@ -55,7 +63,7 @@ struct gyre__cell *gyre__cell_lock(struct gyre_conn_id id)
 
 void gyre__cell_unlock(struct gyre_loop *l)
 {
-    (void)pthread_mutex_unlock(&l->shared.lock);
+    (void)pthread_mutex_unlock(&l->shared->lock);
 }
 
 bool gyre__shared_posted(struct gyre_loop *l, struct gyre_conn_id id, int64_t bytes)
@@ -70,12 +78,12 @@ bool gyre__shared_posted(struct gyre_loop *l, struct gyre_conn_id id, int64_t by
 
 void gyre__shared_publish(struct gyre_conn *c)
 {
-    atomic_store_explicit(&c->loop->shared.cells[c->slot].outbound, c->out.bytes, memory_order_relaxed);
+    atomic_store_explicit(&c->loop->shared->cells[c->slot].outbound, c->out.bytes, memory_order_relaxed);
 }
 
 void gyre__shared_close(struct gyre_conn *c)
 {
-    struct gyre__shared *s = &c->loop->shared;
+    struct gyre__shared *s = c->loop->shared;
     (void)pthread_mutex_lock(&s->lock);
     s->cells[c->slot].open = false;
     (void)pthread_mutex_unlock(&s->lock);

@@ -25,7 +25,8 @@ struct gyre__shared {
     _Atomic(uint32_t) count;  /* of them */
 };
 
-void gyre__shared_init(struct gyre_loop *l);
+/* Returns 0 or -ENOMEM. */
+int gyre__shared_init(struct gyre_loop *l);
 void gyre__shared_fini(struct gyre_loop *l);
 
 /* Room for a cell at `slot`. Returns 0 or -ENOMEM. With the lock held. */

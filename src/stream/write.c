@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Writing: what a handler queues. */
 #include "conn.h"
+#include "shared.h"
 
 #include <errno.h>
 #include <limits.h>

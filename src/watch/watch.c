@@ -82,11 +82,11 @@ static void take_off(struct gyre_watch *w)
 
 static struct gyre_watch *take_slot(struct gyre_loop *l)
 {
-    struct gyre_watch *w = l->watches.free;
+    struct gyre_watch *w = l->watches->free;
     if (w == NULL)
         return gyre__alloc(l->mem, sizeof *w);
     uint16_t gen = w->poll.gen;
-    l->watches.free = w->next;
+    l->watches->free = w->next;
     memset(w, 0, sizeof *w);
     w->poll.gen = gen;
     return w;
@@ -95,8 +95,8 @@ static struct gyre_watch *take_slot(struct gyre_loop *l)
 static void give_slot(struct gyre_loop *l, struct gyre_watch *w)
 {
     w->magic = WATCH_DEAD_MAGIC;
-    w->next = l->watches.free;
-    l->watches.free = w;
+    w->next = l->watches->free;
+    l->watches->free = w;
 }
 
 /* ---- a life ---- */
@@ -110,7 +110,8 @@ static void settle(struct gyre_watch *w)
     if (w->closed) {
         take_off(w);
         l->be->ops->close(l->be, &w->f);
-        l->watches.count--;
+        l->watches->count--;
+        gyre__gauge(&l->be->stats.watches, l->watches->count);
         give_slot(l, w);
         return;
     }
@@ -125,7 +126,7 @@ static void begin_close(struct gyre_watch *w)
 {
     w->closed = true;
     take_off(w);
-    put_on(&w->loop->watches.closing, w);
+    put_on(&w->loop->watches->closing, w);
     gyre__op_cancel(w->loop, &w->poll);
 }
 
@@ -159,23 +160,33 @@ void gyre__watch_on_poll(struct gyre_op *op, const struct gyre_event *ev)
 
 void gyre__watches_end(struct gyre_loop *l)
 {
-    while (l->watches.open != NULL)
-        fail(l->watches.open, GYRE_ESHUTDOWN);
+    while (l->watches->open != NULL)
+        fail(l->watches->open, GYRE_ESHUTDOWN);
 }
 
 void gyre__watches_abandon(struct gyre_loop *l)
 {
-    while (l->watches.closing != NULL)
-        gyre__op_abandon(l, &l->watches.closing->poll);
+    while (l->watches->closing != NULL)
+        gyre__op_abandon(l, &l->watches->closing->poll);
+}
+
+int gyre__watches_init(struct gyre_loop *l)
+{
+    l->watches = gyre__alloc(l->mem, sizeof *l->watches);
+    return l->watches != NULL ? 0 : -ENOMEM;
 }
 
 void gyre__watches_fini(struct gyre_loop *l)
 {
-    while (l->watches.free != NULL) {
-        struct gyre_watch *next = l->watches.free->next;
-        gyre__free(l->mem, l->watches.free);
-        l->watches.free = next;
+    if (l->watches == NULL)
+        return;
+    while (l->watches->free != NULL) {
+        struct gyre_watch *next = l->watches->free->next;
+        gyre__free(l->mem, l->watches->free);
+        l->watches->free = next;
     }
+    gyre__free(l->mem, l->watches);
+    l->watches = NULL;
 }
 
 /* ---- the user's side ---- */
@@ -209,8 +220,9 @@ int gyre_watch_open(struct gyre_watch **out, struct gyre_loop *loop, int fd, uns
     w->poll.f = &w->f;
     w->poll.kind = GYRE_OP_POLL;
     w->poll.done = GYRE_DONE_WATCH;
-    put_on(&loop->watches.open, w);
-    loop->watches.count++;
+    put_on(&loop->watches->open, w);
+    loop->watches->count++;
+    gyre__gauge(&loop->be->stats.watches, loop->watches->count);
     settle(w);
     *out = w;
     return 0;

@@ -5,6 +5,14 @@
 
 #include "loop/loop.h"
 
+/* The watched descriptors of a loop. */
+struct gyre__watches {
+    struct gyre_watch *open;
+    struct gyre_watch *closing; /* closed, and not yet free */
+    struct gyre_watch *free;    /* their memory stays until the loop goes */
+    uint32_t count;             /* of `open` and `closing` */
+};
+
 /* An event of a watch's operation. */
 void gyre__watch_on_poll(struct gyre_op *op, const struct gyre_event *ev);
 
@@ -14,6 +22,8 @@ void gyre__watches_end(struct gyre_loop *l);
 /* The backend is lost: nothing that is in flight comes back. */
 void gyre__watches_abandon(struct gyre_loop *l);
 
+/* Make, and free, what this room keeps of a loop. Returns 0 or -ENOMEM. */
+int gyre__watches_init(struct gyre_loop *l);
 void gyre__watches_fini(struct gyre_loop *l);
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The loop under test and its connections. */
+#include "datagram/udp.h"
 #include "reactor/reactor.h"
 #include "fixture.h"
 
@@ -303,7 +304,7 @@ static void check_stats(const struct api *api)
     cr_assert_leq(s.sends_gathered, s.sends);
     cr_assert_geq(s.send_pieces, s.sends + s.sends_gathered);
     cr_assert_leq(s.bufs_held_max, s.bufs_max);
-    if (s.conns > 0 || api->loop->udps.open > 0)
+    if (s.conns > 0 || api->loop->udps->open > 0)
         return;
     cr_assert_eq(s.bufs_held, 0, "%u receive buffers are still held", (unsigned)s.bufs_held);
     cr_assert_eq(s.bytes_queued, s.bytes_out + s.bytes_dropped, "%llu bytes queued, %llu sent, %llu dropped",

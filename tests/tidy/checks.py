@@ -36,10 +36,6 @@ ROOMS = {
     "engine": PLAYERS | {"reactor"},
     "metrics": {"base", "seam", "loop", "engine"},
 }
-# Arrows of the rooms as they were found, which go with the cuts.
-FOR_NOW = {"buffer": {"stream", "loop"}, "socket": {"buffer", "stream"}, "stream": {"listen", "connect"},
-           "connect": {"listen"},
-           "loop": {"connect", "datagram", "listen", "stream", "watch"}}
 BACKENDS = {"uring", "readiness", "epoll_fallback", "kqueue_fallback"}
 
 # A kernel's or a library's header and the only room of src that includes it.
@@ -90,7 +86,7 @@ def may_include(tree, path, name):
         return True
     if path.startswith("examples/") and f"examples/support/{name}" in tree:
         return True
-    return room in ROOMS and name.split("/")[0] in ROOMS[room] | FOR_NOW.get(room, set())
+    return room in ROOMS and name.split("/")[0] in ROOMS[room]
 
 
 def check_layers(tree):

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT
+ * The loops that serve together: an engine's. */
+#ifndef GYRE_LOOP_SET_H
+#define GYRE_LOOP_SET_H
+
+#include "loop.h"
+
+struct gyre__set {
+    struct gyre_loop **loops;
+    uint32_t count;
+    uint32_t conns_max;     /* of all together; 0: no limit */
+    _Atomic(uint32_t) turn; /* where the next choice of a loop begins */
+    /* Held while threads are being started, or a listener is added or steered: until a loop has its owner, none could
+     * tell a call from a wrong thread. */
+    pthread_mutex_t gate;
+    void (*tick)(struct gyre_loop *l);    /* the set's regular task is due on `l` */
+    void (*stop)(struct gyre__set *set);  /* end all loops. Thread: any; async-signal-safe */
+};
+
+/* Another number each time, going up. Thread: any. */
+static inline uint32_t gyre__set_turn(struct gyre__set *set)
+{
+    return atomic_fetch_add_explicit(&set->turn, 1, memory_order_relaxed);
+}
+
+/* How many more connections the set takes; UINT32_MAX if it has no limit. Thread: any. */
+static inline uint32_t gyre__set_room(const struct gyre__set *set)
+{
+    uint64_t load = 0;
+    if (set->conns_max == 0)
+        return UINT32_MAX;
+    for (uint32_t i = 0; i < set->count; i++)
+        load += gyre__loop_load(set->loops[i]);
+    return load < set->conns_max ? set->conns_max - (uint32_t)load : 0;
+}
+
+#endif
