@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -228,6 +229,11 @@ REAL_TEST(wait, pollable_after_a_wake)
     seam_close(&s);
 }
 
+static bool left_out(const char *word)
+{
+    return backends_names(getenv("GYRE_URING_OFF"), word) || backends_names(getenv("GYRE_TEST_OFF"), word);
+}
+
 /* The features in use are told, within the room there is. */
 BACKEND_TEST(wait, features_are_told)
 {
@@ -237,7 +243,10 @@ BACKEND_TEST(wait, features_are_told)
     memset(text, 'x', sizeof text);
     s.ops->features(s.be, text, sizeof text);
     cr_assert_not_null(memchr(text, '\0', sizeof text), "features() does not end its text");
-    cr_assert_gt(strlen(text), 0);
+    if (strcmp(p->backend, "io_uring") == 0) /* with all left out there is nothing to tell */
+        cr_assert_neq(backends_names(text, "direct"), left_out("direct"), "the features are \"%s\"", text);
+    else
+        cr_assert_gt(strlen(text), 0);
     memset(small, 'x', sizeof small);
     s.ops->features(s.be, small, 4);
     cr_assert_not_null(memchr(small, '\0', 4), "features() does not end a text cut short");
