@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT
  * The pipes of a loop: opening, closing, and what happens to one when its segment is freed. */
-#include "seg.h"
 #include "pipes.h"
 
 void gyre__pipes_open(struct gyre_bufpool *pool, struct gyre_backend *be)
@@ -27,12 +26,4 @@ void gyre__pipes_fini(struct gyre_bufpool *pool, struct gyre_backend *be)
 {
     for (int pipe; (pipe = gyre__bufpool_take_pipe(pool)) != GYRE_BUF_NONE;)
         gyre__pipes_close(pool, be, (uint16_t)pipe);
-}
-
-void gyre__pipe_free(struct gyre__segs *segs, const struct gyre__seg *seg)
-{
-    if (seg->len == 0)
-        gyre__bufpool_give_pipe(segs->pool, seg->buf);
-    else
-        gyre__pipes_close(segs->pool, segs->be, seg->buf);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Segments: allocation, copying in, consuming, splitting. */
+#include "pipes.h"
 #include "seg.h"
 
 #include <errno.h>
@@ -95,6 +96,15 @@ static void free_chunk(struct gyre__segs *segs, struct gyre__seg *seg)
     segs->free_chunk_bytes += size;
 }
 
+/* Give back the pipe of a PIPE segment; with bytes in it it is closed. */
+static void free_pipe(struct gyre__segs *segs, const struct gyre__seg *seg)
+{
+    if (seg->len == 0)
+        gyre__bufpool_give_pipe(segs->pool, seg->buf);
+    else
+        gyre__pipes_close(segs->pool, segs->be, seg->buf);
+}
+
 void gyre__seg_free(struct gyre__segs *segs, struct gyre__seg *seg, int err)
 {
     switch ((enum gyre__seg_kind)seg->kind) {
@@ -105,7 +115,7 @@ void gyre__seg_free(struct gyre__segs *segs, struct gyre__seg *seg, int err)
         gyre__bufpool_release(segs->pool, seg->buf);
         break;
     case GYRE_SEG_PIPE:
-        gyre__pipe_free(segs, seg);
+        free_pipe(segs, seg);
         break;
     case GYRE_SEG_FILE:
     case GYRE_SEG_REF:

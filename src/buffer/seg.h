@@ -74,9 +74,6 @@ void gyre__segs_fini(struct gyre__segs *segs);
 struct gyre__seg *gyre__seg_refill(struct gyre__segs *segs);
 struct gyre__seg *gyre__seg_chunk(struct gyre__segs *segs, uint32_t size_bytes); /* an empty chunk of at least that */
 
-/* splice.c: give back the pipe of a PIPE segment; with bytes in it it is closed. */
-void gyre__pipe_free(struct gyre__segs *segs, const struct gyre__seg *seg);
-
 /* Free a segment and what it refers to; a REF segment's `done` is called with `err`. */
 void gyre__seg_free(struct gyre__segs *segs, struct gyre__seg *seg, int err);
 

@@ -5,6 +5,7 @@
  * nothing is in flight the backend lets go of the descriptor, and the user gets it with the bytes that were not read.
  * What can go wrong: the connection fails, or the loop ends, before that; then on_close comes as ever, and the user is
  * not handed anything. */
+#include "socket/prepare.h"
 #include "connect.h"
 
 #include <errno.h>

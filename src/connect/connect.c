@@ -4,6 +4,7 @@
  * The normal course: a socket, a connection in state CONNECTING around it, a CONNECT op (in the place of the send op),
  * and on success the same way on as an accepted one. What can go wrong before the op is submitted is returned at once
  * and leaves nothing behind; what goes wrong after it is told by on_close alone. */
+#include "socket/prepare.h"
 #include "connect.h"
 #include "socket/addr.h"
 

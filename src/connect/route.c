@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Where an outgoing connection leaves from: the source address, its range of ports, the device. */
-#include "connect.h"
+#include "route.h"
 #include "socket/addr.h"
 
 #include <errno.h>

@@ -81,5 +81,4 @@ void gyre__udp_sends_fini(struct gyre_loop *l)
         l->udps->slabs = slab->next;
         gyre__free(l->mem, slab);
     }
-    gyre__udp_runs_fini(l);
 }

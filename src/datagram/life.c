@@ -22,6 +22,7 @@ void gyre__udps_fini(struct gyre_loop *l)
         gyre__free(l->mem, l->udps->table[i]);
     gyre__free(l->mem, l->udps->table);
     gyre__udp_sends_fini(l);
+    gyre__udp_runs_fini(l);
     gyre__free(l->mem, l->udps);
     l->udps = NULL;
 }
@@ -94,8 +95,25 @@ void gyre__udps_abandon(struct gyre_loop *l)
         gyre__udps_settle(l);
 }
 
+/* Act once on a state that a mark has put it into. */
+static void enter(struct gyre_udp *u)
+{
+    u->flags &= ~(unsigned)GYRE_UDPF_ENTERED;
+    if (u->state == GYRE_UDP_CLOSING) {
+        gyre__udp_update_recv(u);
+        gyre__count(&u->stats.dropped, gyre__udp_drop_kept(u));
+    } else if (u->state == GYRE_UDP_ENDING) {
+        gyre__udp_unstarve(u);
+        gyre__op_cancel(u->loop, &u->recv);
+        gyre__udp_drop_queue(u);
+        gyre__udp_cancel_sends(u);
+    }
+}
+
 static void settle(struct gyre_udp *u)
 {
+    if (GYRE_UNLIKELY(u->flags & GYRE_UDPF_ENTERED))
+        enter(u);
     switch ((enum gyre__udp_state)u->state) {
     case GYRE_UDP_OPEN:
         gyre__udp_deliver_kept(u);

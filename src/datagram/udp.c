@@ -81,16 +81,12 @@ void gyre__udp_on_timer(struct gyre__timer *t)
 
 void gyre__udp_end(struct gyre_udp *u, int err)
 {
-    struct gyre_loop *l = u->loop;
     if (u->state == GYRE_UDP_ENDING)
         return;
     u->state = GYRE_UDP_ENDING;
     u->err = err;
-    gyre__wheel_stop(&l->wheel, &u->timer);
-    gyre__udp_unstarve(u);
-    gyre__op_cancel(l, &u->recv);
-    gyre__udp_drop_queue(u);
-    gyre__udp_cancel_sends(u);
+    u->flags |= GYRE_UDPF_ENTERED;
+    gyre__wheel_stop(&u->loop->wheel, &u->timer);
     gyre__udp_settle_later(u);
 }
 
@@ -98,8 +94,7 @@ static void begin_close(struct gyre_udp *u)
 {
     struct gyre_loop *l = u->loop;
     u->state = GYRE_UDP_CLOSING;
-    gyre__udp_update_recv(u);
-    gyre__count(&u->stats.dropped, gyre__udp_drop_kept(u));
+    u->flags |= GYRE_UDPF_ENTERED;
     gyre__wheel_start(&l->wheel, &u->timer, gyre__loop_now(l) + (uint64_t)u->options.linger_timeout_ns);
     gyre__udp_settle_later(u);
 }

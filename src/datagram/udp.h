@@ -32,7 +32,8 @@ enum {
     GYRE_UDPF_DUAL = 1u << 6,       /* IPv6 that carries IPv4 */
     GYRE_UDPF_GSO_KNOWN = 1u << 7,  /* whether the kernel cuts was asked; */
     GYRE_UDPF_GSO = 1u << 8,        /* it does */
-    GYRE_UDPF_NO_RUNS = 1u << 9,    /* what goes to one receiver does not leave as one */
+    GYRE_UDPF_ENTERED = 1u << 10,   /* its state was changed by a mark; settling has yet to act on that */
+    GYRE_UDPF_NO_RUNS = 1u << 9,       /* what goes to one receiver does not leave as one */
 };
 
 enum {

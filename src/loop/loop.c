@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The record of a loop: its clock, its owner, posting to it, places for connections. src/reactor turns it. */
 #include "loop.h"
-#include "set.h"
 
 #include <errno.h>
 #include <string.h>
@@ -54,16 +53,6 @@ void gyre__loop_own(struct gyre_loop *l, pthread_t owner)
 int gyre_loop_fd(const struct gyre_loop *l)
 {
     return l->be->ops->pollable(l->be);
-}
-
-void gyre_loop_stop(struct gyre_loop *l)
-{
-    if (l == NULL)
-        return;
-    if (l->set != NULL)
-        l->set->stop(l->set);
-    else
-        gyre__loop_ask(l, GYRE_REQUEST_RETURN);
 }
 
 static int push(struct gyre_loop *l, struct gyre__tasks *tasks, struct gyre__task *task)

@@ -264,3 +264,13 @@ int gyre_loop_run_nowait(struct gyre_loop *l)
     l->inside = false;
     return err != 0 ? err : gyre_loop_timeout_ns(l) == 0;
 }
+
+void gyre_loop_stop(struct gyre_loop *l)
+{
+    if (l == NULL)
+        return;
+    if (l->set != NULL)
+        l->set->stop(l->set);
+    else
+        gyre__loop_ask(l, GYRE_REQUEST_RETURN);
+}

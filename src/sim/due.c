@@ -101,27 +101,12 @@ uint64_t gyre__sim_due_next_ns(const struct gyre_sim *sim)
     return sim->dues.count > 0 ? sim->dues.heap[0]->at_ns : SIM_NEVER_NS;
 }
 
-static void happen(struct sim_due *due)
-{
-    switch ((enum sim_due_kind)due->kind) {
-    case SIM_DUE_PIPE:
-        gyre__sim_stream_due(GYRE_CONTAINER(due, struct sim_pipe, due));
-        break;
-    case SIM_DUE_CONNECT:
-        gyre__sim_connect_due(GYRE_CONTAINER(due, struct sim_sock, due));
-        break;
-    case SIM_DUE_PACKET:
-        gyre__sim_packet_due(due);
-        break;
-    }
-}
-
 void gyre__sim_due_run(struct gyre_sim *sim)
 {
     while (gyre__sim_due_next_ns(sim) <= sim->now_ns) {
         struct sim_due *due = sim->dues.heap[0];
         gyre__sim_due_clear(sim, due);
         sim->activity++;
-        happen(due);
+        sim->due_fns[due->kind](due);
     }
 }

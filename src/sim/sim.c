@@ -145,6 +145,22 @@ static int resolve_options(struct gyre_sim_options *opt)
 
 /* ---- Life ---- */
 
+static void pipe_due(struct sim_due *due)
+{
+    gyre__sim_stream_due(GYRE_CONTAINER(due, struct sim_pipe, due));
+}
+
+static void connect_due(struct sim_due *due)
+{
+    gyre__sim_connect_due(GYRE_CONTAINER(due, struct sim_sock, due));
+}
+
+static sim_due_fn *const due_fns[SIM_DUE_KINDS] = {
+    [SIM_DUE_PIPE] = pipe_due,
+    [SIM_DUE_CONNECT] = connect_due,
+    [SIM_DUE_PACKET] = gyre__sim_packet_due,
+};
+
 int gyre_sim_create_sized(struct gyre_sim **out, const struct gyre_sim_options *options, size_t size_bytes)
 {
     struct gyre_sim_options opt;
@@ -158,6 +174,7 @@ int gyre_sim_create_sized(struct gyre_sim **out, const struct gyre_sim_options *
         return -ENOMEM;
     sim->mem = opt.mem;
     sim->opt = opt;
+    sim->due_fns = due_fns;
     sim->chance = gyre__sim_mix(opt.seed, 1); /* neighbouring seeds shall not begin alike */
     sim->now_ns = START_NS;
     sim->port_next = PORT_FIRST;

@@ -37,7 +37,7 @@ struct sim_stream;
 
 /* ---- due.c: what happens when ---- */
 
-enum sim_due_kind { SIM_DUE_PIPE = 1, SIM_DUE_CONNECT, SIM_DUE_PACKET };
+enum sim_due_kind { SIM_DUE_PIPE = 1, SIM_DUE_CONNECT, SIM_DUE_PACKET, SIM_DUE_KINDS };
 
 struct sim_due {
     uint64_t at_ns;
@@ -45,6 +45,8 @@ struct sim_due {
     uint32_t index; /* in the heap, plus one; 0: not set */
     uint8_t kind;   /* what it is part of */
 };
+
+typedef void sim_due_fn(struct sim_due *due);
 
 struct sim_dues {
     struct sim_due **heap;
@@ -213,6 +215,7 @@ struct gyre_sim {
     uint64_t activity; /* goes up whenever something happens */
     uint64_t socks_made;
     struct sim_dues dues;
+    sim_due_fn *const *due_fns; /* by enum sim_due_kind */
     struct sim_sock *socks;
     struct sim_sock *listeners; /* in order of listening */
     struct sim_stream *streams;

@@ -44,7 +44,7 @@ static int set_option(int fd, int level, int name, int value)
     return setsockopt(fd, level, name, &value, sizeof value) == 0 ? 0 : -errno;
 }
 
-static int sock_open(struct gyre_backend *be, int family)
+int gyre__sock_open(struct gyre_backend *be, int family)
 {
     (void)be;
     return gyre__sock_new(family, SOCK_STREAM, 0);
@@ -159,7 +159,7 @@ static int bind_inet(int fd, const struct gyre_addr *addr, const struct gyre_lis
     return cfg->share_later ? set_option(fd, SOL_SOCKET, REUSEPORT, 1) : 0;
 }
 
-static int sock_listen(struct gyre_backend *be, int fd, const struct gyre_addr *addr,
+int gyre__sock_listen(struct gyre_backend *be, int fd, const struct gyre_addr *addr,
                        const struct gyre_listen_config *cfg)
 {
     (void)be;
@@ -251,7 +251,7 @@ static int bind_later(int fd, const struct gyre_addr *addr, in_port_t port_last)
 }
 #endif
 
-static int sock_bind(struct gyre_backend *be, int fd, const struct gyre_addr *addr, in_port_t port_last)
+int gyre__sock_bind(struct gyre_backend *be, int fd, const struct gyre_addr *addr, in_port_t port_last)
 {
     (void)be;
     if (port_last == 0 && port_of(addr) != 0) { /* this very port, which may have served before */
@@ -269,7 +269,7 @@ static bool is_set(int fd, int level, int name, int value)
     return getsockopt(fd, level, name, &is, &len) == 0 && is == value;
 }
 
-static int sock_inspect(struct gyre_backend *be, int fd, struct gyre_sock_info *out)
+int gyre__sock_inspect(struct gyre_backend *be, int fd, struct gyre_sock_info *out)
 {
     struct gyre_addr addr = {.len = sizeof addr.ss};
     (void)be;
@@ -285,32 +285,32 @@ static int sock_inspect(struct gyre_backend *be, int fd, struct gyre_sock_info *
     return fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 ? 0 : -errno;
 }
 
-static int sock_dup(struct gyre_backend *be, int fd)
+int gyre__sock_dup(struct gyre_backend *be, int fd)
 {
     (void)be;
     int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     return copy >= 0 ? copy : -errno;
 }
 
-static int sock_device(struct gyre_backend *be, int fd, const char *name)
+int gyre__sock_device(struct gyre_backend *be, int fd, const char *name)
 {
     (void)be;
     return name[0] != '\0' ? set_device(fd, name) : -ENODEV; /* none would be any */
 }
 
-static int sock_shutdown(struct gyre_backend *be, int fd)
+int gyre__sock_shutdown(struct gyre_backend *be, int fd)
 {
     (void)be;
     return shutdown(fd, SHUT_WR) == 0 ? 0 : -errno;
 }
 
-static int sock_set_nodelay(struct gyre_backend *be, int fd)
+int gyre__sock_set_nodelay(struct gyre_backend *be, int fd)
 {
     (void)be;
     return set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 }
 
-static int sock_set_reset(struct gyre_backend *be, int fd)
+int gyre__sock_set_reset(struct gyre_backend *be, int fd)
 {
     struct linger linger = {.l_onoff = 1};
     (void)be;
@@ -339,7 +339,7 @@ static int peer_by_option(int fd, struct gyre_addr *out)
 }
 #endif
 
-static int sock_name(struct gyre_backend *be, int fd, bool peer, struct gyre_addr *out)
+int gyre__sock_name(struct gyre_backend *be, int fd, bool peer, struct gyre_addr *out)
 {
     struct gyre_addr addr = {.len = sizeof addr.ss};
     struct sockaddr *sa = (struct sockaddr *)&addr.ss;
@@ -365,7 +365,7 @@ int32_t gyre__sock_send_error(int err)
     return err == EPROTOTYPE ? -ECONNRESET : -err;
 }
 
-static int64_t sock_try_send(struct gyre_backend *be, int fd, const void *data, size_t len)
+int64_t gyre__sock_try_send(struct gyre_backend *be, int fd, const void *data, size_t len)
 {
     ssize_t n;
     (void)be;
@@ -376,14 +376,14 @@ static int64_t sock_try_send(struct gyre_backend *be, int fd, const void *data, 
 }
 
 #ifdef TIOCOUTQ
-static int64_t sock_unacked(struct gyre_backend *be, int fd)
+int64_t gyre__sock_unacked(struct gyre_backend *be, int fd)
 {
     int bytes = 0;
     (void)be;
     return ioctl(fd, TIOCOUTQ, &bytes) == 0 ? bytes : 0;
 }
 #else
-static int64_t sock_unacked(struct gyre_backend *be, int fd)
+int64_t gyre__sock_unacked(struct gyre_backend *be, int fd)
 {
     (void)be;
     (void)fd;
@@ -403,32 +403,8 @@ int gyre__sock_copy(int fd)
     return copy >= 0 ? copy : -errno;
 }
 
-static void sock_close(struct gyre_backend *be, int fd)
+void gyre__sock_close(struct gyre_backend *be, int fd)
 {
     (void)be;
     (void)close(fd);
 }
-
-const struct gyre_sock_ops gyre__sock_system = {
-    .open = sock_open,
-    .listen = sock_listen,
-    .bind = sock_bind,
-    .inspect = sock_inspect,
-    .dup = sock_dup,
-    .device = sock_device,
-    .shutdown = sock_shutdown,
-    .set_nodelay = sock_set_nodelay,
-    .set_reset = sock_set_reset,
-    .name = sock_name,
-    .try_send = sock_try_send,
-    .unacked = sock_unacked,
-    .close = sock_close,
-    .options = &gyre__sockopt_system,
-    .pipe = GYRE_PIPE_SYSTEM,
-    .dgram_open = gyre__sock_dgram_open,
-    .dgram_bind = gyre__sock_dgram_bind,
-    .dgram_connect = gyre__sock_dgram_connect,
-    .dgram_set = gyre__sock_dgram_set,
-    .dgram_member = gyre__sock_dgram_member,
-    .dgram_drops = gyre__sock_dgram_drops,
-};

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The record of a stream connection: its slot, and the marks that calls put on it. life.c acts on them. */
 #include "conn.h"
-#include "shared.h"
 
 #include <errno.h>
 #include <string.h>
@@ -90,30 +89,6 @@ void gyre__conns_each(struct gyre_loop *l, void (*fn)(struct gyre_conn *c))
                 fn(&l->conns->slabs[s][i]);
 }
 
-int gyre__conns_init(struct gyre_loop *l)
-{
-    l->conns = gyre__alloc(l->mem, sizeof *l->conns);
-    if (l->conns == NULL)
-        return -ENOMEM;
-    l->conns->settle_tail = &l->conns->settle_head;
-    l->conns->starved_tail = &l->conns->starved_head;
-    return gyre__shared_init(l);
-}
-
-void gyre__conns_fini(struct gyre_loop *l)
-{
-    gyre__shared_fini(l);
-    if (l->conns == NULL)
-        return;
-    gyre__conns_free_sendvs(l->conns, l->mem);
-    for (uint32_t s = 0; s < l->conns->slab_count; s++)
-        gyre__free(l->mem, l->conns->slabs[s]);
-    gyre__free(l->mem, l->conns->slabs);
-    l->conns->free = NULL;
-    gyre__free(l->mem, l->conns);
-    l->conns = NULL;
-}
-
 /* ---- timers ---- */
 
 uint64_t gyre__conn_unacked(const struct gyre_conn *c)
@@ -183,6 +158,26 @@ void gyre__conn_settle_later(struct gyre_conn *c)
     c->settle_next = NULL;
     *l->conns->settle_tail = c;
     l->conns->settle_tail = &c->settle_next;
+}
+
+/* Whether `len` more bytes may be queued. */
+int gyre__conn_may_queue(struct gyre_conn *c, size_t len)
+{
+    int err = gyre__conn_usable(c);
+    if (err != 0)
+        return err;
+    if (c->flags & GYRE_CF_SEND_FAILED)
+        return c->err;
+    if (c->flags & GYRE_CF_SHUT)
+        return -EPIPE;
+    const struct gyre_conn_options *options = &c->profile->options;
+    if (len > options->write_max_bytes)
+        return -EMSGSIZE;
+    if (c->out.bytes <= options->write_max_bytes - len)
+        return 0;
+    c->flags |= GYRE_CF_DRAIN_OWED;
+    gyre__count(&c->loop->be->stats.writes_refused, 1);
+    return -EAGAIN;
 }
 
 /* ---- the user's side ---- */

@@ -250,3 +250,27 @@ void gyre__conns_settle(struct gyre_loop *l)
         settle(c);
     }
 }
+
+int gyre__conns_init(struct gyre_loop *l)
+{
+    l->conns = gyre__alloc(l->mem, sizeof *l->conns);
+    if (l->conns == NULL)
+        return -ENOMEM;
+    l->conns->settle_tail = &l->conns->settle_head;
+    l->conns->starved_tail = &l->conns->starved_head;
+    return gyre__shared_init(l);
+}
+
+void gyre__conns_fini(struct gyre_loop *l)
+{
+    gyre__shared_fini(l);
+    if (l->conns == NULL)
+        return;
+    gyre__conns_free_sendvs(l->conns, l->mem);
+    for (uint32_t s = 0; s < l->conns->slab_count; s++)
+        gyre__free(l->mem, l->conns->slabs[s]);
+    gyre__free(l->mem, l->conns->slabs);
+    l->conns->free = NULL;
+    gyre__free(l->mem, l->conns);
+    l->conns = NULL;
+}

@@ -24,26 +24,6 @@ void gyre__conn_queued(struct gyre_conn *c, size_t len)
     gyre__conn_settle_later(c);
 }
 
-/* Whether `len` more bytes may be queued. */
-int gyre__conn_may_queue(struct gyre_conn *c, size_t len)
-{
-    int err = gyre__conn_usable(c);
-    if (err != 0)
-        return err;
-    if (c->flags & GYRE_CF_SEND_FAILED)
-        return c->err;
-    if (c->flags & GYRE_CF_SHUT)
-        return -EPIPE;
-    const struct gyre_conn_options *options = &c->profile->options;
-    if (len > options->write_max_bytes)
-        return -EMSGSIZE;
-    if (c->out.bytes <= options->write_max_bytes - len)
-        return 0;
-    c->flags |= GYRE_CF_DRAIN_OWED;
-    gyre__count(&c->loop->be->stats.writes_refused, 1);
-    return -EAGAIN;
-}
-
 int gyre_conn_write(struct gyre_conn *c, const void *data, size_t len)
 {
     int err = gyre__conn_may_queue(c, len);

@@ -13,7 +13,7 @@
  *
  * The memory of the ring is ours and not the kernel's (IOU_PBUF_RING_MMAP had a use after free in Linux 6.4 to 6.6.4),
  * and whole pages of its own, because the kernel pins them and they must not be copied at fork. */
-#include "uring.h"
+#include "bufring.h"
 
 #include <sys/mman.h>
 #include <unistd.h>

@@ -13,7 +13,7 @@
  * Kernels without multishot receive (before Linux 6.0) would write without that header, into a buffer whose address and
  * control data lie elsewhere. So there the ring only waits, and each time that it says so one datagram is received with
  * a call, into a buffer of those that are not posted: a quarter is kept back for that. */
-#include "uring.h"
+#include "ring.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -21,6 +21,7 @@
  *
  * Sends of many bytes are tried at once in submit(), while these are in the cache. What came of it waits in `done` for
  * the next wait(). A send that would block is left to the ring. */
+#include "direct.h"
 #include "splice.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Why io_uring does not work here, and what can be done about it. */
-#include "uring.h"
+#include "ring.h"
 
 #include <errno.h>
 #include <fcntl.h>

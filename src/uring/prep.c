@@ -1,9 +1,17 @@
 /* SPDX-License-Identifier: MIT
  * An operation of ours, written down as the kernel's. */
-#include "uring.h"
+#include "ring.h"
 
 #include <poll.h>
 #include <stddef.h>
+#include <sys/ioctl.h>
+
+void gyre__uring_set_mode(struct gyre_fd *f, bool nonblocking)
+{
+    int on = nonblocking;
+    if (ioctl(f->fd, FIONBIO, &on) == 0)
+        f->be.ur.nonblocking = nonblocking;
+}
 
 static void prep_accept(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op)
 {

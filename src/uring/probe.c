@@ -5,7 +5,7 @@
  * flags first and gives up one after the other. Then a trial, once per process, carries bytes through a throwaway ring
  * and this backend's own functions: everything that core will rely on has happened once before core relies on it. It
  * also finds filters that allow setup and forbid the rest. */
-#include "uring.h"
+#include "ring.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -221,14 +221,15 @@ static int trial_exchange(struct trial *t, uint32_t use, struct gyre_uring_failu
     return err == 0 ? trial_cancel(t, failure) : err;
 }
 
-static int trial_run(const struct gyre_backend_config *cfg, uint32_t *use, struct gyre_uring_failure *failure)
+static int trial_run(const struct gyre_backend_ops *ops, const struct gyre_backend_config *cfg, uint32_t *use,
+                     struct gyre_uring_failure *failure)
 {
     const struct gyre_backend_config small = {.sq_entries = 8, .cq_entries = 16, .mem = cfg->mem, .log = cfg->log};
     struct trial t = {.near = {.fd = -1}, .far = {.fd = -1}};
     struct gyre_uring *u;
     int pair[2];
 
-    int err = gyre__uring_open(&u, &small, *use, failure);
+    int err = gyre__uring_open(&u, ops, &small, *use, failure);
     if (err < 0)
         return err;
     *use = u->use;
@@ -273,7 +274,8 @@ static bool passing(int err)
     return err == -EMFILE || err == -ENFILE || err == -ENOMEM;
 }
 
-int gyre__uring_trial(const struct gyre_backend_config *cfg, uint32_t *use, struct gyre_uring_failure *failure)
+int gyre__uring_trial(const struct gyre_backend_ops *ops, const struct gyre_backend_config *cfg, uint32_t *use,
+                      struct gyre_uring_failure *failure)
 {
     uint32_t want = *use;
     (void)pthread_mutex_lock(&last.lock);
@@ -281,12 +283,12 @@ int gyre__uring_trial(const struct gyre_backend_config *cfg, uint32_t *use, stru
         last.failure = (struct gyre_uring_failure){0};
         last.use = want;
         last.want = want;
-        int err = trial_run(cfg, &last.use, &last.failure);
+        int err = trial_run(ops, cfg, &last.use, &last.failure);
         /* UNTESTED: needs Linux 5.19, which has provided buffers and no multishot receive. */
         if (last.failure.lacks && (last.use & GYRE_URING_MULTISHOT_RECV)) {
             last.use &= ~(uint32_t)GYRE_URING_MULTISHOT_RECV;
             last.failure = (struct gyre_uring_failure){0};
-            err = trial_run(cfg, &last.use, &last.failure);
+            err = trial_run(ops, cfg, &last.use, &last.failure);
         }
         last.valid = !passing(err);
     }

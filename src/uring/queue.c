@@ -8,7 +8,6 @@
  * kernel has, in the list `cancels`, until the next wait(). Both are linked by op->next, which is ours while an op is
  * in flight, and `next` not NULL says that an op is in one of them. An op cancelled while it waits in `ops` never
  * reaches the kernel; an op that ends while its cancel waits in `cancels` is taken out before its last event leaves. */
-#include "direct.h"
 #include "queue.h"
 
 #include <errno.h>
@@ -112,7 +111,6 @@ unsigned gyre__uring_submit_late(struct gyre_uring *u, struct gyre_event *out, u
             if (n == cap)
                 break;
             struct gyre_op *op = late_pop(u, &u->ops);
-            gyre__direct_forget(u, op);
             out[n++] = (struct gyre_event){.op = op, .res = -ECANCELED};
             continue;
         }

@@ -3,7 +3,7 @@
 #ifndef GYRE_URING_QUEUE_H
 #define GYRE_URING_QUEUE_H
 
-#include "uring.h"
+#include "ring.h"
 
 #include <stddef.h>
 
@@ -48,9 +48,6 @@ static inline struct io_uring_sqe *gyre__uring_sqe(struct gyre_uring *u)
     return gyre__uring_flush(u) ? io_uring_get_sqe(&u->ring) : NULL;
 }
 
-/* splice.c: put the socket into the mode. */
-void gyre__splice_set_mode(struct gyre_fd *f, bool nonblocking);
-
 /* Write `op` into `sqe`. */
 static inline void gyre__uring_put(struct gyre_uring *u, struct io_uring_sqe *sqe, struct gyre_op *op)
 {
@@ -59,7 +56,7 @@ static inline void gyre__uring_put(struct gyre_uring *u, struct io_uring_sqe *sq
         op->f->be.ur.shots = 0;
     }
     if (GYRE_UNLIKELY(op->f->be.ur.nonblocking) && !gyre__uring_is_poll(op))
-        gyre__splice_set_mode(op->f, false);
+        gyre__uring_set_mode(op->f, false);
     gyre__uring_prep(u, sqe, op);
 }
 

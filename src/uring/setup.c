@@ -6,11 +6,12 @@
  * - io_uring_queue_mmap() of 2.5 to 2.14 leaves the ring's descriptor out of the struct, that is at 0.
  * - io_uring_queue_init_params() of 2.3 writes an index array even where NO_SQARRAY says that there is none.
  * So the maps are made here, from the offsets that the kernel reports (io_uring_setup(2)), and unmapped here. */
-#include "uring.h"
+#include "ring.h"
 
 #include <errno.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <sys/eventfd.h>
 
 enum {
     SQ_DEFAULT = 256,
@@ -230,5 +231,32 @@ int gyre__uring_setup(struct io_uring *ring, const struct gyre_backend_config *c
         return gyre__uring_fail(failure, "mmap of the ring", err);
     }
     *use = usable(want, p.features);
+    return 0;
+}
+
+int gyre__uring_open(struct gyre_uring **out, const struct gyre_backend_ops *ops, const struct gyre_backend_config *cfg,
+                     uint32_t use, struct gyre_uring_failure *failure)
+{
+    struct gyre_uring *u = gyre__alloc(cfg->mem, sizeof *u);
+    if (u == NULL)
+        return gyre__uring_fail(failure, "allocating memory", -ENOMEM);
+    u->base.ops = ops;
+    u->mem = cfg->mem;
+    u->log = cfg->log;
+    u->use = use;
+    u->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (u->wake_fd < 0)
+        (void)gyre__uring_fail(failure, "eventfd", -errno);
+    if (u->wake_fd < 0 || gyre__uring_setup(&u->ring, cfg, &u->use, failure) < 0) {
+        if (u->wake_fd >= 0)
+            (void)close(u->wake_fd);
+        gyre__free(cfg->mem, u);
+        return failure->err;
+    }
+    u->enter_fd = u->ring.ring_fd;
+    u->wait_flags = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
+    if (u->use & GYRE_URING_NO_IOWAIT)
+        u->wait_flags |= GYRE_IORING_ENTER_NO_IOWAIT;
+    *out = u;
     return 0;
 }

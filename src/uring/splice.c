@@ -14,14 +14,6 @@
 #include "splice.h"
 
 #include <errno.h>
-#include <sys/ioctl.h>
-
-void gyre__splice_set_mode(struct gyre_fd *f, bool nonblocking)
-{
-    int on = nonblocking;
-    if (ioctl(f->fd, FIONBIO, &on) == 0)
-        f->be.ur.nonblocking = nonblocking;
-}
 
 int32_t gyre__splice_receive(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev, bool *more)
 {
@@ -52,12 +44,12 @@ static int32_t drain(struct gyre_uring *u, const struct gyre_op *op)
     struct gyre_fd *f = op->f;
     gyre__count(&u->base.stats.calls, 1);
     if (!f->be.ur.nonblocking)
-        gyre__splice_set_mode(f, true);
+        gyre__uring_set_mode(f, true);
     if (GYRE_UNLIKELY(!f->be.ur.nonblocking))
         return -EIO; /* UNTESTED: no socket refuses that */
     int32_t n = gyre__pipe_drain(op->u.splice.pipe, f->fd, op->u.splice.len);
     if (gyre__uring_unsubmitted(u) > 0)
-        gyre__splice_set_mode(f, false);
+        gyre__uring_set_mode(f, false);
     return n;
 }
 

@@ -3,7 +3,7 @@
 #ifndef GYRE_URING_SPLICE_H
 #define GYRE_URING_SPLICE_H
 
-#include "direct.h"
+#include "queue.h"
 
 /* Receive for `op` into a pipe, if one is free and enough bytes wait. Returns 0 if not, else the event's result; sets
  * `*more` if bytes were left. */

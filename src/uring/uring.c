@@ -24,7 +24,6 @@
 #include <poll.h>
 #include <stddef.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #define TIMEOUT_MAX_NS (INT64_C(86400) * 1000000000) /* longer ones overflow inside the kernel */
@@ -324,6 +323,15 @@ static unsigned run_direct(struct gyre_uring *u, struct gyre_event *out, unsigne
     return n + (u->turns & 1 ? gyre__direct_run(u, out + n, cap - n) : gyre__direct_done(u, out + n, cap - n));
 }
 
+/* Events are of ops that were cancelled before the kernel saw them. */
+static unsigned submit_late(struct gyre_uring *u, struct gyre_event *out, unsigned cap)
+{
+    unsigned n = gyre__uring_submit_late(u, out, cap);
+    for (unsigned i = 0; i < n; i++)
+        gyre__direct_forget(u, out[i].op);
+    return n;
+}
+
 static int uring_wait(struct gyre_backend *be, struct gyre_event *out, unsigned cap, int64_t timeout_ns)
 {
     struct gyre_uring *u = gyre__uring_of(be);
@@ -338,7 +346,7 @@ static int uring_wait(struct gyre_backend *be, struct gyre_event *out, unsigned 
     if (GYRE_UNLIKELY(!u->wake_armed))
         arm_wake(u);
     if (GYRE_UNLIKELY(gyre__uring_any_late(u)))
-        n = gyre__uring_submit_late(u, out, cap);
+        n = submit_late(u, out, cap);
     if (GYRE_UNLIKELY(gyre__uring_any_late(u) || !u->wake_armed) && (timeout_ns < 0 || timeout_ns > RETRY_NS))
         timeout_ns = RETRY_NS;
     u->turns++;
@@ -423,7 +431,7 @@ static int uring_detach(struct gyre_backend *be, struct gyre_fd *f)
     int fd = f->fd;
     forget(gyre__uring_of(be), f);
     if (f->be.ur.nonblocking)
-        gyre__splice_set_mode(f, false);
+        gyre__uring_set_mode(f, false);
     f->fd = -1;
     return fd;
 }
@@ -502,35 +510,6 @@ static void uring_destroy(struct gyre_backend *be)
     gyre__free(u->mem, u);
 }
 
-int gyre__uring_open(struct gyre_uring **out, const struct gyre_backend_config *cfg, uint32_t use,
-                     struct gyre_uring_failure *failure)
-{
-    struct gyre_uring *u = gyre__alloc(cfg->mem, sizeof *u);
-    if (u == NULL) {
-        *failure = (struct gyre_uring_failure){.what = "allocating memory", .err = -ENOMEM};
-        return -ENOMEM;
-    }
-    u->base.ops = &gyre__backend_uring;
-    u->mem = cfg->mem;
-    u->log = cfg->log;
-    u->use = use;
-    u->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (u->wake_fd < 0)
-        *failure = (struct gyre_uring_failure){.what = "eventfd", .err = -errno};
-    if (u->wake_fd < 0 || gyre__uring_setup(&u->ring, cfg, &u->use, failure) < 0) {
-        if (u->wake_fd >= 0)
-            (void)close(u->wake_fd);
-        gyre__free(cfg->mem, u);
-        return failure->err;
-    }
-    u->enter_fd = u->ring.ring_fd;
-    u->wait_flags = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
-    if (u->use & GYRE_URING_NO_IOWAIT)
-        u->wait_flags |= GYRE_IORING_ENTER_NO_IOWAIT;
-    *out = u;
-    return 0;
-}
-
 /* Let waits poll network devices, for as long as the config says. Returns whether they will. */
 static bool busy_poll(struct gyre_uring *u, const struct gyre_backend_config *cfg)
 {
@@ -547,9 +526,9 @@ static int uring_create(struct gyre_backend **out, const struct gyre_backend_con
     struct gyre_uring *u = NULL;
     uint32_t may = GYRE_URING_ALL & ~gyre__uring_off(cfg), use = may & ~(uint32_t)GYRE_URING_NAPI;
 
-    int err = gyre__uring_trial(cfg, &use, &failure);
+    int err = gyre__uring_trial(&gyre__backend_uring, cfg, &use, &failure);
     if (err == 0)
-        err = gyre__uring_open(&u, cfg, use, &failure);
+        err = gyre__uring_open(&u, &gyre__backend_uring, cfg, use, &failure);
     if (err < 0) {
         gyre__uring_explain(&failure, why, why_size);
         return err;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * What the files of this room share: the backend's struct, the kernel features it knows, its buffer ring. */
-#ifndef GYRE_URING_URING_H
-#define GYRE_URING_URING_H
+#ifndef GYRE_URING_RING_H
+#define GYRE_URING_RING_H
 
 #include "seam/backend.h"
 #include "buffer/bufpool.h"
@@ -12,6 +12,7 @@
 #include "seam/op.h"
 
 #include "batch.h"
+#include "bufring.h"
 #include "compat.h"
 
 #include <stdatomic.h>
@@ -80,49 +81,6 @@ static inline uint64_t gyre__uring_tag(const struct gyre_op *op)
     return (uint64_t)(uintptr_t)op | (uint64_t)op->gen << GYRE_URING_GEN_SHIFT | mark;
 }
 
-/* The provided-buffer ring: see bufring.c. */
-struct gyre_bufring {
-    struct gyre_bufpool *pool;      /* NULL: none added */
-    struct io_uring_buf_ring *ring; /* memory of ours that the kernel reads */
-    size_t ring_bytes;
-    uint16_t mask;
-    uint16_t group;
-    uint16_t tail;
-    uint16_t posted; /* with the kernel, as far as completions told */
-    uint16_t reserve; /* never posted */
-    uint16_t target; /* how many to have posted at each enter */
-    uint16_t least;  /* fewest that were posted since the last trim */
-    bool starved;    /* a receive found none since */
-    uint32_t quiet;  /* buffers received since the target last moved */
-};
-
-/* All but `reserve` buffers of the pool may be posted. */
-int gyre__bufring_add(struct gyre_bufring *b, int ring_fd, struct gyre_bufpool *pool, uint16_t reserve);
-void gyre__bufring_remove(struct gyre_bufring *b, int ring_fd);
-void gyre__bufring_fill_slow(struct gyre_bufring *b);
-/* The buffer posted last, off the ring again; only if the kernel cannot have used it yet. */
-int gyre__bufring_unpost(struct gyre_bufring *b);
-/* Sink the target if much of what was posted was not used lately, and take back what is posted beyond it, at most the
- * last `untouched`. */
-void gyre__bufring_trim(struct gyre_bufring *b, unsigned untouched);
-/* A completion brought buffer `buf` and nobody wants it. */
-void gyre__bufring_return(struct gyre_bufring *b, uint16_t buf);
-
-/* Before each enter: post buffers up to the target. */
-static inline void gyre__bufring_fill(struct gyre_bufring *b)
-{
-    if (b->posted < b->target || b->starved)
-        gyre__bufring_fill_slow(b);
-}
-
-/* A completion brought a buffer. */
-static inline void gyre__bufring_took(struct gyre_bufring *b)
-{
-    GYRE_CHECK(b->posted > 0);
-    b->posted--;
-    b->quiet++;
-}
-
 /* Ops for which there was no room, oldest first. A member's `next` is not NULL; the last one's is `end`. */
 struct gyre_uring_late {
     struct gyre_op *first;
@@ -168,6 +126,8 @@ static inline struct gyre_uring *gyre__uring_of(struct gyre_backend *be)
 
 /* prep.c */
 void gyre__uring_prep(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op);
+/* Put the socket into blocking or non-blocking mode. */
+void gyre__uring_set_mode(struct gyre_fd *f, bool nonblocking);
 
 /* dgram.c */
 void gyre__uring_prep_recvmsg(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op);
@@ -186,9 +146,9 @@ struct gyre_uring_failure {
     bool lacks; /* no call failed, but `what` does not work here; `err` is -EOPNOTSUPP */
 };
 
-/* uring.c: open without any trial; `use` says which features to try. Returns 0 or -errno and then fills `failure`. */
-int gyre__uring_open(struct gyre_uring **out, const struct gyre_backend_config *cfg, uint32_t use,
-                     struct gyre_uring_failure *failure);
+/* setup.c: open without any trial; `use` says which features to try. Returns 0 or -errno and then fills `failure`. */
+int gyre__uring_open(struct gyre_uring **out, const struct gyre_backend_ops *ops, const struct gyre_backend_config *cfg,
+                     uint32_t use, struct gyre_uring_failure *failure);
 
 /* setup.c: set up and map a ring with the best of the features in `use` that the kernel takes, and say in `use` which
  * those are. Returns 0 or -errno; after an error nothing is left open. */
@@ -202,7 +162,8 @@ int gyre__uring_lacks(struct gyre_uring_failure *failure, const char *what);
 
 /* probe.c */
 uint32_t gyre__uring_off(const struct gyre_backend_config *cfg);
-int gyre__uring_trial(const struct gyre_backend_config *cfg, uint32_t *use, struct gyre_uring_failure *failure);
+int gyre__uring_trial(const struct gyre_backend_ops *ops, const struct gyre_backend_config *cfg, uint32_t *use,
+                      struct gyre_uring_failure *failure);
 void gyre__uring_explain(const struct gyre_uring_failure *failure, char *why, size_t why_size);
 void gyre__uring_feature_words(uint32_t use, char *out, size_t size);
 
