@@ -99,7 +99,7 @@ static void start(struct gyre_loop *loop, void *user)
     long first = 0;
     while (gyre_engine_loop(engine, (uint32_t)first) != loop)
         first++;
-    for (long i = first; i < connections; i += gyre_engine_loop_count(engine)) {
+    for (long i = first; i < connections; i += (long)gyre_engine_loop_count(engine)) {
         struct gyre_conn_options options = {
             .framer = &framed_protocol, .user = &clients[i], .read_timeout_ns = INT64_C(10000000000)};
         int err = gyre_connect(NULL, loop, address, &handlers, &options);

@@ -6,6 +6,7 @@
 #include "loop/loop.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,7 +57,7 @@ BACKEND_TEST(api_id, write_errors)
     struct api api;
     struct peer peer;
     int told = 1;
-    const struct iovec bad = {NULL, 1}, huge = {&told, (size_t)1 << 32};
+    const struct iovec bad = {NULL, 1}, huge = {&told, (size_t)INT_MAX + 1};
     api_start(&api, p, NULL);
     struct end *e = peer_open(&api, &peer);
     struct gyre_conn_id id = e->id, none = {.loop = NULL};
@@ -195,7 +196,7 @@ TRANSPORT_TEST(api_turn_max, bounds_a_flood)
     struct end *e = peer_open(&api, &peer);
     uint64_t last = 0, most = 0;
     while (e->got < MIB(1)) {
-        (void)peer_send_some(&peer, peer.sent < MIB(1) ? MIB(1) - peer.sent : 0);
+        (void)peer_send_some(&peer, peer.sent < MIB(1) ? MIB(1) - (size_t)peer.sent : 0);
         api_turn_now(&api);
         if (api.is_sim)
             api_turn(&api);

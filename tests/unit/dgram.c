@@ -131,7 +131,7 @@ Test(dgram, bad_control)
         uint8_t *control = calloc(1, 24);
         struct cmsghdr head = {.cmsg_len = claimed, .cmsg_level = IPPROTO_IPV6, .cmsg_type = IPV6_TCLASS};
         memcpy(control, &head, sizeof head);
-        control[16] = 7;
+        control[CMSG_LEN(0)] = 7;
         gyre__dgram_control(&info, control, 24);
         cr_assert_eq(info.traffic_class, claimed >= CMSG_LEN(sizeof(int)) && claimed <= 24 ? 7 : 0);
         free(control);

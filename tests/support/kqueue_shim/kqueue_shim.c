@@ -451,7 +451,18 @@ static int64_t now_ns(void)
 {
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * NS_PER_S + now.tv_nsec;
+    return (int64_t)now.tv_sec * NS_PER_S + now.tv_nsec;
+}
+
+/* In milliseconds where there is nothing better (before Linux 5.11, under emulators): up, for early would be wrong. */
+static int wait_epoll(int kq, struct epoll_event *got, int room, int64_t left_ns)
+{
+    struct timespec ts = {.tv_sec = (time_t)(left_ns / NS_PER_S), .tv_nsec = (long)(left_ns % NS_PER_S)};
+    int n = epoll_pwait2(kq, got, room, left_ns < 0 ? NULL : &ts, NULL);
+    if (n >= 0 || errno != ENOSYS)
+        return n;
+    int64_t ms = left_ns < 0 ? -1 : (left_ns + NS_PER_S / 1000 - 1) / (NS_PER_S / 1000);
+    return epoll_wait(kq, got, room, ms < INT32_MAX ? (int)ms : INT32_MAX);
 }
 
 /* An answer of epoll may come to no event; then it is asked again for the rest of the time. */
@@ -459,11 +470,10 @@ static int wait_events(struct queue *q, int kq, struct kevent *events, int neven
 {
     struct epoll_event got[BATCH];
     bool forever = timeout == NULL || timeout->tv_sec > FOREVER_S;
-    int64_t left = forever ? 0 : timeout->tv_sec * NS_PER_S + timeout->tv_nsec;
+    int64_t left = forever ? 0 : (int64_t)timeout->tv_sec * NS_PER_S + timeout->tv_nsec;
     int64_t end = left == 0 ? 0 : now_ns() + left;
     for (;;) {
-        struct timespec ts = {.tv_sec = left / NS_PER_S, .tv_nsec = left % NS_PER_S};
-        int n = epoll_pwait2(kq, got, nevents < BATCH ? nevents : BATCH, forever ? NULL : &ts, NULL);
+        int n = wait_epoll(kq, got, nevents < BATCH ? nevents : BATCH, forever ? -1 : left);
         if (n <= 0)
             return n;
         n = collect(q, kq, got, n, events, nevents);
