@@ -114,7 +114,8 @@ run_inside() {
     echo "fresh: $release: \$ $demo_command"
     inside "$demo_command" || die "failed: $demo_command"
     # shellcheck disable=SC2016 # expanded in there
-    inside 'echo "fresh-versions: $(uname -r), liburing $(pkg-config --modversion liburing), gcc $(gcc -dumpfullversion)"'
+    inside 'printf "fresh-versions: %s, liburing %s, gcc %s\n" "$(uname -r)" "$(pkg-config --modversion liburing)" \
+        "$(gcc -dumpfullversion)"'
 }
 
 # "io_uring   123 456 …" of the demo's table as words: requests a second, and those per second of CPU.

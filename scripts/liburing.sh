@@ -39,7 +39,8 @@ download() {
     : >"$state/status"
     echo "deb [signed-by=$keyring] $mirror $suite main" >"$state/sources.list"
     apt-get "${options[@]}" update >&2 || die "apt-get update failed"
-    (cd "$state/debs" && apt-get "${options[@]}" download liburing2 liburing-dev linux-libc-dev >&2) || die "apt-get download failed"
+    (cd "$state/debs" && apt-get "${options[@]}" download liburing2 liburing-dev linux-libc-dev >&2) ||
+        die "apt-get download failed"
 }
 
 # The packages of the suite as one tree of headers and libraries, moved to its place in one piece.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# gyre over io_uring with every liburing that can be had: the one of this machine; the one of Debian 13 and the newest of
-# Debian, each loaded by what was built with the one of this machine, and each built with. Release builds.
+# gyre over io_uring with every liburing that can be had. These are the one of this machine, that of Debian 13, and the
+# newest of Debian; each of the last two is loaded by what was built with the first, and is built with. Release builds.
 #
 # usage: liburing_matrix.sh [SUITE…]      the Debians to take liburing from (trixie sid)
 #

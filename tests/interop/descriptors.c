@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * A program whose descriptors 0 to 2 are its own files, and an engine in it: after the engine is gone these must be open
- * and the same files. scripts/liburing_matrix.sh runs it, alone and under strace(1).
+ * A program whose descriptors 0 to 2 are its own files, and an engine in it. After the engine is gone these must be
+ * open and the same files. scripts/liburing_matrix.sh runs it, alone and under strace(1).
  *
  *     descriptors REPORT
  *
