@@ -110,6 +110,9 @@ struct gyre_backend_report {
     char features[384];  /* what of the kernel is in use, comma-separated */
 };
 
+/* `err` 0: the kernel took all the bytes. Else none or only part of them left: GYRE_ECLOSED, GYRE_ESTALE or -errno. */
+typedef void gyre_sent_fn(void *user, int err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -76,29 +76,6 @@ struct gyre_conn_handlers {
     void (*on_bad_frame)(struct gyre_conn *c, int err);
 };
 
-/* What a socket is to become. */
-enum gyre_socket_purpose {
-    GYRE_SOCKET_LISTEN = 1, /* it will be bound, and listen */
-    GYRE_SOCKET_CONNECT,    /* it will be bound, if `source_address` or a range of ports is given, and connect */
-    GYRE_SOCKET_ACCEPT      /* it was accepted, and on_open comes next */
-};
-
-/* For options of sockets that the library has no setter for: called once with each socket, when those that it does
- * have are set. `fd` is borrowed until it returns: set and read options, nothing else. `user` is that of the
- * connection options. The function must not call the library.
- * Returns 0, or -errno (anything above 0 is -EINVAL), and then the socket is closed: listening or connecting returns
- * that error, and what was accepted gets on_close alone, with GYRE_CLOSE_ERROR and that error. What was accepted and
- * shown, and then finds no memory for a connection, is closed without any callback (statistics: accept_errors).
- * Thread: the one that listens, and the loop that connects or has what was accepted. On the simulator `fd` is a number
- * that the kernel does not know, -EBADF.
- *
- * TCP_FASTOPEN_CONNECT is for this, and no option of gyre_connect(), because it changes what connecting means: where
- * the kernel has the server's cookie, on_open comes before anything was sent. The connection is made by the first
- * write, so whoever waits for the server to speak waits in vain; then a refusal is GYRE_CLOSE_ERROR with -ECONNREFUSED
- * in place of GYRE_CLOSE_CONNECT, until when a reconnector takes it for connected, and `connect_timeout_ns` does not
- * apply (gyre_conn_set_read_timeout() does). */
-typedef int gyre_socket_fn(int fd, enum gyre_socket_purpose purpose, void *user);
-
 /* Settings of a connection, given to a listener for what it accepts or to gyre_connect(). Sizes are bytes. */
 struct gyre_conn_options {
     uint32_t read_max_bytes;     /* leftovers kept before receiving stops; 0: 1 MiB */
@@ -148,52 +125,6 @@ struct gyre_conn_options {
      * descriptors that are given to it. NULL: none. */
     gyre_socket_fn *on_socket;
 };
-
-/* Connect to `address` ("tcp://127.0.0.1:7000", "tcp://[::1]:7000", "unix:///run/x.sock", "unix://@abstract"; a
- * host name is not resolved here) on `loop`. Never blocks. `*out` (may be NULL) is borrowed, like every connection:
- * valid until its on_close. Bytes may be written at once; they leave when the connection is made. Then on_open, or
- * on_close with the reason: -ECONNREFUSED, -ENOENT, -EHOSTUNREACH, …, GYRE_ETIMEOUT.
- *
- * Returns 0, or: GYRE_EADDRESS, GYRE_EPATHLEN, GYRE_EHANDLERS, GYRE_EOPTION, GYRE_ECONNS, GYRE_ETHREAD,
- * GYRE_ESHUTDOWN, -ENOMEM, -EMFILE, -ENFILE. On error no callback comes.
- * Thread: the loop's. */
-#define gyre_connect(out, loop, address, handlers, ...)                                                                \
-    gyre_connect_sized((out), (loop), (address), (handlers), (__VA_ARGS__), sizeof(struct gyre_conn_options))
-GYRE_API int gyre_connect_sized(struct gyre_conn **out, struct gyre_loop *loop, const char *address,
-                                const struct gyre_conn_handlers *handlers, const struct gyre_conn_options *options,
-                                size_t size_bytes);
-
-struct gyre_engine;
-
-typedef void gyre_connected_fn(struct gyre_loop *loop, struct gyre_conn *c, int err, void *user);
-
-/* gyre_connect() on the loop of `engine` that has the fewest connections, in turn among equals. (To have it on the loop
- * of another connection, as a proxy wants, call gyre_connect() with gyre_conn_loop() there.) `done` (may be NULL) comes
- * once on that loop, never from inside this call: with the connection, borrowed and still connecting, as gyre_connect()
- * gives it, or with NULL and the error that would have returned; GYRE_ESHUTDOWN if the engine drains or stops before
- * its turn comes, at the latest from gyre_engine_destroy(). `done` comes before any callback of the connection.
- *
- * Returns 0, or: GYRE_EADDRESS, GYRE_EPATHLEN, GYRE_EHANDLERS, GYRE_EOPTION, -E2BIG, -EINVAL; GYRE_ECONNS if every loop
- * is full; -EAGAIN if too many tasks wait; -ENOMEM; GYRE_ESHUTDOWN. On error `done` does not come.
- * Thread: any, as long as the engine is not being destroyed. */
-#define gyre_engine_connect(engine, address, handlers, done, user, ...)                                                \
-    gyre_engine_connect_sized((engine), (address), (handlers), (done), (user), (__VA_ARGS__),                          \
-                              sizeof(struct gyre_conn_options))
-GYRE_API int gyre_engine_connect_sized(struct gyre_engine *engine, const char *address,
-                                       const struct gyre_conn_handlers *handlers, gyre_connected_fn *done, void *user,
-                                       const struct gyre_conn_options *options, size_t size_bytes);
-
-/* Make a connection of a descriptor that is connected already: TCP, unix, one end of a socketpair(2). Takes `fd` on
- * success, makes it close-on-exec, and blocking or not as the backend needs, which whoever shares it sees. on_open
- * follows, as for any other; bytes may be written before. Nobody else may read or write it.
- *
- * Returns 0, or: GYRE_ESOCKTYPE if it is not a connected stream socket; -EBADF; otherwise as gyre_connect(). On error
- * `fd` stays open and the caller's; options may be set already. Thread: the loop's. */
-#define gyre_conn_adopt_fd(out, loop, fd, handlers, ...)                                                               \
-    gyre_conn_adopt_fd_sized((out), (loop), (fd), (handlers), (__VA_ARGS__), sizeof(struct gyre_conn_options))
-GYRE_API int gyre_conn_adopt_fd_sized(struct gyre_conn **out, struct gyre_loop *loop, int fd,
-                                      const struct gyre_conn_handlers *handlers,
-                                      const struct gyre_conn_options *options, size_t size_bytes);
 
 /* `fd` is the user's from now on, close-on-exec and in blocking mode (on the simulator, good for gyre_conn_adopt_fd()
  * alone). What was received and not taken can still be read from `c` with gyre_conn_peek(), _peekv(), _next(),
@@ -260,9 +191,6 @@ GYRE_API int gyre_conn_write(struct gyre_conn *c, const void *data, size_t len);
 
 /* The same for several pieces, all or nothing. `iov_count` 0 to 1024, else -EINVAL. */
 GYRE_API int gyre_conn_writev(struct gyre_conn *c, const struct iovec *iov, int iov_count);
-
-/* `err` 0: the kernel took all the bytes. Else none or only part of them left: GYRE_ECLOSED, GYRE_ESTALE or -errno. */
-typedef void gyre_sent_fn(void *user, int err);
 
 /* Queue `len` bytes at `data` without copying. Borrows them until `done(user, err)`, which comes exactly once, from the
  * loop, never from within this call; before the connection's on_close. Errors as gyre_conn_write(); on error nothing is

@@ -96,6 +96,29 @@ struct gyre_credentials {
 /* The peer's. */
 GYRE_API int gyre_conn_credentials(struct gyre_credentials *out, const struct gyre_conn *c);
 
+/* What a socket is to become. */
+enum gyre_socket_purpose {
+    GYRE_SOCKET_LISTEN = 1, /* it will be bound, and listen */
+    GYRE_SOCKET_CONNECT,    /* it will be bound, if `source_address` or a range of ports is given, and connect */
+    GYRE_SOCKET_ACCEPT      /* it was accepted, and on_open comes next */
+};
+
+/* For options of sockets that the library has no setter for: called once with each socket, when those that it does
+ * have are set. `fd` is borrowed until it returns: set and read options, nothing else. `user` is that of the
+ * connection options. The function must not call the library.
+ * Returns 0, or -errno (anything above 0 is -EINVAL), and then the socket is closed: listening or connecting returns
+ * that error, and what was accepted gets on_close alone, with GYRE_CLOSE_ERROR and that error. What was accepted and
+ * shown, and then finds no memory for a connection, is closed without any callback (statistics: accept_errors).
+ * Thread: the one that listens, and the loop that connects or has what was accepted. On the simulator `fd` is a number
+ * that the kernel does not know, -EBADF.
+ *
+ * TCP_FASTOPEN_CONNECT is for this, and no option of gyre_connect(), because it changes what connecting means: where
+ * the kernel has the server's cookie, on_open comes before anything was sent. The connection is made by the first
+ * write, so whoever waits for the server to speak waits in vain; then a refusal is GYRE_CLOSE_ERROR with -ECONNREFUSED
+ * in place of GYRE_CLOSE_CONNECT, until when a reconnector takes it for connected, and `connect_timeout_ns` does not
+ * apply (gyre_conn_set_read_timeout() does). */
+typedef int gyre_socket_fn(int fd, enum gyre_socket_purpose purpose, void *user);
+
 #ifdef __cplusplus
 }
 #endif

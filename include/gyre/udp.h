@@ -22,7 +22,6 @@
 
 #include <gyre/base.h>
 #include <gyre/buf.h>
-#include <gyre/engine.h>
 #include <gyre/loop.h>
 #include <sys/socket.h>
 
@@ -147,16 +146,6 @@ struct gyre_udp_id {
     uint32_t slot;
     uint32_t generation;
 };
-
-/* Bind a socket on each loop of `engine` to the same `address`; the kernel spreads senders over them (SO_REUSEPORT).
- * A unix address has one socket, on the first loop. `ids` (may be NULL) has room for gyre_engine_loop_count() and gets
- * the socket of each loop, `loop` NULL where there is none. Errors as gyre_udp_open(); GYRE_ESTATE while it runs.
- * Thread: before the engine runs. */
-#define gyre_engine_listen_udp(ids, engine, address, handlers, ...)                                                    \
-    gyre_engine_listen_udp_sized((ids), (engine), (address), (handlers), (__VA_ARGS__), sizeof(struct gyre_udp_options))
-GYRE_API int gyre_engine_listen_udp_sized(struct gyre_udp_id *ids, struct gyre_engine *engine, const char *address,
-                                          const struct gyre_udp_handlers *handlers,
-                                          const struct gyre_udp_options *options, size_t size_bytes);
 
 /* ---- Sending. Thread: the socket's loop. ---- */
 

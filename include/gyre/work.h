@@ -8,7 +8,6 @@
 #define GYRE_WORK_H
 
 #include <gyre/base.h>
-#include <gyre/engine.h>
 #include <gyre/loop.h>
 
 #ifdef __cplusplus
@@ -61,15 +60,6 @@ GYRE_API int gyre_pool_cancel(struct gyre_pool *pool, struct gyre_work_id id);
 
 /* Whether the job was called off while it ran. Thread: the job's. */
 GYRE_API bool gyre_work_cancelled(const struct gyre_work *work);
-
-/* The engine's own pool, borrowed, made by the first call that needs it with what the engine's options say. Returns as
- * gyre_pool_create(), and GYRE_ESHUTDOWN while the engine is being destroyed, which destroys the pool. Thread: any. */
-GYRE_API int gyre_engine_pool(struct gyre_pool **out, struct gyre_engine *engine);
-
-/* gyre_pool_submit() to the engine's pool; `done` comes on the loop that asks. Returns as gyre_engine_pool() and
- * gyre_pool_submit(), and GYRE_ETHREAD outside of a loop of this engine. Thread: a loop's of the engine, in a
- * callback. */
-GYRE_API int gyre_engine_offload(struct gyre_engine *engine, gyre_work_fn *work, gyre_work_done_fn *done, void *user);
 
 #ifdef __cplusplus
 }

@@ -11,7 +11,7 @@
 
 #include "bufpool.h"
 
-#include <gyre/conn.h>
+#include <gyre/base.h>
 
 enum gyre__seg_kind {
     GYRE_SEG_BUF = 1, /* `data` lies in receive buffer `buf`, of which it holds one reference */

@@ -7,6 +7,7 @@
 #include "stream/conn.h"
 
 #include <errno.h>
+#include <gyre/connect.h>
 
 /* Whether new connections may begin on `l`, here and now. Returns 0, -EINVAL, GYRE_EFORK, GYRE_ETHREAD or
  * GYRE_ESHUTDOWN. */

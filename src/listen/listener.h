@@ -19,7 +19,7 @@
 #include "socket/path.h"
 #include "stream/conn.h"
 
-#include <gyre/engine.h>
+#include <gyre/listener.h>
 
 enum { GYRE_LISTENER_MAGIC = 0x6c697374, GYRE_ACCEPTOR_MAGIC = 0x61636370 };
 
