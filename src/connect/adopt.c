@@ -5,8 +5,9 @@
  * nothing is in flight the backend lets go of the descriptor, and the user gets it with the bytes that were not read.
  * What can go wrong: the connection fails, or the loop ends, before that; then on_close comes as ever, and the user is
  * not handed anything. */
-#include "socket/prepare.h"
 #include "connect.h"
+#include "socket/addr.h"
+#include "socket/prepare.h"
 
 #include <errno.h>
 
@@ -16,9 +17,9 @@
 static int inspect(struct gyre_loop *l, int fd, unsigned *how)
 {
     struct gyre_sock_info info;
-    int err = l->be->ops->sock->inspect(l->be, fd, &info);
+    int err = gyre__addr_inspect(l->be, fd, &info);
     if (err != 0)
-        return err == -ENOTSOCK ? GYRE_ESOCKTYPE : err;
+        return err;
     bool inet = info.family == AF_INET || info.family == AF_INET6;
     *how = inet ? GYRE_FDF_INET : 0;
     return (inet || info.family == AF_UNIX) && info.stream && info.connected ? 0 : GYRE_ESOCKTYPE;

@@ -7,6 +7,7 @@
  * loop. */
 #include "connect.h"
 #include "base/options.h"
+#include "base/random.h"
 
 #include <gyre/reconnect.h>
 
@@ -38,15 +39,6 @@ struct gyre_reconnector {
     char address[];
 };
 
-/* splitmix64 */
-static uint64_t draw(struct gyre_reconnector *r, uint64_t below)
-{
-    uint64_t z = (r->random += UINT64_C(0x9e3779b97f4a7c15));
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return (z ^ (z >> 31)) % below;
-}
-
 /* From the lower bound to one that doubles with each failure. */
 static int64_t next_delay(struct gyre_reconnector *r)
 {
@@ -55,7 +47,7 @@ static int64_t next_delay(struct gyre_reconnector *r)
         high *= 2;
     if (high > max)
         high = max;
-    return (int64_t)(low + draw(r, high - low + 1));
+    return (int64_t)(low + gyre__random_next(&r->random) % (high - low + 1));
 }
 
 static void connect_now(struct gyre_reconnector *r);

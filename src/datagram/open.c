@@ -217,10 +217,7 @@ static int open_any(struct gyre_udp **out, struct gyre_loop *l, const struct pla
     int err = open_bound(out, l, plan, &plan->address.addr);
     if (err != -EAFNOSUPPORT || !plan->address.any_host)
         return err;
-    struct gyre_addr addr = {.len = sizeof(struct sockaddr_in)};
-    struct sockaddr_in *in4 = (struct sockaddr_in *)&addr.ss;
-    in4->sin_family = AF_INET;
-    in4->sin_port = ((const struct sockaddr_in6 *)&plan->address.addr.ss)->sin6_port;
+    struct gyre_addr addr = gyre__addr_any_v4(&plan->address.addr);
     return open_bound(out, l, plan, &addr);
 }
 
@@ -312,9 +309,9 @@ int gyre_udp_connect_sized(struct gyre_udp **out, struct gyre_loop *l, const cha
 /* Whether the descriptor is one that a socket can be made of. */
 static int inspect(struct gyre_loop *l, int fd, struct gyre_sock_info *info)
 {
-    int err = l->be->ops->sock->inspect(l->be, fd, info);
+    int err = gyre__addr_inspect(l->be, fd, info);
     if (err != 0)
-        return err == -ENOTSOCK ? GYRE_ESOCKTYPE : err;
+        return err;
     bool known = info->family == AF_INET || info->family == AF_INET6 || info->family == AF_UNIX;
     return known && info->dgram ? 0 : GYRE_ESOCKTYPE;
 }

@@ -178,20 +178,9 @@ const char *gyre_udp_address(const struct gyre_udp *u)
 
 static int address(const struct gyre_udp *u, bool peer, struct sockaddr_storage *out, socklen_t *out_len)
 {
-    struct gyre_addr addr;
     if (u == NULL)
         return GYRE_ECLOSED;
-    if (!gyre__loop_allows(u->loop))
-        return GYRE_ETHREAD;
-    if (out == NULL || out_len == NULL)
-        return -EINVAL;
-    struct gyre_backend *be = u->loop->be;
-    int err = be->ops->sock->name(be, u->f.fd, peer, &addr);
-    if (err != 0)
-        return err;
-    *out = addr.ss;
-    *out_len = addr.len;
-    return 0;
+    return gyre__loop_allows(u->loop) ? gyre__addr_of(u->loop->be, u->f.fd, peer, out, out_len) : GYRE_ETHREAD;
 }
 
 int gyre_udp_local_address(const struct gyre_udp *u, struct sockaddr_storage *out, socklen_t *out_len)

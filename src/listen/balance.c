@@ -4,22 +4,14 @@
  * Each way names a loop; if that one is full the next with room takes its place. Counts are exact, because a place is
  * taken by the thread that chooses, before the connection is on its way. */
 #include "listener.h"
+#include "base/random.h"
 
 #include <netinet/in.h>
 #include <string.h>
 
-/* splitmix64 */
-static uint64_t mix(uint64_t z)
-{
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
 static uint32_t next_random(struct gyre__balance *balance, uint32_t count)
 {
-    balance->random += UINT64_C(0x9e3779b97f4a7c15);
-    return (uint32_t)((mix(balance->random) >> 32) * count >> 32);
+    return (uint32_t)((gyre__random_next(&balance->random) >> 32) * count >> 32);
 }
 
 static uint32_t next_in_turn(struct gyre__balance *balance, uint32_t count)
@@ -69,8 +61,8 @@ static uint32_t by_host(struct gyre__balance *balance, uint32_t count, const str
     if (len == 0)
         return next_in_turn(balance, count);
     for (size_t i = 0; i < len; i++)
-        hash = mix(hash ^ host[i]) + UINT64_C(0x9e3779b97f4a7c15);
-    return (uint32_t)((mix(hash) >> 32) * count >> 32);
+        hash = gyre__random_mix(hash ^ host[i]) + GYRE_RANDOM_STEP;
+    return (uint32_t)((gyre__random_mix(hash) >> 32) * count >> 32);
 }
 
 static uint32_t by_user(struct gyre_listener *listener, const struct gyre_addr *peer)

@@ -63,12 +63,7 @@ static int open_first(struct gyre_listener *listener, const struct plan *plan, b
     listener->addr = plan->address.addr;
     int fd = open_socket(l, plan, &listener->addr, &config);
     if (fd == -EAFNOSUPPORT && plan->address.any_host) { /* no IPv6 on this machine */
-        struct sockaddr_in *in4 = (struct sockaddr_in *)&listener->addr.ss;
-        in_port_t port = ((const struct sockaddr_in6 *)&plan->address.addr.ss)->sin6_port;
-        memset(&listener->addr, 0, sizeof listener->addr);
-        in4->sin_family = AF_INET;
-        in4->sin_port = port;
-        listener->addr.len = sizeof *in4;
+        listener->addr = gyre__addr_any_v4(&plan->address.addr);
         fd = open_socket(l, plan, &listener->addr, &config);
     }
     if (fd < 0)
@@ -135,9 +130,9 @@ static int inspect(struct plan *plan, const struct gyre__listen_request *request
 {
     struct gyre_backend *be = request->loops[0]->be;
     struct gyre_sock_info info;
-    int err = be->ops->sock->inspect(be, request->fd, &info);
+    int err = gyre__addr_inspect(be, request->fd, &info);
     if (err != 0)
-        return err == -ENOTSOCK ? GYRE_ESOCKTYPE : err;
+        return err;
     plan->inet = info.family != AF_UNIX;
     bool known = info.family == AF_INET || info.family == AF_INET6 || info.family == AF_UNIX;
     return known && info.stream && info.listening ? 0 : GYRE_ESOCKTYPE;

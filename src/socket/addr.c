@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/un.h>
+#include <errno.h>
 
 /* Whether `*text` starts with `prefix`, which is then skipped. */
 static bool skip(const char **text, const char *prefix)
@@ -216,4 +217,32 @@ const char *gyre__addr_path(const struct gyre_addr *addr)
     if (!gyre__addr_is_unix(addr) || addr->len <= offsetof(struct sockaddr_un, sun_path) || un->sun_path[0] == '\0')
         return NULL;
     return un->sun_path;
+}
+
+int gyre__addr_of(struct gyre_backend *be, int fd, bool peer, struct sockaddr_storage *out, socklen_t *out_len)
+{
+    struct gyre_addr addr;
+    if (out == NULL || out_len == NULL)
+        return -EINVAL;
+    int err = be->ops->sock->name(be, fd, peer, &addr);
+    if (err != 0)
+        return err;
+    *out = addr.ss;
+    *out_len = addr.len;
+    return 0;
+}
+
+struct gyre_addr gyre__addr_any_v4(const struct gyre_addr *any)
+{
+    struct gyre_addr addr = {.len = sizeof(struct sockaddr_in)};
+    struct sockaddr_in *in4 = (struct sockaddr_in *)&addr.ss;
+    in4->sin_family = AF_INET;
+    in4->sin_port = ((const struct sockaddr_in6 *)&any->ss)->sin6_port;
+    return addr;
+}
+
+int gyre__addr_inspect(struct gyre_backend *be, int fd, struct gyre_sock_info *info)
+{
+    int err = be->ops->sock->inspect(be, fd, info);
+    return err == -ENOTSOCK ? GYRE_ESOCKTYPE : err;
 }

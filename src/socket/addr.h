@@ -32,4 +32,13 @@ static inline bool gyre__addr_is_unix(const struct gyre_addr *addr)
 /* The file of a unix socket, or NULL for TCP, abstract and unnamed ones. */
 const char *gyre__addr_path(const struct gyre_addr *addr);
 
+/* The bound address of a socket, or its peer's, for the user. Returns 0, -EINVAL or what the system said. */
+int gyre__addr_of(struct gyre_backend *be, int fd, bool peer, struct sockaddr_storage *out, socklen_t *out_len);
+
+/* Every IPv4 address, with the port of `any`, which is every IPv6 address: for machines without IPv6. */
+struct gyre_addr gyre__addr_any_v4(const struct gyre_addr *any);
+
+/* Look at a descriptor that the caller brings. Returns 0, GYRE_ESOCKTYPE if it is no socket, or -errno. */
+int gyre__addr_inspect(struct gyre_backend *be, int fd, struct gyre_sock_info *info);
+
 #endif

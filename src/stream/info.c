@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * What a connection is: its loop, listener, descriptor and addresses. */
 #include "conn.h"
+#include "socket/addr.h"
 #include "socket/prepare.h"
 
 #include <errno.h>
@@ -34,20 +35,9 @@ static const int64_t second_ns = INT64_C(1000000000);
 
 static int address(const struct gyre_conn *c, bool peer, struct sockaddr_storage *out, socklen_t *out_len)
 {
-    struct gyre_addr addr;
     if (c == NULL)
         return GYRE_ECLOSED;
-    if (!gyre__loop_allows(c->loop))
-        return GYRE_ETHREAD;
-    if (out == NULL || out_len == NULL)
-        return -EINVAL;
-    struct gyre_backend *be = c->loop->be;
-    int err = be->ops->sock->name(be, c->f.fd, peer, &addr);
-    if (err != 0)
-        return err;
-    *out = addr.ss;
-    *out_len = addr.len;
-    return 0;
+    return gyre__loop_allows(c->loop) ? gyre__addr_of(c->loop->be, c->f.fd, peer, out, out_len) : GYRE_ETHREAD;
 }
 
 int gyre_conn_local_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len)
