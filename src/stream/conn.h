@@ -24,13 +24,33 @@
 
 enum { GYRE_CONN_MAGIC = 0x636f6e6e, GYRE_CONN_DEAD_MAGIC = 0x64656164 };
 
+/* The states of a connection. Calls and events move it on; settling acts on the state at the end of the turn. */
 enum gyre__conn_state {
+    /* The slot is free. Its memory stays until the loop is destroyed, for a late event may look at the operations. */
     GYRE_CONN_FREE = 0,
+
+    /* Made, and not open yet. The connect operation is in flight, in the place of the send operation; or the socket
+     * came connected, and the next settling opens it. Writes are queued. Goes to OPEN with on_open, or to ENDING. */
     GYRE_CONN_CONNECTING,
+
+    /* Bytes flow. A receive is in flight unless the user, a blocked forward, a limit or a lack of buffers holds it
+     * back; a send is in flight while something is queued. gyre_conn_shutdown() and the peer's FIN do not change the
+     * state. */
     GYRE_CONN_OPEN,
+
+    /* A graceful close has begun. What is queued is still sent; what comes in is thrown away. When all is sent the FIN
+     * follows, and the state is LINGERING, or ENDING if the peer's FIN is here already. */
     GYRE_CONN_CLOSING,
+
+    /* Our FIN was sent. Waits for the peer's FIN, at most for the linger time. */
     GYRE_CONN_LINGERING,
+
+    /* Over. Every operation was asked to cancel; the last of their events brings on_close, and the slot is free.
+     * Nothing is freed before that event. Every other state may lead here. */
     GYRE_CONN_ENDING,
+
+    /* gyre_conn_detach() was called. What is queued is sent and what comes in is kept; when nothing is in flight the
+     * descriptor is handed to the user, and the slot is free. Only OPEN leads here. */
     GYRE_CONN_DETACHING,
 };
 
@@ -57,11 +77,8 @@ enum {
     GYRE_CF_TURN_OVER = 1u << 19,   /* has received its share of this turn */
     GYRE_CF_PIPED = 1u << 20,       /* there may be PIPE segments in `in` */
     GYRE_CF_LOOKED = 1u << 21,      /* the handler has looked at bytes that came by pipe, or no pipe can be filled */
-    GYRE_CF_BULK_ONE = 1u << 22,    /* splice.c: how much of a bulk stream it is, from 0 to 15 */
-    GYRE_CF_BULK = 15u << 22,
-    GYRE_CF_MARKED = 1u << 26,      /* core has set GYRE_FDF_PIPE */
-    GYRE_CF_ENTERED = 1u << 27,     /* its state was changed by a mark; settling has yet to act on that */
-    GYRE_CF_TIMEOUT_SHIFT = 29, /* the upper bits: which limit passed last, enum gyre_timeout_kind */
+    GYRE_CF_MARKED = 1u << 22,      /* this room has set GYRE_FDF_PIPE */
+    GYRE_CF_ENTERED = 1u << 23,     /* its state was changed by a mark; settling has yet to act on that */
 };
 
 /* Options of the connections of one listener, or of one gyre_connect(); checked and with the defaults filled in. */
@@ -143,6 +160,8 @@ struct gyre_conn {
     uint32_t active;               /* when bytes last moved: the lower half of the loop's now_tick */
     uint8_t state;                 /* enum gyre__conn_state */
     uint8_t reason;                /* enum gyre_close_reason; set when closing begins */
+    uint8_t timeout_kind;          /* enum gyre_timeout_kind: the limit that passed last */
+    uint8_t bulk;                  /* how much of a bulk stream it is, from 0 to 15; splice.c */
     void *user;
     struct gyre__extra *extra; /* NULL: none needed so far */
     struct gyre__timer timer;  /* CONNECTING: the connect limit; OPEN: idle; CLOSING, LINGERING: linger */
@@ -274,11 +293,6 @@ void gyre__limits_open(struct gyre_conn *c);
 void gyre__limits_queued(struct gyre_conn *c);
 void gyre__limits_sent(struct gyre_conn *c);
 void gyre__conn_on_limit(struct gyre__timer *t);
-
-static inline void gyre__conn_set_timeout_kind(struct gyre_conn *c, enum gyre_timeout_kind kind)
-{
-    c->flags = (c->flags & ((1u << GYRE_CF_TIMEOUT_SHIFT) - 1)) | (uint32_t)kind << GYRE_CF_TIMEOUT_SHIFT;
-}
 
 /* ---- id.c ---- */
 

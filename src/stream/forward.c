@@ -53,7 +53,7 @@ static int64_t move_head(struct gyre_conn *src, struct gyre_conn *dst, size_t ma
         head = gyre__segq_head(&src->in);
     }
     uint32_t len = head->len;
-    if (GYRE_UNLIKELY(len >= segs->pool->size || (src->flags & GYRE_CF_BULK)))
+    if (GYRE_UNLIKELY(len >= segs->pool->size || src->bulk > 0))
         gyre__pipe_weigh(src, dst, len);
     if (len > max) {
         len = (uint32_t)max;

@@ -19,16 +19,11 @@ enum { SCORE_MAX = 15 };
 
 /* ---- whether to ---- */
 
-static void set_score(struct gyre_conn *c, uint32_t score)
-{
-    c->flags = (c->flags & ~(unsigned)GYRE_CF_BULK) | score * GYRE_CF_BULK_ONE;
-}
-
 static void mark(struct gyre_conn *c)
 {
     gyre__pipes_open(&c->loop->pool, c->loop->be);
     if (c->loop->pool.pipe_count == 0) {
-        set_score(c, 0); /* to be tried again, but not with each receive */
+        c->bulk = 0; /* to be tried again, but not with each receive */
         return;
     }
     c->f.flags |= GYRE_FDF_PIPE;
@@ -44,15 +39,14 @@ static void unmark(struct gyre_conn *c)
 void gyre__pipe_weigh(struct gyre_conn *src, const struct gyre_conn *dst, uint32_t len)
 {
     const struct gyre_loop *l = src->loop;
-    uint32_t score = (src->flags & GYRE_CF_BULK) / GYRE_CF_BULK_ONE;
     bool large = len >= l->pool.size;
-    if (large && score < SCORE_MAX)
-        set_score(src, ++score);
-    else if (!large && score > 0)
-        set_score(src, --score);
-    if (score == 0)
+    if (large && src->bulk < SCORE_MAX)
+        src->bulk++;
+    else if (!large && src->bulk > 0)
+        src->bulk--;
+    if (src->bulk == 0)
         unmark(src);
-    if (score < SCORE_MAX || (src->f.flags & GYRE_FDF_PIPE) || (src->flags & GYRE_CF_LOOKED))
+    if (src->bulk < SCORE_MAX || (src->f.flags & GYRE_FDF_PIPE) || (src->flags & GYRE_CF_LOOKED))
         return;
     if (src->flags & GYRE_CF_MARKED)
         src->flags |= GYRE_CF_LOOKED; /* the backend has taken the mark back: it cannot */

@@ -46,7 +46,7 @@ static void arm(struct gyre_conn *c)
 /* Returns whether the connection is still open. */
 static bool passed(struct gyre_conn *c, enum gyre_timeout_kind kind)
 {
-    gyre__conn_set_timeout_kind(c, kind);
+    c->timeout_kind = kind;
     if (c->profile->handlers->on_timeout == NULL)
         gyre__conn_end(c, GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT);
     else
@@ -173,7 +173,7 @@ int gyre_conn_set_lifetime(struct gyre_conn *c, int64_t lifetime_ns)
 
 enum gyre_timeout_kind gyre_conn_timeout_kind(const struct gyre_conn *c)
 {
-    return (enum gyre_timeout_kind)(c->flags >> GYRE_CF_TIMEOUT_SHIFT);
+    return (enum gyre_timeout_kind)c->timeout_kind;
 }
 
 /* Of times that are counted in `active`: longer ones are as good as none. 24 days. */
@@ -237,7 +237,7 @@ static void idle_time_passed(struct gyre_conn *c)
     note_acknowledged(c);
     if (timer_goes_on(c, idle_limit(c)))
         return;
-    gyre__conn_set_timeout_kind(c, GYRE_TIMEOUT_IDLE);
+    c->timeout_kind = GYRE_TIMEOUT_IDLE;
     if (c->profile->handlers->on_timeout == NULL) {
         gyre__conn_end(c, GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT);
         return;
@@ -252,7 +252,7 @@ static void linger_time_passed(struct gyre_conn *c)
     note_acknowledged(c);
     if (timer_goes_on(c, c->profile->options.linger_timeout_ns))
         return;
-    gyre__conn_set_timeout_kind(c, GYRE_TIMEOUT_LINGER);
+    c->timeout_kind = GYRE_TIMEOUT_LINGER;
     gyre__conn_end(c, GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT);
 }
 
@@ -262,7 +262,7 @@ void gyre__conn_on_timer(struct gyre__timer *t)
     GYRE_CHECK(c->magic == GYRE_CONN_MAGIC);
     switch ((enum gyre__conn_state)c->state) {
     case GYRE_CONN_CONNECTING:
-        gyre__conn_set_timeout_kind(c, GYRE_TIMEOUT_CONNECT);
+        c->timeout_kind = GYRE_TIMEOUT_CONNECT;
         gyre__conn_end(c, GYRE_CLOSE_CONNECT, GYRE_ETIMEOUT);
         break;
     case GYRE_CONN_OPEN:
