@@ -26,9 +26,8 @@ int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_opt
         return GYRE_EHANDLERS;
     if (options->framer != NULL && (options->framer->decode == NULL || options->framer->frame_max_bytes > BYTES_MAX))
         return GYRE_EOPTION;
-    profile->handlers = handlers;
+    *profile = (struct gyre__profile){.options = *options, .handlers = handlers};
     profile->on_data = handlers->on_frame != NULL ? gyre__conn_on_frames : handlers->on_data;
-    *o = *options;
     if (o->read_max_bytes == 0)
         o->read_max_bytes = READ_MAX_DEFAULT;
     if (o->write_max_bytes == 0)
