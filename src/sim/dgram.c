@@ -120,7 +120,7 @@ static void refuse(struct gyre_sim *sim, const struct sim_packet *p)
         }
 }
 
-static void enqueue(struct sim_sock *s, struct sim_packet *p)
+static void queue_packet(struct sim_sock *s, struct sim_packet *p)
 {
     uint32_t room = s->sim->opt.recv_buf_bytes > 0 ? s->sim->opt.recv_buf_bytes : QUEUE_BYTES_DEFAULT;
     if (!is_unix(s) && s->packet_count > 0 && s->packet_bytes + p->len > room) {
@@ -145,7 +145,7 @@ static void arrive(struct sim_packet *p)
     struct gyre_sim *sim = p->sim;
     struct sim_sock *s = find_receiver(sim, p);
     if (s != NULL) {
-        enqueue(s, p);
+        queue_packet(s, p);
         return;
     }
     refuse(sim, p);
@@ -209,7 +209,7 @@ int gyre__sim_dgram_connect(struct sim_sock *s, const struct gyre_addr *addr)
 
 /* ---- sending ---- */
 
-static uint64_t total_size(const struct msghdr *hdr)
+static uint64_t datagram_size(const struct msghdr *hdr)
 {
     uint64_t total = 0;
     for (size_t i = 0; i < (size_t)hdr->msg_iovlen; i++)
@@ -287,14 +287,14 @@ static int send_unix(struct sim_sock *s, const struct msghdr *hdr, const struct 
     }
     s->sim->counts.datagrams++;
     gather(p, hdr);
-    enqueue(receiver, p);
+    queue_packet(receiver, p);
     return 0;
 }
 
 static int send_one(struct sim_sock *s, const struct msghdr *hdr)
 {
     struct gyre_addr to = s->remote;
-    uint64_t len = total_size(hdr);
+    uint64_t len = datagram_size(hdr);
     if (s->err != 0) {
         int err = s->err;
         s->err = 0;
@@ -344,7 +344,7 @@ bool gyre__sim_perform_sendmsg(struct sim_backend *be, struct sim_req *req, stru
         return false;
     }
     if (ev->res == 0)
-        ev->res = (int32_t)total_size(hdr);
+        ev->res = (int32_t)datagram_size(hdr);
     gyre__sim_ready(req->sock, SIM_KINDS_OUT); /* the next one's turn */
     return true;
 }

@@ -187,7 +187,7 @@ struct sim_sock *gyre__sim_accept(struct sim_sock *listener)
     return s;
 }
 
-static void enqueue(struct sim_sock *listener, struct sim_sock *s)
+static void queue_connection(struct sim_sock *listener, struct sim_sock *s)
 {
     if (listener->queue_last != NULL)
         listener->queue_last->queue_next = s;
@@ -227,7 +227,7 @@ static int meet(struct sim_sock *s, struct sim_sock *listener)
         gyre__sim_map_to_v6(&other->local);
         gyre__sim_map_to_v6(&other->remote);
     }
-    enqueue(listener, other);
+    queue_connection(listener, other);
     return 0;
 }
 

@@ -12,7 +12,7 @@ static bool is_of_tcp(enum gyre_sockopt option)
            option != GYRE_SOCKOPT_COOKIE;
 }
 
-static int find(struct gyre_backend *be, int fd, enum gyre_sockopt option, struct sim_sock **out)
+static int find_for(struct gyre_backend *be, int fd, enum gyre_sockopt option, struct sim_sock **out)
 {
     *out = gyre__sim_fd_find(((struct sim_backend *)be)->sim, fd);
     if (*out == NULL)
@@ -23,7 +23,7 @@ static int find(struct gyre_backend *be, int fd, enum gyre_sockopt option, struc
 static int sockopt_set(struct gyre_backend *be, int fd, enum gyre_sockopt option, int64_t value)
 {
     struct sim_sock *s;
-    int err = find(be, fd, option, &s);
+    int err = find_for(be, fd, option, &s);
     if (err != 0)
         return err;
     if (option == GYRE_SOCKOPT_COOKIE)
@@ -37,7 +37,7 @@ static int sockopt_set(struct gyre_backend *be, int fd, enum gyre_sockopt option
 static int sockopt_get(struct gyre_backend *be, int fd, enum gyre_sockopt option, int64_t *out)
 {
     struct sim_sock *s;
-    int err = find(be, fd, option, &s);
+    int err = find_for(be, fd, option, &s);
     if (err != 0)
         return err;
     *out = option == GYRE_SOCKOPT_COOKIE     ? (int64_t)s->id

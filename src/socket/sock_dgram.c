@@ -29,7 +29,7 @@ enum { OPTION_PKTINFO = IP_PKTINFO };
 enum { OPTION_PKTINFO = NO_OPTION };
 #endif
 
-static int set(int fd, int level, int name, int value)
+static int set_int(int fd, int level, int name, int value)
 {
     if (name == NO_OPTION)
         return -EOPNOTSUPP;
@@ -40,10 +40,10 @@ static int set(int fd, int level, int name, int value)
 static int set_both(int fd, int family, int name6, int name4, int value)
 {
     if (family != AF_INET6)
-        return set(fd, IPPROTO_IP, name4, value);
-    int err = set(fd, IPPROTO_IPV6, name6, value);
+        return set_int(fd, IPPROTO_IP, name4, value);
+    int err = set_int(fd, IPPROTO_IPV6, name6, value);
     if (err == 0)
-        (void)set(fd, IPPROTO_IP, name4, value);
+        (void)set_int(fd, IPPROTO_IP, name4, value);
     return err;
 }
 
@@ -58,7 +58,7 @@ static int set_interface(int fd, int family, int index)
 {
     if (family != AF_INET6)
         return set_interface4(fd, index);
-    int err = set(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, index);
+    int err = set_int(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, index);
     if (err == 0)
         (void)set_interface4(fd, index);
     return err;
@@ -69,7 +69,7 @@ static int set_inet(int fd, int family, enum gyre_sock_option option, int value)
 {
     switch (option) {
     case GYRE_SOCK_V6_ONLY:
-        return set(fd, IPPROTO_IPV6, IPV6_V6ONLY, value);
+        return set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, value);
     case GYRE_SOCK_TTL:
         return set_both(fd, family, IPV6_UNICAST_HOPS, IP_TTL, value);
     case GYRE_SOCK_TRAFFIC_CLASS:
@@ -81,14 +81,14 @@ static int set_inet(int fd, int family, enum gyre_sock_option option, int value)
     case GYRE_SOCK_MULTICAST_INTERFACE:
         return set_interface(fd, family, value);
     case GYRE_SOCK_PKTINFO:
-        return family == AF_INET6 ? set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, value)
-                                  : set(fd, IPPROTO_IP, OPTION_PKTINFO, value);
+        return family == AF_INET6 ? set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, value)
+                                  : set_int(fd, IPPROTO_IP, OPTION_PKTINFO, value);
     case GYRE_SOCK_ECN:
         return set_both(fd, family, IPV6_RECVTCLASS, IP_RECVTOS, value);
     case GYRE_SOCK_GRO:
-        return set(fd, IPPROTO_UDP, OPTION_GRO, value);
+        return set_int(fd, IPPROTO_UDP, OPTION_GRO, value);
     case GYRE_SOCK_GSO:
-        return set(fd, IPPROTO_UDP, OPTION_GSO, 0);
+        return set_int(fd, IPPROTO_UDP, OPTION_GSO, 0);
     case GYRE_SOCK_RECV_BUF:
     case GYRE_SOCK_SEND_BUF:
     case GYRE_SOCK_SHARE_PORT:
@@ -104,15 +104,15 @@ int gyre__sock_dgram_set(struct gyre_backend *be, int fd, int family, enum gyre_
     (void)be;
     switch (option) {
     case GYRE_SOCK_RECV_BUF:
-        return set(fd, SOL_SOCKET, SO_RCVBUF, value);
+        return set_int(fd, SOL_SOCKET, SO_RCVBUF, value);
     case GYRE_SOCK_SEND_BUF:
-        return set(fd, SOL_SOCKET, SO_SNDBUF, value);
+        return set_int(fd, SOL_SOCKET, SO_SNDBUF, value);
     case GYRE_SOCK_SHARE_PORT:
-        return set(fd, SOL_SOCKET, SO_REUSEPORT, value);
+        return set_int(fd, SOL_SOCKET, SO_REUSEPORT, value);
     case GYRE_SOCK_REUSE_ADDRESS:
-        return set(fd, SOL_SOCKET, SO_REUSEADDR, value);
+        return set_int(fd, SOL_SOCKET, SO_REUSEADDR, value);
     case GYRE_SOCK_BROADCAST:
-        return set(fd, SOL_SOCKET, SO_BROADCAST, value);
+        return set_int(fd, SOL_SOCKET, SO_BROADCAST, value);
     case GYRE_SOCK_V6_ONLY:
     case GYRE_SOCK_TTL:
     case GYRE_SOCK_TRAFFIC_CLASS:

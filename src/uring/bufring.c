@@ -28,7 +28,7 @@ static uint32_t ring_entries(const struct gyre_bufpool *pool)
     return n;
 }
 
-static struct io_uring_buf_ring *map_ring(size_t bytes)
+static struct io_uring_buf_ring *map_entries(size_t bytes)
 {
     void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED)
@@ -61,7 +61,7 @@ int gyre__bufring_add(struct gyre_bufring *b, int ring_fd, struct gyre_bufpool *
 
     if (b->pool != NULL)
         return -EBUSY;
-    struct io_uring_buf_ring *ring = map_ring(bytes);
+    struct io_uring_buf_ring *ring = map_entries(bytes);
     if (ring == NULL)
         return -ENOMEM;
     uint16_t group = (uint16_t)(b->group + 1); /* another each time: nothing left of the last pool can name this one */

@@ -65,7 +65,7 @@ bool gyre__uring_sendmsg_goes_on(struct gyre_op *op, struct gyre_event *ev)
 
 /* ---- without multishot ---- */
 
-static int32_t receive(const struct gyre_op *op, uint8_t *buf)
+static int32_t receive_datagram(const struct gyre_op *op, uint8_t *buf)
 {
     const struct msghdr *room = op->u.recvmsg.room;
     uint8_t *name = buf + sizeof(struct gyre_dgram_head), *control = name + room->msg_namelen;
@@ -117,7 +117,7 @@ bool gyre__uring_recvmsg_polled(struct gyre_uring *u, struct gyre_op *op, struct
         return true;
     }
     gyre__count(&u->base.stats.calls, 1);
-    ev->res = receive(op, gyre__bufpool_data(pool, (uint16_t)buf));
+    ev->res = receive_datagram(op, gyre__bufpool_data(pool, (uint16_t)buf));
     if (ev->res < 0) {
         gyre__bufpool_untake(pool, (uint16_t)buf);
         return ev->res != -EAGAIN && ev->res != -EINTR;

@@ -39,7 +39,7 @@ int32_t gyre__splice_receive(struct gyre_uring *u, struct gyre_op *op, struct gy
 }
 
 /* Returns bytes, -EAGAIN or -errno. */
-static int32_t drain(struct gyre_uring *u, const struct gyre_op *op)
+static int32_t empty_pipe(struct gyre_uring *u, const struct gyre_op *op)
 {
     struct gyre_fd *f = op->f;
     gyre__count(&u->base.stats.calls, 1);
@@ -57,7 +57,7 @@ bool gyre__splice_try(struct gyre_uring *u, struct gyre_op *op)
 {
     if (u->ndone == GYRE_URING_DONE_MAX || !u->started)
         return false;
-    int32_t n = drain(u, op);
+    int32_t n = empty_pipe(u, op);
     if (n == -EAGAIN)
         return false;
     u->done[u->ndone++] = (struct gyre_event){.op = op, .res = n};
@@ -71,7 +71,7 @@ bool gyre__splice_polled(struct gyre_uring *u, struct gyre_op *op, struct gyre_e
     ev->res = -ECANCELED;
     if (op->state == GYRE_OPS_CANCELLING)
         return true;
-    ev->res = drain(u, op);
+    ev->res = empty_pipe(u, op);
     if (ev->res != -EAGAIN)
         return true;
     (void)gyre__uring_put_or_wait(u, op);

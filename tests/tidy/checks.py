@@ -11,10 +11,10 @@ import source
 
 LIMITS = {"function": 70, "file": 600, "columns": 120, "README": 80}
 
-# The rooms whose headers each room of src may include besides its own; src/README.md draws them.
+# Whom each room of src may know besides itself; src/README.md draws them. `layers` holds the includes to it, `graph`
+# the symbols too. A room that is not here does not exist.
 MATERIALS = {"base", "seam", "buffer", "socket"}
 ON_A_LOOP = MATERIALS | {"loop"}
-PLAYERS = ON_A_LOOP | {"stream", "datagram", "watch", "work", "listen", "connect", "resolve", "sim"}
 ROOMS = {
     "base": set(),
     "seam": {"base"},
@@ -31,20 +31,37 @@ ROOMS = {
     "watch": {"base", "seam", "loop"},
     "work": {"base", "seam", "loop"},
     "listen": ON_A_LOOP | {"stream"},
-    "connect": ON_A_LOOP | {"stream", "resolve"},
-    "reactor": PLAYERS,
-    "engine": PLAYERS | {"reactor"},
-    "metrics": {"base", "seam", "loop", "engine"},
+    "connect": ON_A_LOOP | {"stream"},
+}
+ROOMS["reactor"] = set(ROOMS)  # the conductor knows all players, the backends among them
+ROOMS["engine"] = set(ROOMS)
+ROOMS["metrics"] = {"base", "seam", "loop", "engine"}
+
+# The headers by which other rooms know a room. All of base's are; those of a room that is not here are its own.
+FACES = {
+    "seam": {"backend.h", "op.h", "fdq.h"},
+    "buffer": {"seg.h", "bufpool.h", "buf.h", "pipes.h"},
+    "socket": {"addr.h", "path.h", "prepare.h"},
+    "readiness": {"poller.h"},
+    "sim": {"world.h"},
+    "loop": {"loop.h", "set.h"},
+    "stream": {"conn.h"},
+    "datagram": {"udp.h"},
+    "watch": {"watch.h"},
+    "work": {"pool.h"},
+    "listen": {"listener.h"},
+    "connect": {"connect.h"},
+    "reactor": {"reactor.h", "backends.h"},
 }
 BACKENDS = {"uring", "readiness", "epoll_fallback", "kqueue_fallback"}
 
-# A kernel's or a library's header and the only room of src that includes it.
+# A kernel's or a library's header and the only room of src that includes it; None: nobody does.
 FOREIGN = [
     (re.compile(r"^liburing"), "uring"),
     (re.compile(r"^linux/io_uring"), "uring"),
     (re.compile(r"^sys/epoll\.h$"), "epoll_fallback"),
     (re.compile(r"^sys/event\.h$"), "kqueue_fallback"),
-    (re.compile(r"^openssl/"), "tls"),
+    (re.compile(r"^openssl/"), None),
 ]
 
 MEMORY = "gyre__alloc, gyre__resize and gyre__free of base/mem.h"
@@ -89,6 +106,12 @@ def may_include(tree, path, name):
     return room in ROOMS and name.split("/")[0] in ROOMS[room]
 
 
+def is_inner(room, name):
+    """Whether "name" is a header that another room keeps for itself."""
+    owner, _, header = name.partition("/")
+    return owner not in (room, "base") and owner in ROOMS and header not in FACES.get(owner, ())
+
+
 def check_layers(tree):
     """Who includes whom, and where a platform is asked for."""
     found = []
@@ -102,9 +125,11 @@ def check_layers(tree):
             if quote == '"' and not may_include(tree, path, name):
                 found.append(f"{place}; {'only its own files' if outside else 'not for src/' + room} "
                              "(the table is in tests/tidy/checks.py)")
+            elif quote == '"' and room and is_inner(room, name):
+                found.append(f"{place}; not a face of its room (the list is in tests/tidy/checks.py)")
             if quote == "<" and name.startswith("gyre") and room in BACKENDS:
                 found.append(f"{place}; a backend knows seam/backend.h, not the interface")
-            found += [f"{place}; only src/{owner} does" for pattern, owner in FOREIGN
+            found += [f"{place}; {f'only src/{owner}' if owner else 'nobody'} does" for pattern, owner in FOREIGN
                       if pattern.match(name) and room != owner]
         if room and path not in PLATFORM_FILES:
             found += [f"{path}:{number}: asks for a platform; only {', '.join(sorted(PLATFORM_FILES))} may"
@@ -125,6 +150,32 @@ def check_conditions(tree):
             found += [f"{path}:{number}: a condition for the compiler inside {name}; write a function for each case"
                       for number in range(first, last + 1)
                       if name and re.match(r"[ \t]*#[ \t]*(?:el|if|endif)", lines[number - 1])]
+    return found
+
+
+OBJECT = re.compile(r"^static\b[^;{(=]*?(\w+)\s*(?:\[[^\]\n]*\]\s*)*(?:=|;)", re.MULTILINE)
+
+
+def static_names(text):
+    """The (line, name) of each function and object that is static to a file."""
+    code = source.blank_directives(source.blank_literals(text))
+    lines = code.splitlines()
+    found = [(first, name) for name, first, last in source.c_functions(text)
+             if name and re.search(r"\bstatic\b", "\n".join(lines[first - 1:last]).split("{")[0])]
+    return found + [(source.line_of(code, match.start()), match.group(1)) for match in OBJECT.finditer(code)]
+
+
+def check_statics(tree):
+    """A static name is used once per room, so that a profile or a stack trace says where it is; none looks public."""
+    found, first = [], {}
+    for path, text in sorted(tree.items()):
+        room = room_of(path)
+        for line, name in static_names(text) if room and source.is_c(path) else ():
+            if re.match(r"gyre_[^_]", name):
+                found.append(f"{path}:{line}: {name} is static and looks public; call it gyre__ or without gyre")
+            other = first.setdefault((room, name), path)
+            if other != path:
+                found.append(f"{path}:{line}: {name} is static in {other} too; say in the name what it is about")
     return found
 
 
@@ -372,6 +423,7 @@ def check_words(tree, root="/srv/no/such/tree"):
 CHECKS = {
     "layers": check_layers,
     "conditions": check_conditions,
+    "statics": check_statics,
     "sizes": check_sizes,
     "banned": check_banned,
     "counting": check_counting,

@@ -36,10 +36,13 @@ CASES = [
     ("layers", "epoll outside its room", {"src/readiness/perform.c": "#include <sys/epoll.h>"},
      "only src/epoll_fallback"),
     ("layers", "kqueue outside its room", {"src/socket/sock.c": "#include <sys/event.h>"}, "only src/kqueue_fallback"),
-    ("layers", "openssl outside its room", {"src/stream/conn.c": "#include <openssl/ssl.h>"}, "only src/tls"),
+    ("layers", "openssl outside its room", {"src/stream/conn.c": "#include <openssl/ssl.h>"}, "nobody does"),
     ("layers", "an example looks inside", {"examples/echo.c": '#include "stream/conn.h"'}, "only its own files"),
     ("layers", "a platform asked for in the wrong file", {"src/stream/conn.c": "#ifdef __linux__\n#endif"}, "platform"),
     ("layers", "a room nobody knows", {"src/misc/misc.c": "int x;"}, "no room"),
+    ("layers", "a header that a room keeps for itself", {"src/stream/conn.c": '#include "socket/sock.h"'},
+     "not a face of its room"),
+    ("layers", "a room to come", {"src/connect/dial.c": '#include "resolve/resolve.h"'}, "not for src/connect"),
     ("layers", "what is allowed", {
         "src/loop/loop.c": '#include "loop.h"\n#include "seam/op.h"\n#include <gyre/loop.h>\n#include <errno.h>',
         "src/loop/loop.h": "", "src/seam/op.h": "", "src/sim/sim.c": '#include "socket/addr.h"\n#include <gyre/sim.h>',
@@ -51,6 +54,21 @@ CASES = [
     ("conditions", "what is allowed", {
         "src/core/a.c": "#if X\nint f(void)\n{\n    return g(/*\n#if */);\n}\n#else\nint f(void)\n{\n}\n#endif\n",
         "tests/unit/a.c": "int f(void)\n{\n#if X\n#endif\n}\n"}, None),
+    ("statics", "a function of two files", {
+        "src/loop/a.c": "static int f(int x)\n{\n}\n", "src/loop/b.c": "static struct s *\nf(void)\n{\n}\n"},
+     "src/loop/b.c:1: f is static in src/loop/a.c too"),
+    ("statics", "a function of a header and of a file", {
+        "src/loop/a.h": "static inline int f(int x)\n{\n}\n", "src/loop/b.c": "static int f(void)\n{\n}\n"},
+     "f is static in src/loop/a.h too"),
+    ("statics", "a table of two files", {
+        "src/loop/a.c": "static const char *const t[] = {g(1)};\n", "src/loop/b.c": "static struct s t[N][4];\n"},
+     "t is static in src/loop/a.c too"),
+    ("statics", "one that looks public", {"src/loop/a.c": "static int gyre_f(void)\n{\n}\n"}, "looks public"),
+    ("statics", "what is allowed", {
+        "src/loop/a.c": "static int f(void);\nstatic int f(void)\n{\n    static int x;\n}\nint g(void)\n{\n}\n",
+        "src/loop/b.c": "int g(void)\n{\n    static int x = 1;\n}\nstatic int gyre__f(void)\n{\n}\n",
+        "src/seam/a.c": "static int f(void)\n{\n}\n", "tests/unit/a.c": "static int f(void)\n{\n}\n",
+        "tests/unit/b.c": "static int f(void)\n{\n}\n"}, None),
     ("sizes", "a function of 71 lines", {"src/core/a.c": f"int f(void)\n{{\n{LONG_LINES}}}\n"}, "f: 71 lines"),
     ("sizes", "a long function in extern C", {"include/a.h": f'extern "C" {{\nint f(void)\n{{\n{LONG_LINES}}}\n}}\n'},
      "f: 71 lines"),
