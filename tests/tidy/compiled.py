@@ -5,6 +5,7 @@ import re
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import source
@@ -53,12 +54,24 @@ def defined(nm_output):
     return found
 
 
-def compare_symbols(declared, exported, archived, needed, uring):
-    """What the headers declare, the shared library exports, the archive defines, the shared library links."""
+def patterns(map_text):
+    """What a symbol map makes global."""
+    text = source.blank_comments(map_text)
+    return [pattern for part in re.findall(r"global:(.*?)(?:local:|\})", text, re.DOTALL)
+            for pattern in re.split(r"[\s;]+", part) if pattern]
+
+
+def compare_symbols(declared, exported, archived, public, needed, uring):
+    """What the headers declare, the shared library exports, the archive defines, the map's patterns make public, the
+    shared library links."""
     found = [f"{name}: declared in a public header and not exported; define it, or take it out"
              for name in sorted(declared - exported)]
     found += [f"{name}: exported and in no public header; make it static or call it gyre__"
               for name in sorted(exported - declared)]
+    found += [f"{name}: exported although src/libgyre.map does not say so; link with the map, or rename it"
+              for name in sorted(exported) if not any(fnmatchcase(name, pattern) for pattern in public)]
+    found += [f"{name}: looks public and is in no public header; call it gyre__, or declare it there"
+              for name in sorted(archived - declared) if re.match(r"gyre_[^_]", name)]
     found += [f"{name}: a global name of libgyre.a that is not gyre's; make it static or call it gyre__"
               for name in sorted(archived) if not re.match(r"gyre_|__odr_asan", name)]
     links_uring = any(name.startswith("liburing") for name in needed)
@@ -74,4 +87,5 @@ def check_symbols(tree, shared, archive, uring):
     exported = defined(output("nm", "-D", "--defined-only", shared))
     archived = defined(output("nm", "-g", "--defined-only", archive))
     needed = re.findall(r"\(NEEDED\).*\[(.*)\]", output("readelf", "-d", shared))
-    return compare_symbols(declared, exported, archived, needed, uring)
+    public = patterns(tree.get("src/libgyre.map", ""))
+    return compare_symbols(declared, exported, archived, public, needed, uring)

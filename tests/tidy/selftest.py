@@ -5,10 +5,14 @@ be silent. A check that could not fail would be worth nothing.
 
 import contextlib
 import io
+import subprocess
+import tempfile
+from pathlib import Path
 
 import checks
 import compiled
 import driver_test
+import graph
 
 OPENING = "/* SPDX-License-Identifier: MIT\n * What this file is, in a sentence. */\n"
 RATCHET = "tests/tidy/ratchet.txt"
@@ -176,15 +180,56 @@ HEADERS = [
     ("a header that stands alone", "#ifndef A\n#define A\nint f(int a);\n#endif\n", False),
 ]
 
-# declared, exported, archived, needed, GYRE_WITH_URING, and what must be said
-SYMBOLS = [
-    ("all agree", {"gyre_a"}, {"gyre_a"}, {"gyre_a", "gyre__b"}, ["liburing.so.2"], True, None),
-    ("declared only", {"gyre_a", "gyre_b"}, {"gyre_a"}, set(), [], False, "gyre_b: declared"),
-    ("an internal name exported", {"gyre_a"}, {"gyre_a", "gyre__b"}, set(), [], False, "gyre__b: exported"),
-    ("a stray name in the archive", set(), set(), {"helper"}, [], False, "helper: a global name"),
-    ("liburing linked without leave", set(), set(), set(), ["liburing.so.2"], False, "links liburing"),
-    ("liburing not linked", set(), set(), set(), ["libc.so.6"], True, "does not link"),
+TWO_ROOMS = {"base": set(), "loop": {"base"}}
+FACE = {"src/base/face.h": "int gyre__f(void);\nint gyre__g(void);\n"}
+FINE = {**FACE, "src/base/a.c": "int gyre__f(void)\n{\n    return 1;\n}\n",
+        "src/loop/b.h": '#include "base/face.h"\nint gyre__b(void);\n',
+        "src/loop/b.c": '#include "b.h"\nint gyre__b(void)\n{\n    return gyre__f();\n}\n'}
+
+# name, the tree, the table of rooms, and what must be said: each tree is compiled
+GRAPHS = [
+    ("all in order", FINE, TWO_ROOMS, None),
+    ("a circle by includes alone", {
+        **FINE, "src/base/x.h": '#ifndef X\n#define X\n#include "y.h"\n#endif\n',
+        "src/base/y.h": '#ifndef Y\n#define Y\n#include "base/x.h"\n#endif\n', "src/base/x.c": '#include "x.h"\n'},
+     TWO_ROOMS, "circle: src/base/x includes y.h of src/base/y; src/base/y includes base/x.h of src/base/x"),
+    ("a circle by symbols alone, through a face", {
+        **FACE, "src/base/a.c": '#include "face.h"\nint gyre__f(void)\n{\n    return gyre__g();\n}\n',
+        "src/base/b.c": '#include "face.h"\nint gyre__g(void)\n{\n    return gyre__f();\n}\n'}, {"base": set()},
+     "circle: src/base/a uses gyre__g of src/base/b; src/base/b uses gyre__f of src/base/a"),
+    ("a circle of an include and a symbol", {
+        "src/base/a.h": "int gyre__f(void);\n", "src/base/b.h": "extern const int gyre__g;\n",
+        "src/base/a.c": "extern const int gyre__g;\nint gyre__f(void)\n{\n    return gyre__g;\n}\n",
+        "src/base/b.c": '#include "a.h"\n#include "b.h"\nconst int gyre__g = 1;\n'}, {"base": set()},
+     "circle: src/base/a"),
+    ("a circle of public headers", {
+        **FINE, "include/gyre/a.h": "#include <gyre/b.h>\n", "include/gyre/b.h": "#include <gyre/a.h>\n"}, TWO_ROOMS,
+     "circle: include/gyre/a includes gyre/b.h"),
+    ("an arrow by a symbol alone, past the includes", {
+        **FINE, "src/base/c.c": "int gyre__b(void);\nint gyre__c(void)\n{\n    return gyre__b();\n}\n"}, TWO_ROOMS,
+     "src/base/c uses gyre__b of src/loop/b; src/base may not know src/loop"),
+    ("an arrow by an include alone", FINE, {"base": set(), "loop": set()},
+     "src/loop/b includes base/face.h of src/base/face; src/loop may not know src/base"),
+    ("a room to come", FINE, {**TWO_ROOMS, "loop": {"base", "tls"}}, "src/tls: in the table"),
+    ("a room that is not in the table", FINE, {"base": set()}, "src/loop: is no room"),
+    ("a circle in the table", FINE, {"base": {"loop"}, "loop": {"base"}}, "circle of rooms"),
 ]
+
+
+# declared, exported, archived, the map's patterns, needed, GYRE_WITH_URING, and what must be said
+MAP = ["gyre_[!_]*"]
+SYMBOLS = [
+    ("all agree", {"gyre_a"}, {"gyre_a"}, {"gyre_a", "gyre__b"}, MAP, ["liburing.so.2"], True, None),
+    ("declared only", {"gyre_a", "gyre_b"}, {"gyre_a"}, set(), MAP, [], False, "gyre_b: declared"),
+    ("an internal name exported", {"gyre_a"}, {"gyre_a", "gyre__b"}, set(), MAP, [], False, "gyre__b: exported"),
+    ("an exported name outside the map", {"gyre__a"}, {"gyre__a"}, set(), MAP, [], False, "gyre__a: exported although"),
+    ("a map without a pattern", {"gyre_a"}, {"gyre_a"}, set(), [], [], False, "gyre_a: exported although"),
+    ("a stray name in the archive", set(), set(), {"helper"}, MAP, [], False, "helper: a global name"),
+    ("a private name that looks public", set(), set(), {"gyre_a"}, MAP, [], False, "gyre_a: looks public"),
+    ("liburing linked without leave", set(), set(), set(), MAP, ["liburing.so.2"], False, "links liburing"),
+    ("liburing not linked", set(), set(), set(), MAP, ["libc.so.6"], True, "does not link"),
+]
+MAP_TEXT = "/* global: gyre__x; */\nGYRE_0 {\n  global:\n    gyre_[!_]*;\n    other;\n  local:\n    *;\n};\n"
 
 NM = "0000000000000000 A GYRE_0\n0000000000001139 T gyre_a@@GYRE_0\n                 U malloc@GLIBC_2.2.5\n"
 
@@ -204,6 +249,31 @@ def run_headers(cc, cxx):
     yield verdict("headers: none at all", compiled.check_headers({}, []), "no header")
 
 
+def objects_of(cc, tree, folder):
+    """The object files of a tree's sources, laid out as the build does."""
+    for path, text in tree.items():
+        place = Path(folder, path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text, encoding="utf-8")
+    sources = [path for path in tree if path.endswith(".c")]
+    for path in sources:
+        subprocess.run([cc, "-c", "-w", "-Isrc", "-Iinclude", path, "-o", f"{path}.o"], cwd=folder, check=True)
+    return [f"{folder}/{path}.o" for path in sources]
+
+
+def run_graphs(cc):
+    for name, tree, table, expected in GRAPHS:
+        with tempfile.TemporaryDirectory() as folder:
+            objects = graph.read_objects(objects_of(cc, tree, folder))
+        yield verdict(f"graph: {name}", graph.check_graph(tree, objects, True, table), expected)
+    lacking = {"src/base/a.c": "", "src/uring/u.c": "", "src/epoll_fallback/e.c": ""}
+    table = {"base": set(), "uring": set(), "epoll_fallback": set()}
+    base = {"src/base/a": (set(), set())}
+    for uring, objects, expected in ((True, {}, "src/base/a.c: no object"), (False, base, None),
+                                     (True, base, "src/uring/u.c: no object")):
+        yield verdict("graph: no object file", graph.check_graph(lacking, objects, uring, table), expected)
+
+
 def run(cc, cxx, root):
     results = []
     for check, name, tree, expected in CASES:
@@ -213,7 +283,10 @@ def run(cc, cxx, root):
     for name, *given, expected in SYMBOLS:
         results.append(verdict(f"symbols: {name}", compiled.compare_symbols(*given), expected))
     results.append(verdict("symbols: reading nm", sorted(compiled.defined(NM) ^ {"gyre_a"}), None))
+    results.append(verdict("symbols: reading the map", compiled.patterns(MAP_TEXT)[2:], None))
+    results.append(verdict("symbols: reading the map", compiled.patterns(MAP_TEXT), "other"))
     results += run_headers(cc, cxx)
+    results += run_graphs(cc)
     results += driver_test.run(root, verdict)
     untried = set(checks.CHECKS) - {check for check, _, _, expected in CASES if expected}
     results.append(verdict("a check that no case makes fail", sorted(untried), None))

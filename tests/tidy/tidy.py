@@ -5,6 +5,7 @@
     tidy.py CHECK --root DIRECTORY          findings on standard output; exits with 1 if there are any
     tidy.py headers --cc CC --cxx CXX …
     tidy.py symbols --shared libgyre.so --archive libgyre.a --uring ON …
+    tidy.py graph --uring ON --objects OBJECT.o …
     tidy.py self-test --cc CC --cxx CXX …
 """
 
@@ -13,6 +14,7 @@ import sys
 
 import checks
 import compiled
+import graph
 import selftest
 import source
 
@@ -25,6 +27,8 @@ def findings(args):
         return compiled.check_headers(tree, compiled.c_and_cxx(args.cc, args.cxx))
     if args.check == "symbols":
         return compiled.check_symbols(tree, args.shared, args.archive, args.uring == "ON")
+    if args.check == "graph":
+        return graph.check_graph(tree, graph.read_objects(args.objects), args.uring == "ON")
     if args.check == "words":
         return checks.check_words(tree, args.root)
     return checks.CHECKS[args.check](tree)
@@ -32,13 +36,14 @@ def findings(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("check", choices=[*checks.CHECKS, "headers", "symbols", "self-test"])
+    parser.add_argument("check", choices=[*checks.CHECKS, "headers", "symbols", "graph", "self-test"])
     parser.add_argument("--root", default=".")
     parser.add_argument("--cc", default="cc")
     parser.add_argument("--cxx", default="c++")
     parser.add_argument("--shared")
     parser.add_argument("--archive")
     parser.add_argument("--uring", choices=["ON", "OFF"], default="ON")
+    parser.add_argument("--objects", nargs="+", default=[])
     args = parser.parse_args()
     if args.check == "self-test":
         return selftest.run(args.cc, args.cxx, args.root)
