@@ -11,10 +11,8 @@
  *
  * Waking: a multishot poll of an eventfd stays armed in the ring. `woken` is set by the first wake() and cleared when
  * its completion is seen, so that wakes before the loop looks cost no system call. Both sides exchange: either the
- * waker finds the flag cleared and writes, or the loop that clears it sees all that the waker did before.
- *
- * A completion whose op has another generation, or is idle, is the kernel's mistake or ours. It is counted, its buffer
- * goes back, its descriptor is closed, its op is not touched. */
+ * waker finds the flag cleared and writes, or the loop that clears it sees all that the waker did before. */
+#include "completion.h"
 #include "direct.h"
 #include "queue.h"
 #include "splice.h"
@@ -23,7 +21,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stddef.h>
-#include <string.h>
 #include <unistd.h>
 
 #define TIMEOUT_MAX_NS (INT64_C(86400) * 1000000000) /* longer ones overflow inside the kernel */
@@ -54,142 +51,6 @@ static void uring_cancel(struct gyre_backend *be, struct gyre_op *op)
     if (op->next != NULL)
         return; /* it waits in a list: gyre__uring_submit_late() sees its state, or has its cancel already */
     gyre__uring_ask_end(u, op);
-}
-
-/* --- completions to events --- */
-
-static void own_completion(struct gyre_uring *u, const struct io_uring_cqe *cqe)
-{
-    if (cqe->user_data != GYRE_URING_TAG_WAKE)
-        return; /* a cancel that found nothing, or came too late: the op's own completion tells */
-    if (cqe->res > 0 && atomic_exchange_explicit(&u->woken, 0, memory_order_acq_rel) != 0)
-        gyre__count(&u->base.stats.wakes, 1);
-    if (!(cqe->flags & IORING_CQE_F_MORE))
-        u->wake_armed = false;
-}
-
-static void stale_completion(struct gyre_uring *u, const struct io_uring_cqe *cqe)
-{
-    gyre__count(&u->base.stats.stale, 1);
-    if (cqe->flags & IORING_CQE_F_BUFFER)
-        gyre__bufring_return(&u->bufs, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT));
-    if ((cqe->user_data & GYRE_URING_MARKS) == GYRE_URING_ACCEPT && cqe->res >= 0)
-        (void)close(cqe->res);
-    if (cqe->flags & IORING_CQE_F_MORE) { /* or it would go on eating what belongs to another */
-        struct io_uring_sqe *sqe = gyre__uring_sqe(u);
-        if (sqe != NULL)
-            gyre__uring_put_cancel(sqe, cqe->user_data);
-    }
-}
-
-/* -EAGAIN is no result of an op that waits. Kernels give it now and then, so ask again, and wait before trying.
- * UNTESTED: no way is known to make Linux 6.18 do so. */
-static bool try_again(struct gyre_uring *u, struct gyre_op *op)
-{
-    if (op->kind == GYRE_OP_CONNECT || op->state == GYRE_OPS_CANCELLING)
-        return false;
-    struct io_uring_sqe *sqe = gyre__uring_put_or_wait(u, op);
-    if (sqe != NULL && (op->kind == GYRE_OP_SEND || op->kind == GYRE_OP_SENDMSG))
-        sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
-    return true;
-}
-
-static uint16_t take_buffer(struct gyre_uring *u, const struct io_uring_cqe *cqe, struct gyre_event *ev)
-{
-    uint16_t buf = (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
-    if (cqe->res <= 0) { /* UNTESTED: older kernels may hand one out with the end of the stream; 6.18 does not */
-        gyre__bufring_return(&u->bufs, buf);
-        return 0;
-    }
-    gyre__bufring_took(&u->bufs);
-    if (GYRE_UNLIKELY(ev->op->kind != GYRE_OP_RECV)) {
-        gyre__batch_heard(&u->batch, (uint32_t)cqe->res);
-        ev->buf = buf;
-        return GYRE_EV_BUF;
-    }
-    gyre__batch_received(&u->batch, (uint32_t)cqe->res);
-    if (cqe->flags & IORING_CQE_F_MORE)
-        gyre__direct_received(u, ev->op, (uint32_t)cqe->res, (cqe->flags & IORING_CQE_F_SOCK_NONEMPTY) != 0);
-    ev->buf = buf;
-    return GYRE_EV_BUF;
-}
-
-/* A POLL is over, as far as the kernel is concerned. Linux 6.18 names POLLPRI with whatever arrives on a TCP socket, so
- * where that was asked for, the socket is asked again. False if nothing was true of what it said. */
-static bool poll_over(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev)
-{
-    struct pollfd p = {.fd = op->f->fd, .events = (short)op->u.poll.events, .revents = (short)ev->res};
-    if (ev->res < 0)
-        return true;
-    if (op->u.poll.events & POLLPRI) {
-        gyre__count(&u->base.stats.calls, 1);
-        if (poll(&p, 1, 0) <= 0)
-            p.revents = 0;
-    }
-    ev->res = p.revents & (p.events | POLLHUP | POLLERR);
-    if (ev->res != 0)
-        return true;
-    ev->res = -ECANCELED;
-    if (op->state == GYRE_OPS_CANCELLING)
-        return true;
-    (void)gyre__uring_put_or_wait(u, op);
-    return false;
-}
-
-/* False if there is no event in it. */
-static bool to_event(struct gyre_uring *u, const struct io_uring_cqe *cqe, struct gyre_event *ev)
-{
-    uint64_t tag = cqe->user_data;
-    if (GYRE_UNLIKELY((tag & GYRE_URING_MARKS) == GYRE_URING_OWN)) {
-        own_completion(u, cqe);
-        return false;
-    }
-    struct gyre_op *op = (struct gyre_op *)(uintptr_t)(tag & GYRE_URING_ADDR_MASK);
-    if (GYRE_UNLIKELY(op->gen != tag >> GYRE_URING_GEN_SHIFT || op->state == GYRE_OPS_IDLE)) {
-        stale_completion(u, cqe);
-        return false;
-    }
-    if (GYRE_UNLIKELY((tag & GYRE_URING_MARKS) == GYRE_URING_POLL))
-        return gyre__direct_polled(u, op, cqe, ev);
-    *ev = (struct gyre_event){.op = op, .res = cqe->res};
-    if (cqe->flags & IORING_CQE_F_BUFFER)
-        ev->flags |= take_buffer(u, cqe, ev);
-    if (cqe->flags & IORING_CQE_F_MORE) {
-        ev->flags |= GYRE_EV_MORE;
-        return true;
-    }
-    u->batch.armed -= op->kind == GYRE_OP_RECV;
-    if (GYRE_UNLIKELY(op->next != NULL))
-        gyre__uring_late_unlink(u, &u->cancels, op);
-    if (GYRE_UNLIKELY(op->f->be_flags != 0 && op->kind == GYRE_OP_RECV && gyre__direct_takes_over(u, op, ev)))
-        return ev->res > 0;
-    if (GYRE_UNLIKELY(op->kind == GYRE_OP_RECVMSG && !(u->use & GYRE_URING_MULTISHOT_RECV)))
-        return gyre__uring_recvmsg_polled(u, op, ev) || !try_again(u, op);
-    if ((op->f->flags & GYRE_FDF_DGRAM) && op->kind == GYRE_OP_SENDMSG && gyre__uring_sendmsg_goes_on(op, ev)) {
-        (void)gyre__uring_put_or_wait(u, op);
-        return false;
-    }
-    if (op->kind == GYRE_OP_SPLICE)
-        return gyre__splice_polled(u, op, ev);
-    if (op->kind == GYRE_OP_POLL)
-        return poll_over(u, op, ev);
-    if (GYRE_UNLIKELY(ev->res == -ENOBUFS && (op->flags & GYRE_OPF_POOL))) {
-        gyre__count(&u->base.stats.enobufs, 1);
-        u->bufs.starved = true;
-    }
-    return GYRE_LIKELY(ev->res != -EAGAIN) || (op->flags & GYRE_OPF_DONTWAIT) || !try_again(u, op);
-}
-
-static unsigned drain(struct gyre_uring *u, struct gyre_event *out, unsigned cap)
-{
-    struct io_uring_cq *cq = &u->ring.cq;
-    unsigned head = *cq->khead, tail = io_uring_smp_load_acquire(cq->ktail), n = 0;
-
-    for (; head != tail && n < cap; head++)
-        n += to_event(u, &cq->cqes[head & cq->ring_mask], &out[n]);
-    io_uring_smp_store_release(cq->khead, head);
-    gyre__batch_note(&u->batch);
-    return n;
 }
 
 /* --- waiting --- */
@@ -359,7 +220,7 @@ static int uring_wait(struct gyre_backend *be, struct gyre_event *out, unsigned 
     if (err < 0)
         return err;
     note_overflow(u);
-    n += drain(u, out + n, cap - n);
+    n += gyre__uring_drain(u, out + n, cap - n);
     if (n == 0)
         n = run_direct(u, out, cap);
     bool flush = !u->wake_armed || (n == 0 && gyre__uring_unsubmitted(u) > 0);
@@ -486,7 +347,7 @@ static bool disarm_wake(struct gyre_uring *u)
         int r = gyre__uring_enter_wait(u, gyre__uring_unsubmitted(u), u->wake_armed ? 1 : 0, RETRY_NS, 0);
         if (r == -EEXIST)
             return false;
-        (void)drain(u, unused, 16);
+        (void)gyre__uring_drain(u, unused, 16);
         if (!u->wake_armed)
             break;
     }
