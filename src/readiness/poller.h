@@ -55,7 +55,7 @@ struct gyre_poller_ops {
     const char *(*features)(const struct gyre_poller *p);
 };
 
-/* ---- readiness.c: the functions of a backend table, see seam/backend.h. ---- */
+/* ---- life.c and readiness.c: the functions of a backend table, see seam/backend.h. ---- */
 
 int gyre__rd_create(struct gyre_backend **out, const struct gyre_backend_config *cfg,
                     const struct gyre_backend_ops *ops, const struct gyre_poller_ops *poller, char *why,

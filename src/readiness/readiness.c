@@ -17,16 +17,12 @@
  * cancelled when its last event is on its way already: then it is in no queue, and cancel() leaves it alone. A
  * descriptor may be closed with answers outstanding: there are none, for all the poller's answers of a turn become bits
  * before wait() returns, no callback runs in between, and close() takes the descriptor out of poller and queues. */
-#include "poller.h"
+#include "readiness.h"
 
 #include "base/check.h"
-#include "seam/fdq.h"
-#include "base/log.h"
-#include "base/mem.h"
 
 #include <errno.h>
 #include <poll.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -38,33 +34,12 @@ enum {
     TURN_BYTES = 32 * 1024, /* received bytes after which a turn ends: what the first-level cache holds */
 };
 
-struct gyre_rd {
-    struct gyre_backend base;
-    const struct gyre_mem *mem;
-    const struct gyre_poller_ops *poller;
-    struct gyre_poller p;
-    struct gyre__fdq run[2];   /* descriptors with a waiting op in a direction believed ready */
-    struct gyre__kept_errors errors; /* that the poller told of */
-    uint32_t attached;
-    struct gyre_op *cancelled; /* circular list of ops whose -ECANCELED is due; the last one */
-    unsigned unpolled;         /* turns since the poller was asked */
-    bool reads_due;            /* sends took up all of the turn before */
-    bool pollable;             /* somebody polls our descriptor: it must show what is left in the run queues too */
-    bool shown;                /* it does so, by a wake of our own whose answer has not been taken */
-    atomic_bool woken;         /* wake() was called, and its answer has not been taken */
-};
-
 /* Where the events of a turn go, and how far it has come. */
 struct turn {
     struct gyre_event *out;
     unsigned n, cap;
     uint32_t bytes; /* received */
 };
-
-static struct gyre_rd *rd_of(struct gyre_backend *be)
-{
-    return GYRE_CONTAINER(be, struct gyre_rd, base);
-}
 
 static unsigned op_dir(const struct gyre_op *op)
 {
@@ -324,7 +299,7 @@ static int take_turn(struct gyre_rd *rd, struct turn *t, int64_t timeout_ns)
 
 int gyre__rd_wait(struct gyre_backend *be, struct gyre_event *out, unsigned cap, int64_t timeout_ns)
 {
-    struct gyre_rd *rd = rd_of(be);
+    struct gyre_rd *rd = gyre__rd_of(be);
     struct turn t = {.out = out, .cap = cap};
     GYRE_ASSERT(cap > 0);
     int err = take_turn(rd, &t, timeout_ns);
@@ -346,12 +321,12 @@ void gyre__rd_submit(struct gyre_backend *be, struct gyre_op *op)
     if (op->kind == GYRE_OP_POLL) /* what was found not to hold before was something else, perhaps */
         op->f->be_flags |= (uint8_t)(1u << dir);
     push(&op->f->be.rd.tail[dir], op);
-    run_later(rd_of(be), op->f, dir);
+    run_later(gyre__rd_of(be), op->f, dir);
 }
 
 void gyre__rd_cancel(struct gyre_backend *be, struct gyre_op *op)
 {
-    struct gyre_rd *rd = rd_of(be);
+    struct gyre_rd *rd = gyre__rd_of(be);
     if (unlink_op(&op->f->be.rd.tail[op_dir(op)], op))
         push(&rd->cancelled, op);
 }
@@ -376,7 +351,7 @@ static int uncopy(struct gyre_fd *f, int fd, int err)
 
 int gyre__rd_attach(struct gyre_backend *be, struct gyre_fd *f)
 {
-    struct gyre_rd *rd = rd_of(be);
+    struct gyre_rd *rd = gyre__rd_of(be);
     int err = gyre__fdq_reserve(&rd->run[GYRE_DIR_READ], rd->mem, rd->attached + 1);
     if (err == 0)
         err = gyre__fdq_reserve(&rd->run[GYRE_DIR_WRITE], rd->mem, rd->attached + 1);
@@ -410,14 +385,14 @@ static void let_go(struct gyre_rd *rd, struct gyre_fd *f)
 
 void gyre__rd_close(struct gyre_backend *be, struct gyre_fd *f)
 {
-    let_go(rd_of(be), f);
+    let_go(gyre__rd_of(be), f);
     (void)close(f->fd);
     f->fd = -1;
 }
 
 int gyre__rd_detach(struct gyre_backend *be, struct gyre_fd *f)
 {
-    let_go(rd_of(be), f);
+    let_go(gyre__rd_of(be), f);
     int fd = f->fd;
     f->fd = -1;
     gyre__perform_restore(fd);
@@ -428,14 +403,14 @@ int gyre__rd_detach(struct gyre_backend *be, struct gyre_fd *f)
  * core looks at all that was posted. */
 void gyre__rd_wake(struct gyre_backend *be)
 {
-    struct gyre_rd *rd = rd_of(be);
+    struct gyre_rd *rd = gyre__rd_of(be);
     if (!atomic_exchange(&rd->woken, true))
         rd->poller->wake(&rd->p);
 }
 
 int gyre__rd_pollable(struct gyre_backend *be)
 {
-    struct gyre_rd *rd = rd_of(be);
+    struct gyre_rd *rd = gyre__rd_of(be);
     rd->pollable = true;
     return rd->p.fd;
 }
@@ -456,94 +431,6 @@ void gyre__rd_pool_remove(struct gyre_backend *be, struct gyre_bufpool *pool)
 
 void gyre__rd_features(struct gyre_backend *be, char *out, size_t size)
 {
-    struct gyre_rd *rd = rd_of(be);
+    struct gyre_rd *rd = gyre__rd_of(be);
     (void)snprintf(out, size, "%s%s", rd->poller->features(&rd->p), be->busy_polls ? ",napi" : "");
-}
-
-/* ---- Making and ending. ---- */
-
-/* A wake must arrive, or posting would be lost on this system. */
-static int prove(struct gyre_rd *rd)
-{
-    struct gyre_ready ready[1];
-    rd->poller->wake(&rd->p);
-    int got = rd->poller->wait(&rd->p, ready, 1, 0);
-    if (got < 0)
-        return got;
-    return got == 1 && ready[0].f == NULL ? 0 : -EIO;
-}
-
-static const char *reason(int err)
-{
-    switch (err) {
-    case -EMFILE:
-        return "this process may open no more descriptors; raise its limit (ulimit -n)";
-    case -ENFILE:
-        return "the system may open no more files; raise its limit";
-    case -ENOMEM:
-        return "out of memory";
-    case -ENOSYS:
-        return "this kernel does not have it";
-    case -EPERM:
-    case -EACCES:
-        return "the system forbids it to this process (a seccomp filter, a jail); allow it there";
-    case -EIO:
-        return "it opened, but a wake-up sent through it did not arrive; it is not complete on this system";
-    default:
-        return "it does not open";
-    }
-}
-
-static int fail(struct gyre_rd *rd, const char *name, int err, char *why, size_t why_size)
-{
-    (void)snprintf(why, why_size, "%s: %s (errno %d)", name, reason(err), -err);
-    if (rd != NULL) {
-        rd->poller->close(&rd->p);
-        gyre__free(rd->mem, rd);
-    }
-    return err;
-}
-
-static bool busy_poll(struct gyre_rd *rd, const struct gyre_backend_config *cfg)
-{
-    if (cfg->busy_poll_us == 0 || rd->poller->busy_poll == NULL)
-        return false;
-    int err = rd->poller->busy_poll(&rd->p, cfg->busy_poll_us, cfg->busy_poll_prefer);
-    if (err != 0)
-        gyre__log(cfg->log, GYRE_LOG_DEBUG, "%s: asking for busy polling: %s", rd->base.ops->name, gyre_err_text(err));
-    return err == 0;
-}
-
-int gyre__rd_create(struct gyre_backend **out, const struct gyre_backend_config *cfg,
-                    const struct gyre_backend_ops *ops, const struct gyre_poller_ops *poller, char *why,
-                    size_t why_size)
-{
-    struct gyre_rd *rd = gyre__alloc(cfg->mem, sizeof *rd);
-    if (rd == NULL)
-        return fail(NULL, ops->name, -ENOMEM, why, why_size);
-    rd->base.ops = ops;
-    rd->mem = cfg->mem;
-    rd->poller = poller;
-    rd->p = (struct gyre_poller){.fd = -1, .wake_fd = -1};
-    atomic_init(&rd->woken, false);
-    int err = poller->open(&rd->p);
-    if (err == 0)
-        err = prove(rd);
-    if (err != 0)
-        return fail(rd, ops->name, err, why, why_size);
-    rd->base.busy_polls = busy_poll(rd, cfg);
-    rd->base.sends_late = true;
-    *out = &rd->base;
-    return 0;
-}
-
-void gyre__rd_destroy(struct gyre_backend *be)
-{
-    struct gyre_rd *rd = rd_of(be);
-    GYRE_ASSERT(rd->cancelled == NULL);
-    rd->poller->close(&rd->p);
-    gyre__fdq_fini(&rd->run[GYRE_DIR_READ], rd->mem);
-    gyre__fdq_fini(&rd->run[GYRE_DIR_WRITE], rd->mem);
-    gyre__free(rd->mem, rd->errors.by_fd);
-    gyre__free(rd->mem, rd);
 }
