@@ -77,3 +77,13 @@ uint32_t gyre_listener_socket_count(const struct gyre_listener *listener)
 {
     return atomic_load(&listener->sockets);
 }
+
+uint32_t gyre__listener_room(const struct gyre_listener *listener)
+{
+    uint32_t room = listener->set != NULL ? gyre__set_room(listener->set) : UINT32_MAX;
+    if (listener->conns_max == 0)
+        return room;
+    uint32_t conns = gyre_listener_conn_count(listener);
+    uint32_t left = conns < listener->conns_max ? listener->conns_max - conns : 0;
+    return left < room ? left : room;
+}

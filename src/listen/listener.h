@@ -126,6 +126,9 @@ static inline void gyre__listener_hold(struct gyre_listener *listener)
 /* One reference less; at the last it frees itself or is idle. */
 void gyre__listener_release(struct gyre_listener *listener);
 
+/* For how many more connections the limits of listener and engine leave a place. */
+uint32_t gyre__listener_room(const struct gyre_listener *listener);
+
 void gyre__listener_free(struct gyre_listener *listener);
 
 /* ---- balance.c ---- */
@@ -145,6 +148,25 @@ static inline bool gyre__balance_by_peer(const struct gyre__balance *balance)
 int gyre__acceptor_new(struct gyre__acceptor **out, struct gyre_loop *l, struct gyre_listener *listener);
 /* Make one that was closed new again, with the memory it has. */
 void gyre__acceptor_init(struct gyre__acceptor *a, struct gyre_loop *l, struct gyre_listener *listener);
+/* Put it on its loop's list, if it is not there. Thread: the loop's. */
+void gyre__acceptor_link(struct gyre__acceptor *a);
+/* One reference of an acceptor's profile more or less. */
+void gyre__acceptor_hold(struct gyre__acceptor *a);
+void gyre__acceptor_release(struct gyre__acceptor *a);
+/* A connection of its profile is gone. */
+void gyre__acceptor_release_profile(struct gyre_loop *l, struct gyre__profile *profile);
+
+/* Make what this room keeps of a loop. Returns 0 or -ENOMEM. */
+int gyre__acceptors_init(struct gyre_loop *l);
+void gyre__acceptors_fini(struct gyre_loop *l);
+
+/* ---- take.c ---- */
+
+/* `a` has accepted `fd`: make a connection of it, on the loop whose turn it is, or close it. */
+void gyre__acceptor_take(struct gyre__acceptor *a, int fd);
+
+/* ---- accept.c ---- */
+
 /* Have its loop look at what the listener's user wants: now if the caller may, else by a task. */
 void gyre__acceptor_look(struct gyre__acceptor *a);
 /* Take on its socket, if it has one. Returns 0 or what attaching said; the socket stays in `f`, not attached.
@@ -158,21 +180,13 @@ void gyre__acceptor_stop(struct gyre__acceptor *a);
 void gyre__acceptor_discard(struct gyre__acceptor *a);
 /* Leave the socket to whom it came from. Thread: the opener's, as above. */
 void gyre__acceptor_forget_socket(struct gyre__acceptor *a);
-/* One reference of an acceptor's profile more or less. */
-void gyre__acceptor_hold(struct gyre__acceptor *a);
-void gyre__acceptor_release(struct gyre__acceptor *a);
-/* A connection of its profile is gone. */
-void gyre__acceptor_release_profile(struct gyre_loop *l, struct gyre__profile *profile);
 
 /* The loop is run for the first time: accept on all it has. */
 void gyre__acceptors_arm(struct gyre_loop *l);
 
-/* The loop stops accepting, on all it has; does so without its backend, which is lost; and frees them. */
+/* The loop stops accepting, on all it has; does so without its backend, which is lost. */
 void gyre__acceptors_close(struct gyre_loop *l);
 void gyre__acceptors_abandon(struct gyre_loop *l);
-void gyre__acceptors_fini(struct gyre_loop *l);
-/* Make what this room keeps of a loop. Returns 0 or -ENOMEM. */
-int gyre__acceptors_init(struct gyre_loop *l);
 
 /* Its operation and its timer tell. */
 void gyre__acceptor_on_accept(struct gyre_op *op, const struct gyre_event *ev);

@@ -195,10 +195,6 @@ void gyre__conn_discard(struct gyre_conn *c);
 /* The side record of `c`, made if it has none yet; NULL when out of memory. */
 struct gyre__extra *gyre__conn_extra(struct gyre_conn *c);
 
-/* Take over a descriptor that was accepted, in the place reserved for it: on_open, receiving. Closes it on failure.
- * Returns 0 or an error. */
-int gyre__conn_adopt(struct gyre_loop *l, int fd, struct gyre__profile *profile, bool inet);
-
 /* Connected or accepted: tell the user, start receiving, send what is queued. */
 void gyre__conn_opened(struct gyre_conn *c);
 

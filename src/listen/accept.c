@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: MIT
+ * Accepting: when, how many, and when no more.
+ *
+ * The normal course: each acceptor with a socket keeps one multishot ACCEPT in flight; each descriptor it brings
+ * becomes a connection of its loop or of another (take.c).
+ *
+ * What can go wrong: out of descriptors or memory, accepting pauses (10 ms, doubling to 1 s, or until a connection of
+ * this loop closes); connections that are open are not affected, those that wait stay in the backlog. Errors that
+ * belong to one connection are skipped. Where a limit on connections is near they are accepted one by one, so that none
+ * is accepted that has no place; at the limit accepting pauses until there is room. A connection that comes in on
+ * several loops in the same instant may pass the limit even so, and is closed. */
+#include "listener.h"
+
+#include <errno.h>
+
+enum {
+    BACKOFF_FIRST_MS = 10,
+    BACKOFF_MAX_MS = 1000,
+    ROOM_LOOK_MS = 100,
+    ROOM_NEAR = 1024,     /* accept one by one when there is room for less */
+    ERRORS_IN_A_ROW = 16, /* of single connections, before backing off all the same */
+};
+
+/* ---- limits ---- */
+
+static uint32_t lesser(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* For how many more connections there is a place; ROOM_NEAR stands for that many and more. */
+static uint32_t room_of(const struct gyre__acceptor *a)
+{
+    const struct gyre_listener *listener = a->listener;
+    uint32_t room = 0;
+    if (!listener->hands_over)
+        room = gyre__loop_room(a->loop);
+    for (uint32_t i = 0; listener->hands_over && i < listener->acceptor_count && room < ROOM_NEAR; i++)
+        room += lesser(gyre__loop_room(listener->acceptors[i]->loop), ROOM_NEAR);
+    return lesser(lesser(room, gyre__listener_room(listener)), ROOM_NEAR);
+}
+
+/* ---- accepting ---- */
+
+static void set_waiting(struct gyre__acceptor *a, bool waiting)
+{
+    if (a->waiting == waiting)
+        return;
+    a->waiting = waiting;
+    a->loop->acceptors->waiting += waiting ? 1 : (uint32_t)-1;
+    gyre__gauge(&a->loop->be->stats.accepts_paused, a->loop->acceptors->waiting);
+    gyre__count(&a->loop->be->stats.accept_pauses, waiting);
+}
+
+/* Accept no more for now. Another loop's closing connection does not wake this one, so look again after a while. */
+static void wait_for_room(struct gyre__acceptor *a)
+{
+    set_waiting(a, true);
+    gyre__op_cancel(a->loop, &a->op);
+    gyre__wheel_start(&a->loop->wheel, &a->timer,
+                      gyre__loop_now(a->loop) + (uint64_t)ROOM_LOOK_MS * (uint64_t)GYRE_TICK_NS);
+}
+
+static bool is_paused(const struct gyre__acceptor *a)
+{
+    return atomic_load(&a->listener->want) == GYRE_LISTENER_PAUSE;
+}
+
+void gyre__acceptor_arm(struct gyre__acceptor *a)
+{
+    if (!a->open || a->op.state != GYRE_OPS_IDLE || is_paused(a))
+        return;
+    uint32_t room = room_of(a);
+    if (room == 0) {
+        wait_for_room(a);
+        return;
+    }
+    a->op.kind = GYRE_OP_ACCEPT;
+    a->op.flags = room < ROOM_NEAR ? 0 : GYRE_OPF_MULTI;
+    gyre__op_submit(a->loop, &a->op);
+}
+
+static void try_start(struct gyre__acceptor *a);
+
+static void go_on(struct gyre__acceptor *a)
+{
+    set_waiting(a, false);
+    gyre__wheel_stop(&a->loop->wheel, &a->timer);
+    if (a->started)
+        gyre__acceptor_arm(a);
+    else
+        try_start(a);
+}
+
+void gyre__acceptor_on_timer(struct gyre__timer *t)
+{
+    go_on(GYRE_CONTAINER(t, struct gyre__acceptor, timer));
+}
+
+void gyre__acceptors_retry_now(struct gyre_loop *l)
+{
+    for (struct gyre__acceptor *a = l->acceptors->list; a != NULL; a = a->next)
+        if (a->waiting)
+            go_on(a);
+}
+
+static void back_off(struct gyre__acceptor *a, int err)
+{
+    struct gyre_loop *l = a->loop;
+    a->backoff_ms = a->backoff_ms == 0 ? BACKOFF_FIRST_MS : a->backoff_ms * 2;
+    if (a->backoff_ms > BACKOFF_MAX_MS)
+        a->backoff_ms = BACKOFF_MAX_MS;
+    set_waiting(a, true);
+    gyre__wheel_start(&l->wheel, &a->timer, l->now_ns + (uint64_t)a->backoff_ms * (uint64_t)GYRE_TICK_NS);
+    if (a->warned_ns == 0 || l->now_ns - a->warned_ns >= UINT64_C(1000000000)) {
+        a->warned_ns = l->now_ns;
+        gyre__log(l->log, GYRE_LOG_WARN, "cannot accept on %s: %s (%s); trying again in %u ms", a->listener->address,
+                  gyre_err_name(err), gyre_err_text(err), a->backoff_ms);
+    }
+}
+
+/* An error of the connection that was to be accepted, not of the listening socket (accept(2)). */
+static bool is_connections_own(int err)
+{
+    switch (-err) {
+    case ECONNABORTED:
+    case EPROTO:
+    case EPERM:
+    case EINTR:
+    case EAGAIN:
+    case ENETDOWN:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+    case EOPNOTSUPP:
+    case ECANCELED:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void accept_failed(struct gyre__acceptor *a, int err)
+{
+    gyre__count(&a->loop->be->stats.accept_errors, 1);
+    a->errors++;
+    if (!is_connections_own(err) || a->errors > ERRORS_IN_A_ROW)
+        back_off(a, err);
+}
+
+static void accepted(struct gyre__acceptor *a, int fd)
+{
+    if (!a->open) { /* it came while closing */
+        a->loop->be->ops->sock->close(a->loop->be, fd);
+        return;
+    }
+    a->errors = 0;
+    a->backoff_ms = 0;
+    gyre__acceptor_take(a, fd);
+}
+
+static void closed(struct gyre__acceptor *a);
+
+void gyre__acceptor_on_accept(struct gyre_op *op, const struct gyre_event *ev)
+{
+    struct gyre__acceptor *a = GYRE_CONTAINER(op, struct gyre__acceptor, op);
+    GYRE_CHECK(a->magic == GYRE_ACCEPTOR_MAGIC);
+    gyre__acceptor_hold(a); /* callbacks may close it */
+    if (ev->res >= 0)
+        accepted(a, ev->res);
+    else if (a->open && !a->waiting && ev->res != -ECANCELED)
+        accept_failed(a, ev->res);
+    if (ev->flags & GYRE_EV_MORE) {
+        if (GYRE_UNLIKELY(a->open && !a->waiting && room_of(a) < ROOM_NEAR))
+            gyre__op_cancel(a->loop, &a->op); /* and go on one by one */
+    } else if (!a->open) {
+        closed(a);
+    } else if (!a->waiting) {
+        gyre__count(&a->loop->be->stats.rearms, (op->flags & GYRE_OPF_MULTI) != 0);
+        gyre__acceptor_arm(a);
+    }
+    gyre__acceptor_release(a);
+}
+
+/* ---- life ---- */
+
+int gyre__acceptor_start(struct gyre__acceptor *a)
+{
+    struct gyre_loop *l = a->loop;
+    gyre__acceptor_link(a);
+    if (a->f.fd >= 0) {
+        int err = l->be->ops->attach(l->be, &a->f);
+        if (err != 0)
+            return err;
+        a->open = true;
+        l->acceptors->open++;
+    }
+    a->started = true;
+    return 0;
+}
+
+/* On its loop, for the first time or after a failure. */
+static void try_start(struct gyre__acceptor *a)
+{
+    int err = gyre__acceptor_start(a);
+    if (err == 0)
+        gyre__acceptor_arm(a);
+    else
+        back_off(a, err);
+}
+
+/* Open no more: what it held for that is given back. */
+static void let_go(struct gyre__acceptor *a)
+{
+    if (!a->held)
+        return;
+    a->held = false;
+    gyre__acceptor_release(a);
+}
+
+static void closed(struct gyre__acceptor *a)
+{
+    if (a->f.fd < 0)
+        return; /* closed by a callback of the very event that ended its op */
+    a->loop->be->ops->close(a->loop->be, &a->f);
+    a->loop->acceptors->open--;
+    gyre__listener_socket_closed(a->listener, a->loop);
+    let_go(a);
+}
+
+/* It never came to accepting: the socket is not attached. */
+static void stop_unstarted(struct gyre__acceptor *a)
+{
+    a->started = true;
+    if (a->f.fd >= 0) {
+        a->loop->be->ops->sock->close(a->loop->be, a->f.fd);
+        a->f.fd = -1;
+        gyre__listener_socket_closed(a->listener, a->loop);
+    }
+    let_go(a);
+}
+
+void gyre__acceptor_stop(struct gyre__acceptor *a)
+{
+    if (!a->held)
+        return;
+    set_waiting(a, false);
+    gyre__wheel_stop(&a->loop->wheel, &a->timer);
+    if (a->listener->acceptors[0] == a)
+        gyre__path_remove(&a->listener->path, &a->listener->addr);
+    if (!a->started) {
+        stop_unstarted(a);
+        return;
+    }
+    if (a->f.fd < 0)
+        let_go(a); /* it only took over */
+    if (!a->open)
+        return;
+    a->open = false;
+    if (a->op.state == GYRE_OPS_IDLE)
+        closed(a);
+    else
+        gyre__op_cancel(a->loop, &a->op);
+}
+
+void gyre__acceptor_forget_socket(struct gyre__acceptor *a)
+{
+    if (a->started && a->f.fd >= 0)
+        (void)a->loop->be->ops->detach(a->loop->be, &a->f);
+    if (a->open)
+        a->loop->acceptors->open--;
+    a->open = false;
+    a->f.fd = -1;
+}
+
+void gyre__acceptor_discard(struct gyre__acceptor *a)
+{
+    if (gyre__loop_allows(a->loop)) {
+        gyre__acceptor_stop(a);
+        return;
+    }
+    a->started = true; /* not seen by its loop yet, nor will it be */
+    if (a->f.fd >= 0)
+        a->loop->be->ops->sock->close(a->loop->be, a->f.fd);
+    a->f.fd = -1;
+    let_go(a);
+}
+
+/* Do what the user wants of the listener. */
+static void look(struct gyre__acceptor *a)
+{
+    enum gyre__listener_want want = (enum gyre__listener_want)atomic_load(&a->listener->want);
+    if (!a->held)
+        return;
+    if (want == GYRE_LISTENER_CLOSE || a->loop->phase != GYRE_PHASE_SERVING) {
+        gyre__acceptor_stop(a);
+        return;
+    }
+    if (!a->started) {
+        if (!a->waiting)
+            try_start(a);
+        return;
+    }
+    if (want == GYRE_LISTENER_PAUSE)
+        gyre__op_cancel(a->loop, &a->op);
+    else if (!a->waiting && (!a->listener->kept || atomic_load(&a->loop->owned)))
+        gyre__acceptor_arm(a); /* an engine arms all when it runs */
+}
+
+static void run_look(struct gyre_loop *l, void *user)
+{
+    struct gyre__acceptor *a = user;
+    struct gyre_listener *listener = a->listener;
+    (void)l;
+    atomic_store(&a->look_posted, false);
+    look(a);
+    gyre__listener_release(listener);
+}
+
+void gyre__acceptor_look(struct gyre__acceptor *a)
+{
+    if (gyre__loop_allows(a->loop)) {
+        look(a);
+        return;
+    }
+    gyre__listener_hold(a->listener);
+    if (atomic_exchange(&a->look_posted, true)) {
+        gyre__listener_release(a->listener);
+        return;
+    }
+    a->look_task = (struct gyre__task){.run = run_look, .user = a, .embedded = true};
+    gyre__tasks_push_always(&a->loop->tasks, &a->look_task);
+    a->loop->be->ops->wake(a->loop->be);
+}
+
+void gyre__acceptors_arm(struct gyre_loop *l)
+{
+    for (struct gyre__acceptor *a = l->acceptors->list; a != NULL; a = a->next)
+        if (a->used && a->started && !a->waiting)
+            gyre__acceptor_arm(a);
+}
+
+void gyre__acceptors_close(struct gyre_loop *l)
+{
+    struct gyre__acceptor *a = l->acceptors->list, *next;
+    for (; a != NULL; a = next) {
+        next = a->next;
+        if (a->used && (a->open || !a->started))
+            gyre__acceptor_stop(a);
+    }
+}
+
+void gyre__acceptors_abandon(struct gyre_loop *l)
+{
+    struct gyre__acceptor *a = l->acceptors->list, *next;
+    for (; a != NULL; a = next) {
+        next = a->next;
+        gyre__op_abandon(a->loop, &a->op);
+    }
+}
