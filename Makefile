@@ -6,6 +6,8 @@ PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 PYTHON ?= python3
 CLANG_FORMAT ?= clang-format
+# More options for cmake, such as -DGYRE_WITH_URING=OFF.
+CMAKE_FLAGS ?=
 MAKEFLAGS += --no-print-directory
 
 C_FILES = find include src tests examples bench -name '*.[ch]' -o -name '*.cpp'
@@ -13,7 +15,8 @@ C_FILES = find include src tests examples bench -name '*.[ch]' -o -name '*.cpp'
 .PHONY: release setup demo test bench bench-setup bench-full install format clean help
 
 release: ## build the library, examples and benchmarks as users get them, in build/release (the default)
-	cmake --preset release
+	@scripts/need_cmake.sh
+	cmake --preset release $(CMAKE_FLAGS)
 	cmake --build --preset release --parallel $(JOBS) --target gyre_product
 
 setup: ## install the packages that building and testing need, where they are missing
@@ -39,9 +42,8 @@ bench-full: ## install those servers where they are missing, run every benchmark
 	@$(MAKE) release
 	$(PYTHON) bench/full.py --build build/release
 
-install: release ## install under PREFIX (/usr/local); DESTDIR is honoured
-	cmake --install build/release --prefix $(PREFIX)
-	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ] && command -v ldconfig >/dev/null; then ldconfig; fi
+install: ## build the two libraries and install them under PREFIX (/usr/local); DESTDIR is honoured
+	@DESTDIR="$(DESTDIR)" scripts/install.sh "$(PREFIX)" $(JOBS) $(CMAKE_FLAGS)
 
 format: ## apply .clang-format to every C and C++ file
 	$(C_FILES) | xargs $(CLANG_FORMAT) -i

@@ -15,7 +15,6 @@ if [ $# -gt 1 ] || { [ $# -eq 1 ] && [ "$1" != bench ]; }; then
 fi
 with_bench=${1:-}
 
-cmake_min=3.25
 liburing_min=2.3
 
 # What is needed, by Debian's package names, and how to see that it is there already, however it came.
@@ -128,8 +127,4 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
 fi
 
-cmake_version=$(cmake --version | sed -n '1s/[^0-9]*\([0-9.]*\).*/\1/p')
-if [ "$(printf '%s\n' "$cmake_min" "$cmake_version" | sort -V | head -n 1)" != "$cmake_min" ]; then
-    echo "setup: cmake $cmake_min or newer is needed; this one is $cmake_version." >&2
-    exit 1
-fi
+"$(dirname "$0")/need_cmake.sh"

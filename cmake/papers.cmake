@@ -1,0 +1,106 @@
+# What lies in share/doc/gyre: the README, the changelog, the other pages for users, and the sources of the examples, in
+# the folders they have in the tree. Pages link to each other and to files that are not installed, so the links are
+# rewritten on the way:
+#
+#   to another page or an example   where that page lies now
+#   to a header                     the installed header
+#   to a picture                    as it is; the picture is installed too
+#   to any other file of the tree   no link any more: the text, and the name of the file
+#
+# Links look like [text](target) or src="target", srcset="target". tests/interop checks the result.
+set(GYRE_PAPERS LICENSE)
+foreach(paper IN ITEMS README.md CHANGELOG.md PLATFORMS.md include/gyre/COMING-FROM.md include/gyre/PLATFORMS.md
+    bench/RESULTS.md examples/README.md)
+  if(EXISTS ${PROJECT_SOURCE_DIR}/${paper})
+    list(APPEND GYRE_PAPERS ${paper})
+  endif()
+endforeach()
+set(examples ${PROJECT_SOURCE_DIR}/examples)
+file(GLOB example_files RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS
+  ${examples}/*.c ${examples}/*.py ${examples}/support/*.c ${examples}/support/*.h)
+list(APPEND GYRE_PAPERS ${example_files})
+
+# Where a file of the tree lies below the installed folder.
+function(gyre_paper_place out file)
+  string(REGEX REPLACE "^include/gyre/" "" file "${file}")
+  set(${out} "${file}" PARENT_SCOPE)
+endfunction()
+
+# Sets `out` to the target that an installed page has for `link` of the page `paper`, and adds a picture to
+# GYRE_PICTURES. For a file that is not installed `out` is empty, and GYRE_NOT_INSTALLED names the file.
+function(gyre_paper_link out paper link)
+  set(${out} "${link}" PARENT_SCOPE)
+  string(REGEX REPLACE "#.*$" "" path "${link}")
+  get_filename_component(folder "${PROJECT_SOURCE_DIR}/${paper}" DIRECTORY)
+  if(path STREQUAL "" OR path MATCHES "^(/|[a-z]+:)" OR NOT EXISTS "${folder}/${path}")
+    return()
+  endif()
+  string(LENGTH "${path}" length)
+  string(SUBSTRING "${link}" ${length} -1 fragment)
+  get_filename_component(target "${folder}/${path}" ABSOLUTE)
+  file(RELATIVE_PATH target "${PROJECT_SOURCE_DIR}" "${target}")
+  gyre_paper_place(from "${paper}")
+  get_filename_component(from "${CMAKE_INSTALL_FULL_DOCDIR}/${from}" DIRECTORY)
+  if(target IN_LIST GYRE_PAPERS OR target MATCHES "^examples(/support)?$")
+    gyre_paper_place(to "${target}")
+    set(to "${CMAKE_INSTALL_FULL_DOCDIR}/${to}")
+  elseif(target MATCHES "^include/.*[.]h$")
+    string(REGEX REPLACE "^include" "${CMAKE_INSTALL_FULL_INCLUDEDIR}" to "${target}")
+  elseif(target MATCHES "[.](svg|png)$")
+    set(GYRE_PICTURES ${GYRE_PICTURES} ${target} PARENT_SCOPE)
+    set(to "${CMAKE_INSTALL_FULL_DOCDIR}/${target}")
+  else()
+    set(${out} "" PARENT_SCOPE)
+    set(GYRE_NOT_INSTALLED "${target}" PARENT_SCOPE)
+    return()
+  endif()
+  file(RELATIVE_PATH to "${from}" "${to}")
+  set(${out} "${to}${fragment}" PARENT_SCOPE)
+endfunction()
+
+# The text of a page as it is installed.
+function(gyre_paper_text out paper)
+  file(READ "${PROJECT_SOURCE_DIR}/${paper}" rest)
+  set(text "")
+  while(rest MATCHES "\\[([^][]*)\\]\\(([^() ]*)\\)|(src|srcset)=\"([^\" ]*)\"")
+    set(whole "${CMAKE_MATCH_0}")
+    set(words "${CMAKE_MATCH_1}")
+    set(attribute "${CMAKE_MATCH_3}")
+    set(link "${CMAKE_MATCH_2}${CMAKE_MATCH_4}")
+    string(FIND "${rest}" "${whole}" start)
+    string(LENGTH "${whole}" length)
+    math(EXPR end "${start} + ${length}")
+    string(SUBSTRING "${rest}" 0 ${start} before)
+    string(SUBSTRING "${rest}" ${end} -1 rest)
+    gyre_paper_link(new "${paper}" "${link}")
+    if(new STREQUAL "")
+      set(whole "${words} (`${GYRE_NOT_INSTALLED}` in the source tree)")
+    elseif(attribute)
+      set(whole "${attribute}=\"${new}\"")
+    else()
+      set(whole "[${words}](${new})")
+    endif()
+    string(APPEND text "${before}${whole}")
+  endwhile()
+  set(GYRE_PICTURES ${GYRE_PICTURES} PARENT_SCOPE)
+  set(${out} "${text}${rest}" PARENT_SCOPE)
+endfunction()
+
+set(GYRE_PICTURES)
+foreach(paper IN LISTS GYRE_PAPERS)
+  gyre_paper_place(place "${paper}")
+  get_filename_component(folder "${place}" DIRECTORY)
+  set(source "${PROJECT_SOURCE_DIR}/${paper}")
+  if(paper MATCHES "[.]md$")
+    gyre_paper_text(text "${paper}")
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${source}")
+    set(source "${PROJECT_BINARY_DIR}/papers/${place}")
+    file(WRITE "${source}" "${text}")
+  endif()
+  install(FILES "${source}" DESTINATION "${CMAKE_INSTALL_DOCDIR}/${folder}" COMPONENT papers)
+endforeach()
+list(REMOVE_DUPLICATES GYRE_PICTURES)
+foreach(picture IN LISTS GYRE_PICTURES)
+  get_filename_component(folder "${picture}" DIRECTORY)
+  install(FILES "${PROJECT_SOURCE_DIR}/${picture}" DESTINATION "${CMAKE_INSTALL_DOCDIR}/${folder}" COMPONENT papers)
+endforeach()
