@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Everything, for people in a hurry. The order below is a reading order. */
+ * Includes every public header of gyre, in a good order for reading them. */
 #ifndef GYRE_H
 #define GYRE_H
 
