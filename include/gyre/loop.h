@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * A loop: one thread, one backend, its connections, timers and posted tasks. Use it alone on a thread of your own, in a
- * foreign loop (fd, timeout, run_nowait), or let an engine (engine.h) run several. */
+ * A loop has one thread, one backend, and its own connections, timers and posted tasks. There are three ways to run a
+ * loop: on a thread of your own, inside a foreign loop (fd, timeout, run_nowait), or as one of the loops of an engine
+ * (engine.h). */
 #ifndef GYRE_LOOP_H
 #define GYRE_LOOP_H
 
@@ -14,105 +15,160 @@ struct gyre_loop;
 struct gyre_sim;
 
 struct gyre_loop_options {
-    const char *backend;         /* NULL or "auto": GYRE_BACKEND from the environment, else the best that works here;
-                                    else "io_uring", "epoll" or "kqueue", which then must work */
-    const struct gyre_mem *mem;  /* borrowed until the loop is destroyed; NULL: malloc */
-    const struct gyre_log *log;  /* borrowed until the loop is destroyed; NULL: standard error */
-    struct gyre_sim *sim;        /* run on this simulated network (sim.h) instead; borrowed until destroyed */
-    uint32_t ops_max;            /* operations to expect in flight, a hint; 0: 4096; at most 65536 */
-    uint32_t buf_size_bytes;     /* of one receive buffer; 0: 16896, room for a TLS record; from 256 to 1 MiB */
-    uint32_t buf_count;          /* receive buffers posted at first, and that keep their memory after a burst;
-                                    0: half of the L2 cache's worth */
-    uint32_t buf_count_max;      /* receive buffers at most, posted, held and queued; 0: 1024; at most 16384; their
-                                    addresses are reserved: on 32-bit systems less than 2 GiB in all */
-    uint32_t conns_max;          /* connections at most; 0: 1048576 */
-    uint32_t tasks_max;          /* posted tasks waiting at most; 0: 65536 */
-    void *user;                  /* for gyre_loop_user() */
-    /* Busy polling: before it sleeps the loop polls for so long the devices (NAPI) that its sockets' data came in on.
-     * Requests are seen sooner, a processor is kept busy. Only waits of gyre_loop_run() poll; loopback and unix sockets
-     * have no device. On io_uring and epoll from Linux 6.9 on; anywhere else, and where the kernel refuses, the loop
-     * works without and logs that (GYRE_LOG_INFO). Where it polls, the report's features have "napi".
-     * 0: not; at most 10000. */
+    const char *backend;         /* NULL or "auto": the value of the environment variable GYRE_BACKEND, or if that is
+                                    not set, the best backend that works here. "io_uring", "epoll" or "kqueue": this
+                                    backend, or an error if it does not work */
+    const struct gyre_mem *mem;  /* memory hook; borrowed until the loop is destroyed; NULL: malloc */
+    const struct gyre_log *log;  /* log hook; borrowed until the loop is destroyed; NULL: standard error */
+    struct gyre_sim *sim;        /* run on this simulated network (sim.h) instead of a backend; borrowed until the loop
+                                    is destroyed; NULL: none */
+    uint32_t ops_max;            /* hint: operations expected in flight; 0: 4096; at most 65536 */
+    uint32_t buf_size_bytes;     /* size of one receive buffer; 0: 16896, which fits a TLS record; 256 to 1 MiB */
+    uint32_t buf_count;          /* receive buffers posted at first. This many also keep their memory after a burst.
+                                    0: as many as fill half of the L2 cache, at least 16; at most buf_count_max */
+    uint32_t buf_count_max;      /* limit on receive buffers, whether posted, held or queued; 0: 1024, or buf_count if
+                                    that is larger; at most 16384. Their addresses are reserved when the loop is
+                                    created: on 32-bit systems less than 2 GiB in all */
+    uint32_t conns_max;          /* limit on connections; 0: 1048576 */
+    uint32_t tasks_max;          /* limit on queued tasks, and on delayed tasks; 0: 65536 */
+    void *user;                  /* returned by gyre_loop_user() */
+    /* Busy polling: how long to poll the network devices (NAPI) behind the loop's sockets before sleeping, in
+     * microseconds; 0: no busy polling; at most 10000. The loop notices requests sooner and keeps a processor busy.
+     * Only the waits in gyre_loop_run() poll. Loopback and unix sockets have no device. Busy polling needs io_uring or
+     * epoll on Linux 6.9 or later. Elsewhere, or if the kernel refuses, the loop works without busy polling and logs
+     * that (GYRE_LOG_INFO). If the loop polls, the features of its report contain "napi". */
     uint32_t busy_poll_us;
-    bool busy_poll_prefer; /* hold interrupts off meanwhile, on devices with napi_defer_hard_irqs and
-                              gro_flush_timeout set; only with `busy_poll_us` */
-    uint32_t urgent_tasks_max;   /* urgent ones waiting at most (gyre_loop_post_urgent()); 0: 1024 */
-    int64_t buf_keep_ns;         /* receive buffers beyond `buf_count` that nobody needed for so long give their memory
-                                    back to the system; 0: 1 s; INT64_MAX: never */
+    bool busy_poll_prefer; /* also keep the interrupts of the devices off while polling. The devices need
+                              napi_defer_hard_irqs and gro_flush_timeout. Requires `busy_poll_us`. Default: false */
+    uint32_t urgent_tasks_max;   /* limit on queued urgent tasks (gyre_loop_post_urgent()); 0: 1024 */
+    int64_t buf_keep_ns;         /* after this many nanoseconds without use, a receive buffer beyond `buf_count` returns
+                                    its memory to the system; 0: 1 s; INT64_MAX: never; not negative */
 };
 
-/* Make a loop. Returns owned in `*out`; free with gyre_loop_destroy().
+/* The limits of a loop, and what happens at each:
  *
- * Returns 0, or: GYRE_EBACKEND, GYRE_ENOBACKEND; GYRE_EOPTION; -ENOMEM; -EMFILE, -ENFILE; with a backend asked for by
- * name, what kept it from working (-EPERM, -ENOSYS, …). With auto the next backend is tried.
- * Thread: any; the loop then belongs to the first thread that runs it. */
+ *   limit              counts                        when it is reached
+ *   conns_max          connections, closing ones     gyre_connect() and similar calls return GYRE_ECONNS; accepting
+ *                      included                      pauses, and clients wait in the backlog
+ *   tasks_max          queued tasks, including       posting returns -EAGAIN (counted, gyre_stats.tasks_refused). An
+ *                      calls by id and accepted      accepted connection that cannot be handed over is closed.
+ *                      connections handed over
+ *   tasks_max          delayed tasks, counted        gyre_loop_post_after() returns -EAGAIN
+ *                      separately
+ *   urgent_tasks_max   queued urgent tasks           gyre_loop_post_urgent() returns -EAGAIN (counted,
+ *                                                    gyre_stats.urgent_tasks_refused)
+ *   buf_count_max      receive buffers               receiving waits for a buffer and the bytes stay in the kernel
+ *                                                    (counted, gyre_stats.enobufs)
+ *   ops_max            operations in flight          nothing: the number is a hint
+ *
+ * The limits of one connection are in conn.h. The limits of a listener are in listener.h. */
+
+/* Create a loop. Returns owned in `*out`; free the loop with gyre_loop_destroy().
+ *
+ * Returns 0, or:
+ *   GYRE_EBACKEND     unknown backend name in the options or in GYRE_BACKEND
+ *   GYRE_ENOBACKEND   the backend is not compiled in
+ *   GYRE_EOPTION      an option is out of range
+ *   -E2BIG            an option is set that this library does not know
+ *   -EINVAL           `out` is NULL
+ *   -ENOMEM           out of memory
+ *   -EMFILE, -ENFILE  out of descriptors
+ *   -EPERM, -ENOSYS, …  a backend asked for by name does not work. With "auto" the next backend is tried instead.
+ * Thread: any. The loop then belongs to the first thread that runs it. */
 #define gyre_loop_create(out, ...) gyre_loop_create_sized((out), (__VA_ARGS__), sizeof(struct gyre_loop_options))
 GYRE_API int gyre_loop_create_sized(struct gyre_loop **out, const struct gyre_loop_options *options, size_t size_bytes);
 
-/* Close everything the loop has (each connection gets its on_close, with GYRE_ESHUTDOWN), wait until the kernel has let
- * go of all its memory, and free it. Tasks still posted are run first. NULL is allowed.
- * Thread: the loop's; not from a callback. */
+/* Close everything on the loop, wait until the kernel has released all of the loop's memory, run the tasks that are
+ * still posted, and free the loop. The on_close of each connection gets GYRE_ESHUTDOWN. NULL is allowed.
+ * Thread: the loop's. Not from a callback. */
 GYRE_API void gyre_loop_destroy(struct gyre_loop *loop);
 
-/* Serve until gyre_loop_stop(). Returns 0, or: GYRE_ETHREAD if another thread ran this loop before; GYRE_ESTATE from
- * within a callback; -errno if the backend is lost. May be called again after it has returned.
+/* Run the loop until gyre_loop_stop(). The loop can be run again after the call has returned.
+ *
+ * Returns 0 when stopped, or:
+ *   GYRE_ETHREAD  another thread ran this loop before
+ *   GYRE_ESTATE   called in a callback of this loop, or the engine of the loop has ended it
+ *   GYRE_EFORK    the loop belongs to the parent process
+ *   -EINVAL       `loop` is NULL
+ *   -errno        the backend failed and cannot go on
  * Thread: the loop's. */
 GYRE_API int gyre_loop_run(struct gyre_loop *loop);
 
-/* One turn without waiting: take what is ready, call back, submit. Returns 1 if more is ready at once, 0 if not, or an
- * error as gyre_loop_run(). Thread: the loop's. */
+/* Run one turn without waiting: fetch the events that are ready, invoke callbacks, submit operations.
+ * Returns 1 if more work is ready now, 0 if not, or an error as gyre_loop_run().
+ * Thread: the loop's. */
 GYRE_API int gyre_loop_run_nowait(struct gyre_loop *loop);
 
-/* For a foreign loop: a descriptor that polls readable when gyre_loop_run_nowait() has work (borrowed), and after how
- * many nanoseconds it has some without that (0: now; -1: never). Call run_nowait after each call that queued something.
- * It is for poll(2), epoll and what stands on them: a loop on io_uring that watches the descriptor of another one on
- * io_uring (gyre_watch_open()) is not woken by it (seen on Linux 6.18).
+/* Run the loop inside a foreign loop.
+ * gyre_loop_fd() returns a borrowed descriptor that is readable when gyre_loop_run_nowait() has work.
+ * gyre_loop_timeout_ns() returns the nanoseconds until the loop has work even if the descriptor is not readable.
+ * 0: work is ready now. -1: no timer is set.
+ * Call gyre_loop_run_nowait() when the descriptor is readable, when the time has passed, and after each call that
+ * queued something.
+ * The descriptor works with poll(2), epoll and everything built on them. One combination does not work: a loop on
+ * io_uring that watches (gyre_watch_open()) the descriptor of another loop on io_uring is not woken (seen on
+ * Linux 6.18).
  * Thread: the loop's. */
 GYRE_API int gyre_loop_fd(const struct gyre_loop *loop);
 GYRE_API int64_t gyre_loop_timeout_ns(const struct gyre_loop *loop);
 
-/* Make gyre_loop_run() return after the current turn. Connections stay as they are. On a loop of an engine
- * it is gyre_engine_stop(). With NULL, as a signal may find it, nothing happens. Async-signal-safe.
+/* Make gyre_loop_run() return after the current turn. If the loop is not running, the next gyre_loop_run() returns at
+ * once. Connections stay open. On a loop of an engine, this call is gyre_engine_stop(). NULL, which a signal handler
+ * may find, does nothing. Async-signal-safe.
  * Thread: any. */
 GYRE_API void gyre_loop_stop(struct gyre_loop *loop);
 
 typedef void gyre_task_fn(struct gyre_loop *loop, void *user);
 
-/* Have `task(loop, user)` called on the loop's thread, in the order of posting (per posting thread).
- * Returns 0, or: -EINVAL; -ENOMEM; -EAGAIN if `tasks_max` wait; GYRE_ESHUTDOWN from a task that runs while the loop is
- * being destroyed. Thread: any, as long as the loop is not being destroyed. */
+/* Call `task(loop, user)` on the loop's thread. Tasks posted by one thread run in the order of posting.
+ *
+ * Returns 0, or:
+ *   -EINVAL         `loop` or `task` is NULL
+ *   -ENOMEM         out of memory
+ *   -EAGAIN         `tasks_max` tasks are queued
+ *   GYRE_ESHUTDOWN  called by a task that runs while the loop is being destroyed
+ *   GYRE_EFORK      the loop belongs to the parent process
+ * Thread: any, as long as the loop is not being destroyed. */
 GYRE_API int gyre_loop_post(struct gyre_loop *loop, gyre_task_fn *task, void *user);
 
-/* The same ahead of every task that gyre_loop_post() posted and that has not begun, and of what the library itself has
- * to do for other threads: calls by id, accepted connections that come from another loop. Urgent tasks keep the order
- * of posting among themselves (per posting thread). Those that come in while others run go before the rest of them. A
- * turn runs at most 1024 urgent tasks and then, however many more there are, lets 1024 others and the events have
- * their turn.
- * Returns as gyre_loop_post(), but -EAGAIN if `urgent_tasks_max` urgent ones wait (counted,
- * gyre_stats.urgent_tasks_refused). Thread: any, as long as the loop is not being destroyed. */
+/* Call `task(loop, user)` on the loop's thread ahead of ordinary tasks. Ordinary tasks are those that gyre_loop_post()
+ * posted, and what the library does for other threads: calls by id, and accepted connections that another loop hands
+ * over. Urgent tasks posted by one thread run in the order of posting. Urgent tasks posted while ordinary tasks run go
+ * ahead of the remaining ordinary tasks. After 1024 urgent tasks a turn always serves up to 1024 ordinary tasks and
+ * the I/O.
+ *
+ * Returns 0, or an error as gyre_loop_post(), except:
+ *   -EAGAIN  `urgent_tasks_max` urgent tasks are queued (counted, gyre_stats.urgent_tasks_refused)
+ * Thread: any, as long as the loop is not being destroyed. */
 GYRE_API int gyre_loop_post_urgent(struct gyre_loop *loop, gyre_task_fn *task, void *user);
 
-/* gyre_loop_post() no earlier than `delay_ns` from now. Called exactly once: when the time has come or, early, when the
- * loop is destroyed (gyre_loop_post() then says GYRE_ESHUTDOWN). Delayed tasks are not among those that `tasks_max`
- * counts; of them, too, at most so many wait. For one that can be called off, use a timer (timer.h).
- * Returns as gyre_loop_post(), and GYRE_EOPTION for a negative delay. Thread: any, as long as the loop is not being
- * destroyed. */
+/* Call `task(loop, user)` on the loop's thread once, no earlier than `delay_ns` nanoseconds from now. If the loop is
+ * destroyed before that, the task runs early, during gyre_loop_destroy(); gyre_loop_post() then returns GYRE_ESHUTDOWN.
+ * A delayed task cannot be cancelled. To cancel, use a timer (timer.h).
+ *
+ * Returns 0, or an error as gyre_loop_post(), and:
+ *   -EAGAIN       `tasks_max` delayed tasks are pending, or the caller is another thread and `tasks_max` tasks are
+ *                 queued
+ *   GYRE_EOPTION  `delay_ns` is negative
+ * Thread: any, as long as the loop is not being destroyed. */
 GYRE_API int gyre_loop_post_after(struct gyre_loop *loop, int64_t delay_ns, gyre_task_fn *task, void *user);
 
-/* The loop's clock: CLOCK_MONOTONIC in nanoseconds, read once per turn (virtual on the simulator).
+/* Returns the loop's time: CLOCK_MONOTONIC in nanoseconds, read once per turn. On the simulator the time is virtual.
  * Thread: the loop's. */
 GYRE_API uint64_t gyre_loop_now_ns(const struct gyre_loop *loop);
 
-/* How many connections are open on the loop, those closing included. Thread: any (a moment's value). */
+/* Returns the number of connections on the loop, closing ones included. The number may change at any moment.
+ * Thread: any. */
 GYRE_API uint32_t gyre_loop_conn_count(const struct gyre_loop *loop);
 
-/* What the options gave as `user`. Thread: any. */
+/* Returns the `user` of the loop's options. Thread: any. */
 GYRE_API void *gyre_loop_user(const struct gyre_loop *loop);
 
-/* Whether the caller is on the loop's thread, inside its run. Thread: any. */
+/* Returns whether the caller is on the loop's thread, inside gyre_loop_run() or gyre_loop_run_nowait(). Thread: any. */
 GYRE_API bool gyre_loop_is_current(const struct gyre_loop *loop);
 
-/* Which backend this loop has, why, and what it uses of the kernel. Thread: any, once the loop was created. */
+/* Write to `*out` which backend this loop has, why, and which kernel features it uses.
+ * Thread: any, once the loop was created. */
 GYRE_API void gyre_loop_backend(const struct gyre_loop *loop, struct gyre_backend_report *out);
 
 #ifdef __cplusplus

@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * Keeping one outgoing connection alive: a reconnector connects, and connects again when the connection could not be
- * made or has ended, waiting longer each time. How long is drawn at random between a lower bound and one that doubles
- * with each failure, so that many clients of a server that comes back do not all arrive at once. */
+ * A reconnector keeps one outgoing connection alive. It connects, and connects again when connecting failed or the
+ * connection has ended. Before each new attempt it waits, and the wait grows with each failure.
+ *
+ * The wait is random, between `delay_min_ns` and an upper bound. The upper bound is `delay_min_ns` doubled once per
+ * failure in a row, and at most `delay_max_ns`. The random wait keeps the clients of a restarted server from all
+ * connecting at once.
+ *
+ * A connection that ends counts as a failure, whatever ended it. If the connection was open for `stable_ns`, the
+ * failures before it are forgotten. */
 #ifndef GYRE_RECONNECT_H
 #define GYRE_RECONNECT_H
 
@@ -15,30 +21,43 @@ extern "C" {
 
 struct gyre_reconnector;
 
-/* What a reconnector calls, on its loop; never from inside a call the user made. All optional. */
+/* The callbacks of a reconnector. Each may be NULL. All run on the loop, never inside a call that you made. */
 struct gyre_reconnector_handlers {
-    /* The connection was not made, or has ended, with `err` (0: a clean end), and its on_close has been called. The
-     * next attempt comes after `delay_ns`, unless the reconnector is stopped. */
+    /* Connecting failed, or the connection has ended and its on_close has run. `err` is the cause; 0: a clean end. The
+     * next attempt starts in `delay_ns` nanoseconds, unless the reconnector is stopped. */
     void (*on_wait)(struct gyre_reconnector *reconnector, int err, int64_t delay_ns, void *user);
-    /* `failures_max` failures in a row: it has stopped; gyre_reconnector_start() begins anew. */
+    /* The reconnector has stopped after `failures_max` failures in a row. `err` is the cause of the last failure.
+     * gyre_reconnector_start() starts it again. */
     void (*on_give_up)(struct gyre_reconnector *reconnector, int err, void *user);
 };
 
 struct gyre_reconnector_options {
-    int64_t delay_min_ns;  /* wait no less; 0: 100 ms */
-    int64_t delay_max_ns;  /* and no more; 0: 30 s, or delay_min_ns if that is more */
-    int64_t stable_ns;     /* a connection that was open for so long makes the failures before it forgotten; 0: 10 s */
-    uint32_t failures_max; /* give up after so many in a row; 0: never */
-    uint64_t seed;         /* of the delays; 0: another each time, on the simulator the same each time */
+    int64_t delay_min_ns;  /* shortest wait in nanoseconds; 0: 100 ms, or `delay_max_ns` if that is less */
+    int64_t delay_max_ns;  /* longest wait; 0: 30 s, or `delay_min_ns` if that is more; at most INT64_MAX / 4 */
+    int64_t stable_ns;     /* a connection open for this many nanoseconds resets the failures; 0: 10 s */
+    uint32_t failures_max; /* give up after this many failures in a row; 0: never */
+    uint64_t seed;         /* seed of the random waits; 0: different each time, but on the simulator the same */
     const struct gyre_reconnector_handlers *handlers; /* borrowed until the reconnector is destroyed; NULL: none */
-    void *user;                                       /* for those; the connections have conn.user */
-    uint32_t reserved[8];          /* zero */
-    struct gyre_conn_options conn; /* of each connection; what it points to is borrowed like `handlers`; stays last */
+    void *user;                                       /* for `handlers`; connections get conn.user */
+    uint32_t reserved[8];          /* must be zero */
+    struct gyre_conn_options conn; /* options of each connection; what they point to is borrowed until the reconnector
+                                      is destroyed; stays last */
 };
 
-/* Make a reconnector, stopped, for connections to `address` (copied) with `handlers`, which are borrowed until it is
- * destroyed and its connection has closed. Returns owned; free with gyre_reconnector_destroy().
- * Returns 0, or: -EINVAL; GYRE_EADDRESS, GYRE_EPATHLEN; GYRE_EHANDLERS; GYRE_EOPTION; -E2BIG; -ENOMEM; GYRE_ETHREAD.
+/* Create a stopped reconnector for connections to `address` with `handlers`. `address` is copied. Borrows `handlers`
+ * until the reconnector is destroyed and its connection has closed. Returns owned in `*out`; free the reconnector with
+ * gyre_reconnector_destroy().
+ *
+ * Returns 0, or:
+ *   -EINVAL         `out`, `loop` or `address` is NULL
+ *   GYRE_EADDRESS   `address` or conn.source_address is not a stream address, or the two differ in family
+ *   GYRE_EPATHLEN   the unix path is empty or too long
+ *   GYRE_EHANDLERS  `handlers` is NULL or lacks on_data (with a framer, on_frame)
+ *   GYRE_EOPTION    an option is out of range, or `delay_min_ns` is more than `delay_max_ns`
+ *   -E2BIG          an option is set that this library does not know
+ *   -ENODEV         conn.device cannot be the name of a device
+ *   -ENOMEM         out of memory
+ *   GYRE_ETHREAD    called from another thread
  * Thread: the loop's. */
 #define gyre_reconnector_create(out, loop, address, handlers, ...)                                                     \
     gyre_reconnector_create_sized((out), (loop), (address), (handlers), (__VA_ARGS__),                                 \
@@ -47,24 +66,30 @@ GYRE_API int gyre_reconnector_create_sized(struct gyre_reconnector **out, struct
                                            const struct gyre_conn_handlers *handlers,
                                            const struct gyre_reconnector_options *options, size_t size_bytes);
 
-/* Stop it and free it; a connection that it has lives on, with its handlers, until it is closed. Legal in every
- * callback. A reconnector must be destroyed before its loop. NULL is allowed. Thread: the loop's. */
+/* Stop and free the reconnector. Its connection stays open, with its handlers, until the connection is closed. May be
+ * called in every callback. Destroy a reconnector before its loop. NULL is allowed. Thread: the loop's. */
 GYRE_API void gyre_reconnector_destroy(struct gyre_reconnector *reconnector);
 
-/* Connect now, and keep connected. Whatever ends the connection, gyre_conn_close() of the user's included, is followed
- * by the next attempt; only the end of the loop stops it. Failures are counted from 0 again. While it is started it
- * does nothing, but cuts a wait short.
- * Returns 0 (also if connecting fails at once: that is a failure like any other), or GYRE_ETHREAD, GYRE_ESHUTDOWN.
+/* Connect now, and keep connected. After the end of each connection the next attempt follows, even if you ended the
+ * connection with gyre_conn_close(). Only gyre_reconnector_stop(), `failures_max` and the end of the loop stop the
+ * attempts. The call sets the number of failures to 0. If the reconnector is started already, the call ends a wait
+ * early and does nothing else.
+ *
+ * Returns 0, or:
+ *   GYRE_ETHREAD    called from another thread
+ *   GYRE_ESHUTDOWN  the loop is draining or being destroyed
+ * Returns 0 even if connecting fails at once: this is a failure like any other.
  * Thread: the loop's. */
 GYRE_API int gyre_reconnector_start(struct gyre_reconnector *reconnector);
 
-/* Connect no more. A connection that it has stays as it is. Thread: the loop's. */
+/* Stop connecting. The current connection stays as it is. Thread: the loop's. */
 GYRE_API void gyre_reconnector_stop(struct gyre_reconnector *reconnector);
 
-/* Its connection, connecting, open or closing; borrowed; NULL if it has none. Thread: the loop's. */
+/* Returns the current connection, borrowed: connecting, open or closing. Returns NULL if there is none.
+ * Thread: the loop's. */
 GYRE_API struct gyre_conn *gyre_reconnector_conn(const struct gyre_reconnector *reconnector);
 
-/* Failures since the last connection that was stable. Thread: the loop's. */
+/* Returns the number of failures in a row, as the top of this file counts them. Thread: the loop's. */
 GYRE_API uint32_t gyre_reconnector_failures(const struct gyre_reconnector *reconnector);
 
 #ifdef __cplusplus

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Timers on a loop: one-shot or periodic, O(1) to start, stop and restart, no system call. Never early; late by at most
- * a millisecond plus what the loop is busy with. */
+ * Timers on a loop: one-shot or periodic. Starting, stopping and restarting a timer is O(1) and makes no system call.
+ * A timer never fires early. It fires late by at most a millisecond, plus the time that the loop is busy. */
 #ifndef GYRE_TIMER_H
 #define GYRE_TIMER_H
 
@@ -13,25 +13,37 @@ extern "C" {
 
 struct gyre_timer;
 
+/* Called on the loop each time the timer fires. May start, stop or destroy the timer. */
 typedef void gyre_timer_fn(struct gyre_timer *timer, void *user);
 
-/* Make a timer, stopped. Returns owned; free with gyre_timer_destroy(). Returns 0, or -ENOMEM, -EINVAL without `fn`,
- * GYRE_ETHREAD. Thread: the loop's. */
+/* Create a stopped timer. Returns owned in `*out`; free the timer with gyre_timer_destroy().
+ *
+ * Returns 0, or:
+ *   -EINVAL       `out`, `loop` or `fn` is NULL
+ *   -ENOMEM       out of memory
+ *   GYRE_ETHREAD  called from another thread
+ * Thread: the loop's. */
 GYRE_API int gyre_timer_create(struct gyre_timer **out, struct gyre_loop *loop, gyre_timer_fn *fn, void *user);
 
-/* Stop and free it; legal in its own callback. A timer must be destroyed before its loop. NULL is allowed.
+/* Stop and free the timer. May be called in the timer's own callback. Destroy a timer before its loop. NULL is allowed.
  * Thread: the loop's. */
 GYRE_API void gyre_timer_destroy(struct gyre_timer *timer);
 
-/* Fire after `delay_ns`, then every `period_ns` (0: once). Started again, it forgets what was set before. A periodic
- * timer that was held up fires once and skips the periods it missed.
- * Returns 0, or GYRE_EOPTION for a negative value, GYRE_ETHREAD. Thread: the loop's. */
+/* Start the timer: fire after `delay_ns` nanoseconds, then every `period_ns` nanoseconds; `period_ns` 0: fire once.
+ * Starting a timer that is active replaces its delay and period. If a periodic timer was delayed past several periods,
+ * the timer fires once and skips the missed periods.
+ *
+ * Returns 0, or:
+ *   GYRE_EOPTION  `delay_ns` or `period_ns` is negative
+ *   GYRE_ETHREAD  called from another thread
+ * Thread: the loop's. */
 GYRE_API int gyre_timer_start(struct gyre_timer *timer, int64_t delay_ns, int64_t period_ns);
 
-/* After it returns the timer does not fire until started again. Thread: the loop's. */
+/* Stop the timer. The timer does not fire again until it is started again. Thread: the loop's. */
 GYRE_API void gyre_timer_stop(struct gyre_timer *timer);
 
-/* Whether it was started and has yet to fire. Thread: the loop's. */
+/* Returns whether the timer is started and will fire. A periodic timer is active in its own callback; a one-shot timer
+ * is not. Thread: the loop's. */
 GYRE_API bool gyre_timer_is_active(const struct gyre_timer *timer);
 
 #ifdef __cplusplus

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * Work that blocks or computes for long, done by a bounded pool of threads; what came out is told on a loop.
+ * A bounded pool of threads for work that blocks or computes for a long time. The result of each job is reported on a
+ * loop.
  *
- * A job is a function that runs on some thread of the pool, and one that runs on the loop afterwards. The first may
- * touch no object of a loop; what it works on travels in `user`. If it is about a connection, put its gyre_conn_id
- * there: the connection may be gone by then, and gyre_conn_from_id() says so. */
+ * A job has two functions. `work` runs on a thread of the pool. `done` runs afterwards on the loop. `work` must not
+ * touch any object of a loop; pass its input and output in `user`. If the job is about a connection, put the
+ * connection's gyre_conn_id there. The connection may be closed when `done` runs; gyre_conn_from_id() then returns
+ * NULL. */
 #ifndef GYRE_WORK_H
 #define GYRE_WORK_H
 
@@ -18,47 +20,71 @@ struct gyre_pool;
 struct gyre_work;
 
 struct gyre_pool_options {
-    uint32_t threads;           /* 0: 4; at most 256 */
-    uint32_t queue_max;         /* jobs waiting for a thread at most; 0: 1024; at most 1048576 */
-    const struct gyre_mem *mem; /* borrowed until every job is told of; NULL: malloc */
-    const char *name;           /* threads are called NAME-0, NAME-1, …, cut to 15 bytes; copied; NULL: "gyre-work" */
+    uint32_t threads;           /* number of threads; 0: 4; at most 256 */
+    uint32_t queue_max;         /* limit on jobs that wait for a thread; 0: 1024; at most 1048576 */
+    const struct gyre_mem *mem; /* borrowed until the pool is destroyed and every `done` has run; NULL: malloc */
+    const char *name;           /* threads are named NAME-0, NAME-1, …; NAME is shortened so that 15 bytes suffice;
+                                   copied; NULL: "gyre-work" */
 };
 
-/* Make a pool and its threads, which block all signals. Returns owned; free with gyre_pool_destroy().
- * Returns 0, or: -EINVAL; GYRE_EOPTION; -E2BIG; -ENOMEM; -EAGAIN if a thread could not be made. Thread: any. */
+/* Create a pool and start its threads. The threads block all signals. Returns owned in `*out`; free the pool with
+ * gyre_pool_destroy().
+ *
+ * Returns 0, or:
+ *   -EINVAL       `out` is NULL
+ *   GYRE_EOPTION  an option is out of range
+ *   -E2BIG        an option is set that this library does not know
+ *   -ENOMEM       out of memory
+ *   -EAGAIN       a thread could not be created
+ * Thread: any. */
 #define gyre_pool_create(out, ...) gyre_pool_create_sized((out), (__VA_ARGS__), sizeof(struct gyre_pool_options))
 GYRE_API int gyre_pool_create_sized(struct gyre_pool **out, const struct gyre_pool_options *options, size_t size_bytes);
 
-/* Take no more jobs, call off those that have not begun, tell the others (gyre_work_cancelled()), and wait for these to
- * return. What is still to be told comes on the loops afterwards. A pool must be destroyed before the loops that its
- * jobs are told on. NULL is allowed. Thread: any, but not from a job. */
+/* Destroy the pool: accept no more jobs, cancel the queued jobs, and wait for the running jobs to return. For running
+ * jobs, gyre_work_cancelled() becomes true. Each `done` that is still due runs on its loop after this call, so destroy
+ * a pool before the loops of its jobs. NULL is allowed.
+ * Thread: any, but not from a job. */
 GYRE_API void gyre_pool_destroy(struct gyre_pool *pool);
 
-/* On a thread of the pool. What it returns goes to `done`. */
+/* The work of a job. Called on a thread of the pool. The return value is passed to `done`. */
 typedef int gyre_work_fn(struct gyre_work *work, void *user);
 
-/* On the loop, once: `result` is what the work returned, or -ECANCELED if it was called off and never began. */
+/* The end of a job. Called once, on the loop. `result` is what `work` returned, or -ECANCELED if the job was cancelled
+ * before it started. */
 typedef void gyre_work_done_fn(struct gyre_loop *loop, void *user, int result);
 
-/* A name for a job, by which it is called off; stale once `done` is due. */
+/* Names a job, to cancel it. The id becomes stale when `work` has returned or the job was cancelled before it
+ * started. */
 struct gyre_work_id {
     uint32_t slot;
     uint32_t generation;
 };
 
-/* Have `work` called on a thread of the pool, in the order of submitting, and then `done` on `loop`. `out` may be NULL.
- * Returns 0, or: -EINVAL; -EAGAIN if `queue_max` wait, or as many are under way as wait and run at most (a job is until
- * it is told of); GYRE_ESHUTDOWN if the pool or the loop is being destroyed; then neither is called.
- * Thread: any, jobs included. */
+/* Queue a job: call `work(…, user)` on a thread of the pool, then `done(loop, user, …)` on `loop`. Jobs start in the
+ * order in which they were submitted. `*out` gets the id of the job; `out` may be NULL. On error neither function is
+ * called.
+ *
+ * Returns 0, or:
+ *   -EINVAL         `pool`, `loop`, `work` or `done` is NULL
+ *   -EAGAIN         `queue_max` jobs are queued, or `queue_max` + `threads` jobs have not had their `done` callback yet
+ *   GYRE_ESHUTDOWN  the pool or the loop is being destroyed
+ *   GYRE_EFORK      the pool belongs to the parent process
+ * Thread: any, including the threads of the pool. */
 GYRE_API int gyre_pool_submit(struct gyre_work_id *out, struct gyre_pool *pool, struct gyre_loop *loop,
                               gyre_work_fn *work, gyre_work_done_fn *done, void *user);
 
-/* Call a job off. Returns 0 if it will not begin: `done` comes with -ECANCELED. Returns 1 if it runs: from now on
- * gyre_work_cancelled() is true for it, and `done` comes with what it returns. Returns GYRE_ESTALE if it is over, or
- * -EINVAL. Thread: any. */
+/* Cancel a job.
+ *
+ * Returns:
+ *   0            the job was queued and does not start; `done` gets -ECANCELED
+ *   1            the job is running; gyre_work_cancelled() is true for it from now on; `done` gets what `work` returns
+ *   GYRE_ESTALE  the job is over
+ *   -EINVAL      `pool` is NULL, or no such id exists
+ *   GYRE_EFORK   the pool belongs to the parent process
+ * Thread: any. */
 GYRE_API int gyre_pool_cancel(struct gyre_pool *pool, struct gyre_work_id id);
 
-/* Whether the job was called off while it ran. Thread: the job's. */
+/* Returns whether the job was cancelled while it ran. Thread: the job's. */
 GYRE_API bool gyre_work_cancelled(const struct gyre_work *work);
 
 #ifdef __cplusplus
