@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Listening: addresses, how accepted connections are spread over the loops, limits. */
+ * Listening for stream connections: addresses, limits, and how accepted connections are spread over the loops. */
 #ifndef GYRE_LISTENER_H
 #define GYRE_LISTENER_H
 
@@ -11,75 +11,120 @@ extern "C" {
 
 struct gyre_engine;
 
-/* How connections reach the loops. */
+/* How a listener chooses the loop of an accepted connection. With GYRE_BALANCE_KERNEL every loop accepts for itself.
+ * With the values below it, loop 0 accepts and hands connections over. They pass over a loop that has reached its
+ * conns_max. */
 enum gyre_balance {
-    GYRE_BALANCE_AUTO = 0, /* GYRE_BALANCE_KERNEL where the address can (TCP with several loops), else round-robin */
-    GYRE_BALANCE_KERNEL,   /* one listening socket per loop, SO_REUSEPORT (socket(7)): the kernel chooses */
-    /* The others: the first loop accepts and hands over. A loop that is full (conns_max) is passed over. */
-    GYRE_BALANCE_ROUND_ROBIN, /* in turn */
-    GYRE_BALANCE_LEAST_CONNS, /* to the loop with the fewest connections, in turn among equals */
-    GYRE_BALANCE_SOURCE_HASH, /* one client address, whatever its port, always the same loop; unix peers in turn */
-    GYRE_BALANCE_RANDOM,      /* seeded with `seed` */
-    GYRE_BALANCE_CUSTOM       /* as `choose` says */
+    GYRE_BALANCE_AUTO = 0, /* GYRE_BALANCE_KERNEL if possible (TCP with several loops), otherwise ROUND_ROBIN */
+    GYRE_BALANCE_KERNEL,   /* one listening socket per loop with SO_REUSEPORT (socket(7)); the kernel chooses */
+    GYRE_BALANCE_ROUND_ROBIN, /* each loop in turn */
+    GYRE_BALANCE_LEAST_CONNS, /* the loop with the fewest connections; in turn among equals */
+    GYRE_BALANCE_SOURCE_HASH, /* the same loop for the same client IP, whatever its port; unix peers: in turn */
+    GYRE_BALANCE_RANDOM,      /* a random loop; see `seed` */
+    GYRE_BALANCE_CUSTOM       /* the loop that `choose` returns */
 };
 
+/* What to do with an accepted connection. */
 enum gyre_accept_verdict {
-    GYRE_ACCEPT_YES = 0,
-    GYRE_ACCEPT_NO,   /* close it */
-    GYRE_ACCEPT_RESET /* close it with RST, which leaves nothing behind on this side */
+    GYRE_ACCEPT_YES = 0, /* keep the connection */
+    GYRE_ACCEPT_NO,   /* close the connection */
+    GYRE_ACCEPT_RESET /* close the connection with RST, which leaves no state behind on this side */
 };
 
-/* Whether the connection of `peer` is let in, as an enum gyre_accept_verdict; before anything was made of it. Runs on
- * the loop that accepts: on all loops at once with GYRE_BALANCE_KERNEL. `peer` is borrowed until it returns. */
+/* Decides whether to keep the connection from `peer`. Called before a gyre_conn exists. Return an enum
+ * gyre_accept_verdict. Runs on the accepting loop; with GYRE_BALANCE_KERNEL all loops may call the filter at the same
+ * time. `peer` is borrowed until the filter returns. */
 typedef int gyre_accept_filter_fn(struct gyre_listener *listener, const struct sockaddr *peer, socklen_t peer_len,
                                   void *user);
 
-/* The index of the loop that shall have the connection of `peer`. One that there is not is counted
- * (gyre_stats.balance_errors) and the next in turn taken. Runs on the first loop; not called if that is the only
- * one. */
+/* Chooses the loop for the connection from `peer`. Return the index of the loop. If the index is out of range,
+ * gyre_stats.balance_errors is incremented and the next loop in round-robin order is used. Runs on loop 0; not called
+ * if there is only one loop. `peer` is borrowed until the function returns. */
 typedef uint32_t gyre_balance_fn(struct gyre_listener *listener, const struct sockaddr *peer, socklen_t peer_len,
                                  void *user);
 
+/* Called once on a loop, when all sockets of the listener are closed. The address is then free again. */
 typedef void gyre_listener_closed_fn(void *user);
 
+/* The limits on accepting, and what happens at each:
+ *
+ *   limit                             what happens when it is reached
+ *   gyre_listener_options.conns_max   accepting pauses; clients wait in the backlog
+ *   gyre_engine_options.conns_max     accepting pauses; clients wait in the backlog
+ *   gyre_loop_options.conns_max       the connection goes to the next loop with room; if there is none, accepting
+ *                                     pauses. With GYRE_BALANCE_KERNEL each loop pauses by itself.
+ *   descriptors, memory               accepting pauses for 10 ms, doubled each time up to 1 s, or until a connection of
+ *                                     the accepting loop closes; logged at most once a second
+ *   backlog                           the kernel does not complete further connections (listen(2))
+ *
+ * After a pause for conns_max, accepting resumes at once when a connection on the accepting loop closes, and within
+ * 100 ms when a connection on another loop closes. If several loops accept in the same instant, there may be more
+ * connections than the limit. The surplus is closed at once (counted, gyre_stats.refused). */
+
 struct gyre_listener_options {
-    enum gyre_balance balance;
-    uint32_t backlog;     /* listen(2); 0: 4096, which the kernel cuts to net.core.somaxconn */
-    bool share_port;      /* other processes may listen on the same TCP port (SO_REUSEPORT); else it must be free */
-    bool v6_only;         /* "tcp://[::]:80" takes no IPv4, as with "tcp6://" */
-    uint32_t unix_mode;   /* permission bits of the unix socket file, such as 0660; 0: as umask(2) says */
-    /* Accept no more while so many connections of this listener are open; the others wait in the backlog. Accepting
-     * goes on at once when one closes on the accepting loop, within 100 ms when one closes elsewhere. Where several
-     * loops accept, connections that come in on them in the same instant may be too many, and are then closed.
-     * 0: no such limit. */
-    uint32_t conns_max;
-    uint32_t defer_accept_s; /* TCP_DEFER_ACCEPT: silent clients stay with the kernel for so long; 0: not; to 3600 */
-    uint32_t fastopen_queue; /* TCP_FASTOPEN: as many may send data with their SYN at once; 0: none */
-    const char *device;      /* SO_BINDTODEVICE: only what comes in there; borrowed during the call; NULL: any */
-    gyre_accept_filter_fn *filter;      /* NULL: everybody is let in */
-    gyre_balance_fn *choose;            /* for GYRE_BALANCE_CUSTOM, and only for that */
-    gyre_listener_closed_fn *on_closed; /* its sockets are closed, the address is free; on a loop. May be NULL */
-    void *user;                         /* for these three, and gyre_listener_user() */
-    uint64_t seed;        /* of GYRE_BALANCE_RANDOM, and of GYRE_BALANCE_SOURCE_HASH: another seed, another spread */
-    uint32_t reserved[8]; /* zero: room for more, so that what follows can grow */
-    struct gyre_conn_options conn; /* for what is accepted; stays last */
+    enum gyre_balance balance; /* 0: GYRE_BALANCE_AUTO; GYRE_BALANCE_KERNEL is for TCP only */
+    uint32_t backlog;     /* backlog of listen(2); 0: 4096; at most 1048576; Linux cuts it to net.core.somaxconn */
+    bool share_port;      /* let other processes listen on the same TCP port (SO_REUSEPORT); false: the port must be
+                             free */
+    bool v6_only;         /* "tcp://[::]:80" accepts no IPv4, as with "tcp6://"; default: false */
+    uint32_t unix_mode;   /* permission bits of the unix socket file, such as 0660; 0: set by umask(2); at most 0777 */
+    uint32_t conns_max;   /* limit on open connections of this listener (see the table above); 0: no limit */
+    uint32_t defer_accept_s; /* TCP_DEFER_ACCEPT: seconds that a client without data stays in the kernel; 0: off; at
+                                most 3600; TCP only */
+    uint32_t fastopen_queue; /* TCP_FASTOPEN: limit on pending clients that sent data with their SYN; 0: off; at most
+                                1048576; TCP only */
+    const char *device;      /* SO_BINDTODEVICE: accept only what arrives on this network device; borrowed during the
+                                call; NULL: any; TCP only */
+    gyre_accept_filter_fn *filter;      /* NULL: keep every connection */
+    gyre_balance_fn *choose;            /* required with GYRE_BALANCE_CUSTOM; must be NULL otherwise */
+    gyre_listener_closed_fn *on_closed; /* NULL: no callback */
+    void *user;                         /* passed to these three callbacks, and returned by gyre_listener_user() */
+    uint64_t seed;        /* seed of GYRE_BALANCE_RANDOM and GYRE_BALANCE_SOURCE_HASH: a different seed gives a
+                             different distribution; default: 0 */
+    uint32_t reserved[8]; /* must be zero */
+    struct gyre_conn_options conn; /* options of each accepted connection; stays last */
 };
 
-/* Listen on `address`: "tcp://0.0.0.0:7000", "tcp://[::1]:0" (port 0: any free one), "tcp4://…", "tcp6://…" (that
- * family only), "tcp://:7000" (every address, both families), "unix:///run/x.sock", "unix://@name" (Linux's abstract
- * names). gyre_listener_open() is the same and tells the listener, which has the port that 0 became; `out` may be NULL.
- * Borrowed, valid until gyre_listener_close() and as long as it has connections, at the latest until the engine is
- * destroyed. A unix path that is left over, a socket nobody listens
- * on, is replaced; it is unlinked again at the end.
+/* Listen on `address` with all loops of an engine. gyre_engine_listen() and gyre_listener_open() do the same;
+ * gyre_listener_open() also writes the listener to `*out`. `out` may be NULL. The address is one of:
  *
- * While the engine runs it does the same at once: when it returns 0 the address is bound and clients can connect; the
- * loops begin to accept with their next turn. (Should a loop fail at that, for want of kernel memory, it tries again
- * and says so in the log, as when accepting fails.)
+ *   "tcp://127.0.0.1:7000"   this IPv4 address
+ *   "tcp://[::1]:7000"       this IPv6 address
+ *   "tcp://:7000"            every address, IPv4 and IPv6
+ *   "tcp4://…", "tcp6://…"   the same, for one family only
+ *   "tcp://127.0.0.1:0"      any free port; gyre_listener_address() returns the chosen port
+ *   "unix:///run/x.sock"     a unix socket. A leftover socket file that nobody listens on is replaced. The file is
+ *                            removed when the listener closes.
+ *   "unix://@name"           an abstract unix name (Linux)
  *
- * Returns 0, or: GYRE_EADDRESS; GYRE_EPATHLEN; GYRE_EHANDLERS; GYRE_EOPTION; -EADDRINUSE (port taken, path a socket in
- * use; also for some milliseconds after a process that used io_uring was killed, for the kernel closes its sockets
- * later), -EEXIST (path is not a socket), -EADDRNOTAVAIL, -EACCES, -EMFILE, -ENOMEM; -ENODEV, -EPERM for the device;
- * GYRE_ESHUTDOWN while it stops; GYRE_ESTATE when it has run. On error nothing stays open. Thread: any. */
+ * The listener is returned borrowed. It is valid until gyre_listener_close() was called and its last connection has
+ * closed, at the latest until the engine is destroyed. `handlers` are borrowed for the same time.
+ *
+ * May be called before the engine runs and while it runs. When the call returns 0, the address is bound and clients can
+ * connect. While the engine runs, each loop starts to accept in its next turn. If a loop fails to start, for lack of
+ * kernel memory, it logs this and tries again, as when accepting fails.
+ *
+ * Returns 0, or an error, and then nothing stays open:
+ *   -EINVAL          `engine` or `address` is NULL
+ *   GYRE_EADDRESS    `address` is not a stream address. For UDP use gyre_engine_listen_udp().
+ *   GYRE_EPATHLEN    the unix path is empty or too long
+ *   GYRE_EHANDLERS   `handlers` is NULL or lacks on_data (with a framer, on_frame)
+ *   GYRE_EOPTION     an option is out of range, or does not apply to this kind of address
+ *   -E2BIG           an option is set that this library does not know
+ *   -EADDRINUSE      the port is in use, or another socket listens on the unix path. After a process that used io_uring
+ *                    was killed, this error lasts some milliseconds: the kernel closes its sockets late.
+ *   -EEXIST          the unix path exists and is not a socket
+ *   -ENOENT          the directory of the unix path does not exist
+ *   -EADDRNOTAVAIL   no interface has the address
+ *   -EAFNOSUPPORT    the system does not support the address family
+ *   -EACCES          no permission for the port or the unix path
+ *   -ENODEV, -EPERM  `device` does not exist, or its use is not permitted
+ *   -EMFILE          out of descriptors
+ *   -ENOMEM          out of memory
+ *   GYRE_ESHUTDOWN   the engine is draining or stopping
+ *   GYRE_ESTATE      the engine has run
+ *   GYRE_EFORK       the engine belongs to the parent process
+ * Thread: any. */
 #define gyre_engine_listen(engine, address, handlers, ...)                                                             \
     gyre_listener_open(NULL, (engine), (address), (handlers), __VA_ARGS__)
 #define gyre_listener_open(out, engine, address, handlers, ...)                                                        \
@@ -89,21 +134,36 @@ GYRE_API int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_en
                                       const struct gyre_conn_handlers *handlers,
                                       const struct gyre_listener_options *options, size_t size_bytes);
 
-/* Listen on a socket that is bound and listening already: inherited from a parent, or from a service manager, whose
- * first is descriptor 3 and who gives their number in LISTEN_FDS. Takes `fd` on success, makes it close-on-exec, and
- * blocking or not as the backend needs, which whoever shares it sees. Of the options those about binding have no
- * effect; GYRE_BALANCE_KERNEL is not for one socket; without a choice, connections go in turn. A unix path is not
- * unlinked.
+/* Listen with all loops of an engine on `fd`, a socket that already listens. The socket may come from a parent process
+ * or from a service manager. A service manager passes descriptors from 3 on; LISTEN_FDS holds their count.
  *
- * Returns 0, or: GYRE_ESOCKTYPE if it is not a stream socket that listens; -EBADF; GYRE_EHANDLERS; GYRE_EOPTION;
- * -ENOMEM; GYRE_ESHUTDOWN, GYRE_ESTATE as above. On error `fd` stays open and the caller's. Thread: any. */
+ * On success the listener takes `fd`. `fd` becomes close-on-exec, and blocking or non-blocking as the backend needs.
+ * Programs that share the socket see the change of the blocking mode. On error `fd` stays open and the caller's.
+ *
+ * The options `backlog`, `share_port`, `v6_only`, `unix_mode`, `defer_accept_s`, `fastopen_queue` and `device` have no
+ * effect. GYRE_BALANCE_AUTO means GYRE_BALANCE_ROUND_ROBIN. The file of a unix socket is not removed. `out` may be
+ * NULL; see gyre_engine_listen() for the listener and `handlers`.
+ *
+ * Returns 0, or:
+ *   GYRE_ESOCKTYPE   `fd` is not a listening stream socket of TCP or unix
+ *   -EBADF           `fd` is not open
+ *   GYRE_EOPTION     an option is out of range, or is GYRE_BALANCE_KERNEL, which needs one socket per loop
+ *   -EINVAL, GYRE_EHANDLERS, -E2BIG, -ENOMEM, GYRE_ESHUTDOWN, GYRE_ESTATE, GYRE_EFORK   as gyre_engine_listen()
+ * Thread: any. */
 #define gyre_engine_listen_fd(out, engine, fd, handlers, ...)                                                          \
     gyre_engine_listen_fd_sized((out), (engine), (fd), (handlers), (__VA_ARGS__), sizeof(struct gyre_listener_options))
 GYRE_API int gyre_engine_listen_fd_sized(struct gyre_listener **out, struct gyre_engine *engine, int fd,
                                          const struct gyre_conn_handlers *handlers,
                                          const struct gyre_listener_options *options, size_t size_bytes);
 
-/* The same on a single loop. Thread: the loop's. */
+/* Listen with a single loop. The calls do what gyre_engine_listen() and gyre_engine_listen_fd() do. The listener is
+ * valid until gyre_listener_close() was called and its last connection has closed, at the latest until
+ * the loop is destroyed.
+ *
+ * Returns 0, or an error as gyre_engine_listen() or gyre_engine_listen_fd(), except:
+ *   GYRE_ETHREAD    called from another thread
+ *   GYRE_ESHUTDOWN  the loop is draining or being destroyed
+ * Thread: the loop's. */
 #define gyre_loop_listen(out, loop, address, handlers, ...)                                                            \
     gyre_loop_listen_sized((out), (loop), (address), (handlers), (__VA_ARGS__), sizeof(struct gyre_listener_options))
 GYRE_API int gyre_loop_listen_sized(struct gyre_listener **out, struct gyre_loop *loop, const char *address,
@@ -115,37 +175,54 @@ GYRE_API int gyre_loop_listen_fd_sized(struct gyre_listener **out, struct gyre_l
                                        const struct gyre_conn_handlers *handlers,
                                        const struct gyre_listener_options *options, size_t size_bytes);
 
-/* Stop accepting for good and close the listening socket(s); its connections live on. Sockets of loops that are not the
- * caller's, and those that are just accepting, are closed in the loops' next turns; `on_closed` says when all are.
- * A second call does nothing, as long as the engine has not begun to listen on something else.
- * Thread: any, for an engine's; the loop's, for one made with gyre_loop_listen(). */
+/* Stop accepting for good and close the listening sockets. Accepted connections stay open. Sockets on other loops, and
+ * sockets that are accepting at this moment, are closed in the next turn of their loop. `on_closed` runs when all
+ * sockets are closed. A second call does nothing while the listener is valid. Do not use the listener after it has
+ * become invalid: the engine may reuse its memory for another listener.
+ * Thread: any for a listener of an engine; the loop's for a listener of one loop. */
 GYRE_API void gyre_listener_close(struct gyre_listener *listener);
 
-/* Stop accepting for a while: who connects waits in the backlog, until that is full. Connections that the kernel had
- * accepted by then are still served. Both may be called any number of times. Return 0, or GYRE_ESTATE once it is
- * closed, -EINVAL. Thread: as gyre_listener_close(). */
+/* Pause and resume accepting. While the listener is paused, clients wait in the backlog until the backlog is full.
+ * Connections that were already accepted when the pause began are still served. Both functions may be called any
+ * number of times.
+ *
+ * Return 0, or:
+ *   GYRE_ESTATE  the listener is closed
+ *   -EINVAL      `listener` is NULL
+ * Thread: as gyre_listener_close(). */
 GYRE_API int gyre_listener_pause(struct gyre_listener *listener);
 GYRE_API int gyre_listener_resume(struct gyre_listener *listener);
 
-/* What its options gave as `user`; how many listeners its engine had made before it; its engine, NULL for a loop's own.
+/* Return the `user` of the listener's options, its index, and its engine. The index is the number of listeners that the
+ * engine had opened before this one; 0 for a listener of one loop. The engine is NULL for a listener of one loop.
  * Thread: any. */
 GYRE_API void *gyre_listener_user(const struct gyre_listener *listener);
 GYRE_API uint32_t gyre_listener_index(const struct gyre_listener *listener);
 GYRE_API struct gyre_engine *gyre_listener_engine(const struct gyre_listener *listener);
 
-/* Its connections that are open, those included that are on their way to their loop. Thread: any (a moment's value). */
+/* Returns the number of open connections of the listener, including those that are being handed over to their loop. The
+ * number may change at any moment. Thread: any. */
 GYRE_API uint32_t gyre_listener_conn_count(const struct gyre_listener *listener);
 
-/* How many sockets it listens with: one, or with GYRE_BALANCE_KERNEL one per loop; 0 once it is closed. Another
- * descriptor for the one at `index`, close-on-exec, owned by the caller: to hand to the program that takes over. The
- * socket then goes on listening until all its descriptors are closed; a connection that comes meanwhile waits for
- * whoever accepts. Returns the descriptor, or: -EINVAL if there is none at `index`; GYRE_ESTATE once it is closed;
- * -EMFILE; -EOPNOTSUPP on the simulator. Thread: any, while no other thread closes it. */
+/* Hand the listening sockets to another process, for a restart without refused connections.
+ *
+ * gyre_listener_socket_count() returns the number of listening sockets: one, or with GYRE_BALANCE_KERNEL one per loop;
+ * 0 when the listener is closed.
+ *
+ * gyre_listener_dup_fd() duplicates the listening socket at `index`. The duplicate is close-on-exec and owned by the
+ * caller. The socket keeps listening until all its descriptors are closed. A client that connects meanwhile waits until
+ * some process accepts the connection. Returns the descriptor, or:
+ *   -EINVAL      no socket at `index`, or `listener` is NULL
+ *   GYRE_ESTATE  the listener is closed
+ *   -EMFILE      out of descriptors
+ *   -EOPNOTSUPP  not supported on the simulator
+ * Thread: any, while no other thread closes the listener. */
 GYRE_API uint32_t gyre_listener_socket_count(const struct gyre_listener *listener);
 GYRE_API int gyre_listener_dup_fd(const struct gyre_listener *listener, uint32_t index);
 
-/* The address it listens on, port 0 resolved, as gyre_engine_listen() would take it ("tcp://127.0.0.1:40123").
- * Static to the listener. Thread: any. */
+/* Returns the address that the listener is bound to, in the form that gyre_engine_listen() takes, such as
+ * "tcp://127.0.0.1:40123". Port 0 is replaced by the chosen port. Borrowed until the listener becomes invalid.
+ * Thread: any. */
 GYRE_API const char *gyre_listener_address(const struct gyre_listener *listener);
 
 #ifdef __cplusplus

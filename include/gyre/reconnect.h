@@ -72,8 +72,8 @@ GYRE_API void gyre_reconnector_destroy(struct gyre_reconnector *reconnector);
 
 /* Connect now, and keep connected. After the end of each connection the next attempt follows, even if you ended the
  * connection with gyre_conn_close(). Only gyre_reconnector_stop(), `failures_max` and the end of the loop stop the
- * attempts. The call sets the number of failures to 0. If the reconnector is started already, the call ends a wait
- * early and does nothing else.
+ * attempts. The call sets the number of failures to 0. If the reconnector is waiting, the wait ends now. If there is a
+ * connection, the connection stays as it is.
  *
  * Returns 0, or:
  *   GYRE_ETHREAD    called from another thread

@@ -4,15 +4,15 @@
  * ready. The loop does no I/O on the descriptor. For a socket of your own, use gyre_conn_adopt_fd().
  *
  * Level-triggered. The callback runs again in each turn while the condition holds, at most once per turn. Connections
- * still get their share of each turn. The condition was true a moment ago and may have changed. If other programs use
- * the descriptor too, make the descriptor non-blocking and accept EAGAIN.
+ * still get their share of each turn. The condition was true a moment ago and may have changed. If anyone else uses the
+ * descriptor too, make the descriptor non-blocking and handle EAGAIN.
  *
  * Ownership. The descriptor stays the caller's. gyre changes nothing about the descriptor, and the caller closes it.
- * The loop watches a duplicate, which uses one more descriptor. This has three consequences:
- *   - Any number of watches may be on one descriptor, including the descriptor of a connection (gyre_conn_fd()).
- *   - If you close the descriptor before its watch, the connection stays open and its peer sees no close until the
- *     watch is closed.
- *   - On the simulator only descriptors of the simulator can be watched. */
+ * The loop watches a duplicate, which uses one more descriptor. So any number of watches may be on one descriptor,
+ * including the descriptor of a connection (gyre_conn_fd()). If you close the descriptor before its watch, the
+ * connection stays open and its peer sees no close until the watch is closed.
+ *
+ * On the simulator only descriptors of the simulator can be watched. */
 #ifndef GYRE_WATCH_H
 #define GYRE_WATCH_H
 
