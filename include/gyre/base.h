@@ -1,31 +1,31 @@
 /* SPDX-License-Identifier: MIT
  * What every other header needs: the version, errors, memory and log hooks, and the rules that hold everywhere.
  *
- * Callbacks. The loop invokes callbacks. A gyre function does not invoke a callback before it returns, unless its
- * comment says so. Each loop runs one callback at a time. Every function may be called in every callback, unless its
- * comment forbids it; closing and stopping are allowed. The `on_close` of a connection runs exactly once and is its
- * last callback.
+ * Callbacks. The loop invokes callbacks. A function that you call invokes no callback during the call, unless its
+ * comment says so. Each loop runs one callback at a time. A callback may call every function, unless the comment of the
+ * function forbids it. Closing and stopping are allowed. The `on_close` of a connection runs exactly once and is the
+ * connection's last callback.
  *
  * Errors. A function that can fail returns 0 (or a count) on success and a negative int on failure. A value -errno is
  * an error of the system, unchanged. A value GYRE_E… is an error of gyre and lies outside the range of errno. There is
  * no "last error". Out parameters come first and are set only on success.
  *
  * Ownership. The comments use these words:
- *   "borrows until …"    the library reads the memory until then; the caller keeps it valid
- *   "takes"              the library frees or closes it
- *   "returns owned"      the caller frees it
- *   "returns borrowed"   the caller must not free it
+ *   "borrows until …"    the library reads the memory until then; the caller keeps the memory valid
+ *   "takes"              the library frees the memory or closes the descriptor
+ *   "returns owned"      the caller frees the object
+ *   "returns borrowed"   the caller must not free the object
  *
  * Threads. The comment of each function says which thread may call it.
  *   "any"                any thread
  *   "the loop's"         the thread that runs the loop with gyre_loop_run() or gyre_loop_run_nowait(). Before the loop
- *                        first runs, this is the thread that sets it up.
+ *                        first runs, this is the thread that sets the loop up.
  * A call from the wrong thread that could do harm is refused with GYRE_ETHREAD.
  *
  * fork(2). Loops, and all objects on them, stay with the parent, which is not affected. In the child, gyre_loop_run(),
  * gyre_loop_post() and similar functions return GYRE_EFORK, other functions return GYRE_ETHREAD, and destroying does
- * nothing. The child may create loops of its own. All descriptors are close-on-exec, so exec(2) closes what the child
- * inherited; so does _exit(2). A child that is forked in a callback must call one of the two before the callback
+ * nothing. The child may create loops of its own. exec(2) and _exit(2) release what the child inherited: every
+ * descriptor is close-on-exec. A child that is forked in a callback must call one of the two before the callback
  * returns.
  *
  * Options. A field that is 0 has its default. A NULL pointer to options means all defaults. New fields are only

@@ -39,8 +39,8 @@ struct gyre_engine_options {
      * NAME is shortened so that 15 bytes suffice. The thread that calls gyre_engine_run() keeps its name. Copied;
      * NULL: "gyre". */
     const char *name;
-    /* Processors to pin the loops' threads to while the engine runs: loop i runs on cpus[i modulo cpu_count] only.
-     * Copied; NULL: no list. */
+    /* Processors to pin the threads of the loops to. While the engine runs, loop i runs on cpus[i modulo cpu_count]
+     * only. Copied; NULL: no list. */
     const uint32_t *cpus;
     uint32_t cpu_count; /* entries in `cpus`; 0: no list; at most 1024 */
     bool pin;           /* pin without a list: loop i runs on the i-th of the processors that the thread in

@@ -12,8 +12,8 @@ extern "C" {
 struct gyre_engine;
 
 /* How a listener chooses the loop of an accepted connection. With GYRE_BALANCE_KERNEL every loop accepts for itself.
- * With the values below it, loop 0 accepts and hands connections over. They pass over a loop that has reached its
- * conns_max. */
+ * With GYRE_BALANCE_ROUND_ROBIN and the values after it, loop 0 accepts and hands connections over to the other loops.
+ * A loop that has reached its conns_max is passed over. */
 enum gyre_balance {
     GYRE_BALANCE_AUTO = 0, /* GYRE_BALANCE_KERNEL if possible (TCP with several loops), otherwise ROUND_ROBIN */
     GYRE_BALANCE_KERNEL,   /* one listening socket per loop with SO_REUSEPORT (socket(7)); the kernel chooses */
@@ -93,8 +93,8 @@ struct gyre_listener_options {
  *   "tcp://:7000"            every address, IPv4 and IPv6
  *   "tcp4://…", "tcp6://…"   the same, for one family only
  *   "tcp://127.0.0.1:0"      any free port; gyre_listener_address() returns the chosen port
- *   "unix:///run/x.sock"     a unix socket. A leftover socket file that nobody listens on is replaced. The file is
- *                            removed when the listener closes.
+ *   "unix:///run/x.sock"     a unix socket. A leftover socket file that nobody listens on is replaced. When the
+ *                            listener closes, its file is removed.
  *   "unix://@name"           an abstract unix name (Linux)
  *
  * The listener is returned borrowed. It is valid until gyre_listener_close() was called and its last connection has
@@ -124,6 +124,7 @@ struct gyre_listener_options {
  *   GYRE_ESHUTDOWN   the engine is draining or stopping
  *   GYRE_ESTATE      the engine has run
  *   GYRE_EFORK       the engine belongs to the parent process
+ *   -errno           another error of the system, or the error that conn.on_socket returned
  * Thread: any. */
 #define gyre_engine_listen(engine, address, handlers, ...)                                                             \
     gyre_listener_open(NULL, (engine), (address), (handlers), __VA_ARGS__)
@@ -157,8 +158,8 @@ GYRE_API int gyre_engine_listen_fd_sized(struct gyre_listener **out, struct gyre
                                          const struct gyre_listener_options *options, size_t size_bytes);
 
 /* Listen with a single loop. The calls do what gyre_engine_listen() and gyre_engine_listen_fd() do. The listener is
- * valid until gyre_listener_close() was called and its last connection has closed, at the latest until
- * the loop is destroyed.
+ * valid until gyre_listener_close() was called and its last connection has closed, at the latest until the loop is
+ * destroyed.
  *
  * Returns 0, or an error as gyre_engine_listen() or gyre_engine_listen_fd(), except:
  *   GYRE_ETHREAD    called from another thread

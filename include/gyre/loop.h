@@ -73,7 +73,8 @@ struct gyre_loop_options {
  *   -EINVAL           `out` is NULL
  *   -ENOMEM           out of memory
  *   -EMFILE, -ENFILE  out of descriptors
- *   -EPERM, -ENOSYS, …  a backend asked for by name does not work. With "auto" the next backend is tried instead.
+ *   -EPERM, -ENOSYS, …
+ *                     a backend asked for by name does not work. With "auto" the next backend is tried instead.
  * Thread: any. The loop then belongs to the first thread that runs it. */
 #define gyre_loop_create(out, ...) gyre_loop_create_sized((out), (__VA_ARGS__), sizeof(struct gyre_loop_options))
 GYRE_API int gyre_loop_create_sized(struct gyre_loop **out, const struct gyre_loop_options *options, size_t size_bytes);

@@ -30,8 +30,8 @@ GYRE_API int gyre_timer_create(struct gyre_timer **out, struct gyre_loop *loop, 
 GYRE_API void gyre_timer_destroy(struct gyre_timer *timer);
 
 /* Start the timer: fire after `delay_ns` nanoseconds, then every `period_ns` nanoseconds; `period_ns` 0: fire once.
- * Starting a timer that is active replaces its delay and period. If a periodic timer was delayed past several periods,
- * the timer fires once and skips the missed periods.
+ * Starting an active timer replaces its delay and period. If the loop was busy for several periods, a periodic timer
+ * fires once and skips the missed periods.
  *
  * Returns 0, or:
  *   GYRE_EOPTION  `delay_ns` or `period_ns` is negative
