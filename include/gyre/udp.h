@@ -1,22 +1,32 @@
 /* SPDX-License-Identifier: MIT
  * Datagram sockets: UDP over IPv4 and IPv6, and unix datagrams.
  *
- * Addresses are written "udp://127.0.0.1:7000", "udp://[::1]:7000", "udp://:7000" (every address, both families),
- * "udp4://…", "udp6://…" (that family only), "unixgram:///run/x.sock", "unixgram://@name". A socket that is bound with
- * port 0 gets a free port.
+ * Addresses.
  *
- * Receiving: each datagram comes as one call of `on_datagram`, in place, in the receive buffer of the loop. One that is
- * longer than a buffer has room for (`buf_size_bytes` of the loop less 64 to 256 bytes: with the default more than
- * 16 KiB) comes cut, marked and counted; for 64 KiB ones give the loop larger buffers.
+ *   udp://127.0.0.1:7000      UDP over IPv4
+ *   udp://[::1]:7000          UDP over IPv6
+ *   udp://:7000               every local address, IPv4 and IPv6
+ *   udp4://…, udp6://…        that family only
+ *   unixgram:///run/x.sock    unix datagrams, a path
+ *   unixgram://@name          unix datagrams, an abstract name (Linux)
  *
- * Sending queues. What one turn of the loop queued leaves together; what of it goes to one receiver in a row, of one
- * length up to 1452 bytes, even as one, which the kernel cuts (UDP_SEGMENT, Linux). The queue is bounded: a send that
- * finds it full is refused with -EAGAIN, and `on_drain` follows. Datagrams leave in the order in which they were
- * queued; when the socket's own send buffer overflows, which loopback and most networks never see, one may overtake
- * another on io_uring, UDP only. The network may lose, repeat and reorder UDP anyway; unix datagrams it does not.
+ * Binding to port 0 chooses a free port. gyre_udp_address() returns the resolved address.
  *
- * An error of the network, such as the port unreachable that a connected socket is told of, comes with `on_error`; the
- * socket stays open. */
+ * Receiving. The loop calls `on_datagram` once for each datagram. The bytes lie in the loop's receive buffer and are
+ * not copied. A receive buffer has room for `buf_size_bytes` of the loop less 64 to 256 bytes: with the default, more
+ * than 16 KiB. A longer datagram is truncated, marked `truncated` and counted. To receive datagrams of 64 KiB, give the
+ * loop larger buffers.
+ *
+ * Sending. A send queues the datagram. The datagrams queued in one turn of the loop leave together at its end.
+ * Consecutive datagrams of equal length (up to 1452 bytes) to one receiver leave as one send, which the kernel splits
+ * (UDP_SEGMENT, Linux). The queue is bounded: if it is full, a send fails with -EAGAIN and `on_drain` follows.
+ *
+ * Order. Datagrams leave in the order in which they were queued, with one exception: if the socket's send buffer in the
+ * kernel overflows, UDP datagrams on io_uring may overtake each other. Loopback and most networks never overflow it.
+ * The network may still lose, repeat and reorder UDP datagrams. The kernel does none of this to unix datagrams.
+ *
+ * Network errors. `on_error` reports them, for example the ICMP "port unreachable" of a connected socket. The socket
+ * stays open. */
 #ifndef GYRE_UDP_H
 #define GYRE_UDP_H
 
@@ -31,78 +41,104 @@ extern "C" {
 
 struct gyre_udp;
 
-/* A datagram as on_datagram gets it. All it points to is borrowed until the handler returns. */
+/* A received datagram. Everything it points to is borrowed until on_datagram returns. */
 struct gyre_datagram {
-    struct gyre_slice data;       /* may be empty: len 0 */
-    const struct sockaddr *peer;  /* who sent it; NULL: a unix socket without a name. On an IPv6 socket that carries
-                                     IPv4 too, an IPv4 sender is a mapped address (::ffff:192.0.2.1) */
+    struct gyre_slice data;       /* the payload; may be empty (len 0) */
+    const struct sockaddr *peer;  /* the sender's address. NULL: a unix socket without a name. On an IPv6 socket that
+                                     also receives IPv4, an IPv4 sender is a mapped address (::ffff:192.0.2.1) */
     socklen_t peer_len;
-    const struct sockaddr *local; /* with `pktinfo`: where it was sent to, port 0; else NULL */
+    const struct sockaddr *local; /* with `pktinfo`: the destination address, port 0; otherwise NULL */
     socklen_t local_len;
-    uint32_t interface;           /* with `pktinfo`: the index of the interface it came in on; else 0 */
-    uint32_t segment_bytes;       /* with GYRE_UDP_GRO_WHOLE: `data` is datagrams of this size, the last may be shorter;
-                                     0: one datagram */
+    uint32_t interface;           /* with `pktinfo`: index of the receiving interface; otherwise 0 */
+    uint32_t segment_bytes;       /* with GYRE_UDP_GRO_WHOLE: `data` holds several datagrams of this size, and the last
+                                     may be shorter; 0: `data` is one datagram */
     uint8_t traffic_class;        /* with `ecn`: the TOS byte or traffic class; its low two bits are ECN */
-    bool truncated;               /* it was longer: the rest is lost */
+    bool truncated;               /* the datagram was longer than the buffer; the rest is lost */
 };
 
-/* What a socket calls. Only `on_datagram` is needed. Borrowed, usually static and const; must outlive its sockets. All
- * run on the socket's loop. */
+/* Callbacks of a socket. `on_datagram` is required. The struct is borrowed, is usually static and const, and must
+ * outlive the sockets that use it. All callbacks run on the socket's loop. */
 struct gyre_udp_handlers {
     void (*on_datagram)(struct gyre_udp *u, const struct gyre_datagram *d);
-    void (*on_drain)(struct gyre_udp *u); /* a send was refused, and now there is room */
-    /* A datagram could not be sent, or the network says so of an earlier one: -ECONNREFUSED, -EHOSTUNREACH, -EMSGSIZE,
-     * -EPERM, …; unix: -EAGAIN if the receiver's queue was full. The socket stays open. */
+    void (*on_drain)(struct gyre_udp *u); /* a send failed with -EAGAIN, and the queue is now at most half full */
+    /* A datagram could not be sent, or the network reported an error for an earlier datagram: -ECONNREFUSED,
+     * -EHOSTUNREACH, -EMSGSIZE, -EPERM, …. On a unix socket -EAGAIN means that the receiver's queue was full. The
+     * socket stays open. */
     void (*on_error)(struct gyre_udp *u, int err);
-    /* The last call. `err` 0 after gyre_udp_close(), GYRE_ETIMEOUT if that gave up on what was queued, GYRE_ESHUTDOWN
-     * if the loop ended, else what broke the socket. */
+    /* The last callback of the socket. `err` is:
+     *   0              gyre_udp_close() or gyre_udp_abort() was called
+     *   GYRE_ETIMEOUT  `linger_timeout_ns` passed after gyre_udp_close() before all queued datagrams were sent
+     *   GYRE_ESHUTDOWN the loop ended
+     *   otherwise      the error that broke the socket */
     void (*on_close)(struct gyre_udp *u, int err);
 };
 
-/* Datagrams of one sender in a row, which the kernel hands over as one (UDP_GRO, Linux). Needs receive buffers of at
- * least 65792 bytes (`buf_size_bytes` of the loop), or they would come cut: GYRE_EOPTION. */
+/* Whether the kernel may join consecutive datagrams from one sender into one receive (UDP_GRO, Linux). Joining needs
+ * receive buffers of at least 65792 bytes (`buf_size_bytes` of the loop), because shorter ones would truncate the
+ * joined datagrams. With smaller buffers, opening fails with GYRE_EOPTION. */
 enum gyre_udp_gro {
     GYRE_UDP_GRO_OFF = 0,
-    GYRE_UDP_GRO_SPLIT, /* on_datagram is called for each of them */
-    GYRE_UDP_GRO_WHOLE  /* on_datagram gets them as one, with `segment_bytes` */
+    GYRE_UDP_GRO_SPLIT, /* on_datagram is called once for each datagram */
+    GYRE_UDP_GRO_WHOLE  /* on_datagram is called once for all of them, with `segment_bytes` set */
 };
 
-/* Settings of a socket. What the system refuses makes opening fail with its errno. */
+/* Options of a socket. If the system refuses an option, opening fails with the system's errno. */
 struct gyre_udp_options {
-    uint32_t send_queue_max_bytes; /* queued and not yet taken by the kernel; 0: 1 MiB; at most 1 GiB */
-    uint32_t send_queue_max_count; /* datagrams; 0: 1024; at most 1 Mi */
-    uint32_t recv_buf_bytes;       /* SO_RCVBUF; 0: the system's */
-    uint32_t send_buf_bytes;       /* SO_SNDBUF; 0: the system's */
-    int64_t linger_timeout_ns;     /* gyre_udp_close(): how long what is queued may take; 0: 1 s */
-    const char *device;            /* SO_BINDTODEVICE: the name of an interface; copied; NULL: any */
-    const char *local;             /* gyre_udp_connect() only: bind to this address first; copied; NULL: any */
-    uint32_t multicast_interface;  /* index, to send multicast from and to join with when bound to a group; 0: any */
-    uint32_t unix_mode;            /* permission bits of the unix socket file, such as 0660; 0: as umask(2) says */
-    uint8_t ttl;                   /* of what is sent, hop limit with IPv6; 0: the system's */
-    uint8_t multicast_ttl;         /* 0: the system's, 1 */
-    uint8_t traffic_class;         /* TOS or traffic class of what is sent, ECN its low two bits */
-    bool no_multicast_loop;        /* what is sent to a group does not come to members on this machine */
-    bool share_port;               /* SO_REUSEPORT: other sockets of this user may have the port too */
-    bool reuse_address;            /* SO_REUSEADDR: as members of one multicast group do */
-    bool broadcast;                /* sending to broadcast addresses is allowed */
-    bool pktinfo;                  /* tell where datagrams were sent to; replies leave from there */
-    bool ecn;                      /* tell their traffic class */
-    bool start_paused;             /* as if gyre_udp_pause() were called */
+    uint32_t send_queue_max_bytes; /* limit on queued bytes that the kernel has not taken; 0: 1 MiB; at most 1 GiB */
+    uint32_t send_queue_max_count; /* limit on queued datagrams; 0: 1024; at most 1048576 */
+    uint32_t recv_buf_bytes;       /* SO_RCVBUF; 0: the system's default; at most INT32_MAX */
+    uint32_t send_buf_bytes;       /* SO_SNDBUF; 0: the system's default; at most INT32_MAX */
+    int64_t linger_timeout_ns;     /* limit on the time to send what is queued after gyre_udp_close(); 0: 1 s; not
+                                      negative */
+    const char *device;            /* name of a network interface (SO_BINDTODEVICE); copied; NULL: any */
+    const char *local;             /* gyre_udp_connect() only: the address to bind to first; copied; NULL: any */
+    uint32_t multicast_interface;  /* index of the interface that multicast is sent from, and that a group is joined on
+                                      when the socket is bound to a group; 0: any; at most INT32_MAX */
+    uint32_t unix_mode;            /* permission bits of the unix socket file, such as 0660; 0: as umask(2) says; at
+                                      most 0777 */
+    uint8_t ttl;                   /* TTL (IPv4) or hop limit (IPv6) of sent datagrams; 0: the system's default */
+    uint8_t multicast_ttl;         /* the same for multicast; 0: the system's default, which is 1 */
+    uint8_t traffic_class;         /* TOS byte or traffic class of sent datagrams; its low two bits are ECN; 0: the
+                                      system's default */
+    bool no_multicast_loop;        /* members of the group on this machine do not receive what this socket sends */
+    bool share_port;               /* SO_REUSEPORT: other sockets of this user may bind the same port */
+    bool reuse_address;            /* SO_REUSEADDR: for several members of one multicast group on one port */
+    bool broadcast;                /* allow sending to broadcast addresses */
+    bool pktinfo;                  /* report the destination address of each datagram; replies leave from it */
+    bool ecn;                      /* report the traffic class of each datagram */
+    bool start_paused;             /* start as if gyre_udp_pause() had been called */
     enum gyre_udp_gro gro;
-    void *user;                    /* gyre_udp_user() from the start */
-    bool no_runs;                  /* what goes to one receiver leaves one by one all the same */
+    void *user;                    /* initial value of gyre_udp_user() */
+    bool no_runs;                  /* send each datagram on its own: do not join consecutive ones to one receiver */
 };
 
 /* ---- Opening ---- */
 
-/* Bind to `address` on `loop` and receive. Bound to a multicast group, it joins it. `*out` (may be NULL) is borrowed,
- * like every socket: valid until its on_close. A unix path that is left over, a socket nobody is bound to, is replaced;
- * it is unlinked again at the end.
+/* Open a socket on `loop`, bind it to `address` and start to receive.
  *
- * Returns 0, or: GYRE_EADDRESS, GYRE_EPATHLEN, GYRE_EHANDLERS, GYRE_EOPTION, GYRE_ETHREAD, GYRE_ESHUTDOWN,
- * -EADDRINUSE, -EADDRNOTAVAIL, -EACCES, -EEXIST (path is not a socket), -EMFILE, -ENFILE, -ENOMEM; -EOPNOTSUPP for an
- * option that this system or this kind of socket does not have; what the kernel said to an option. On error no callback
- * comes.
+ * `*out` (may be NULL) is borrowed: the socket is valid until its on_close returns. `handlers` is borrowed, `options`
+ * is copied; NULL options mean all defaults. If `address` is a multicast group, the socket also joins that group. If a
+ * unix path is left over (a socket file that no socket is bound to), it is replaced. The path is unlinked when the
+ * socket closes.
+ *
+ * Returns 0, or an error; then no callback runs:
+ *   GYRE_EADDRESS   `address` does not parse
+ *   GYRE_EPATHLEN   the unix path is empty or too long
+ *   GYRE_EHANDLERS  `handlers` or `on_datagram` is NULL
+ *   GYRE_EOPTION    an option is out of range; `local` is set; the loop's receive buffers are too small for `gro`, or
+ *                   for the addresses and control data of a datagram
+ *   GYRE_ETHREAD    called on a thread that is not the loop's
+ *   GYRE_ESHUTDOWN  the loop is stopping
+ *   -EINVAL         `loop` or `address` is NULL
+ *   -E2BIG          `options` is larger than this library knows, and its unknown part is not zero
+ *   -EADDRINUSE     another socket is bound to the address
+ *   -EADDRNOTAVAIL  the address is not one of this machine's
+ *   -EACCES         no permission for the port or the path
+ *   -EEXIST         the path exists and is not a socket
+ *   -EMFILE, -ENFILE  out of descriptors
+ *   -ENOMEM         out of memory
+ *   -EOPNOTSUPP     the system, or this kind of socket, does not have one of the options
+ *   -errno          the kernel refused an option
  * Thread: the loop's. */
 #define gyre_udp_open(out, loop, address, handlers, ...)                                                               \
     gyre_udp_open_sized((out), (loop), (address), (handlers), (__VA_ARGS__), sizeof(struct gyre_udp_options))
@@ -110,10 +146,17 @@ GYRE_API int gyre_udp_open_sized(struct gyre_udp **out, struct gyre_loop *loop, 
                                  const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options,
                                  size_t size_bytes);
 
-/* A socket that talks to `address` alone: only its datagrams are received, gyre_udp_send() needs no address, and the
- * network's errors are told. A unix socket gets a name of its own where the system gives one (Linux), so that the other
- * side can answer. Nothing is exchanged with the other side. Errors as gyre_udp_open(); also -ECONNREFUSED, -ENOENT
- * (unix: nobody is bound there), -ENETUNREACH.
+/* Open a socket on `loop` that exchanges datagrams with `address` only. It receives only that peer's datagrams, it can
+ * use gyre_udp_send(), and `on_error` reports the network's errors.
+ *
+ * Connecting sends nothing to the peer. On Linux a unix socket gets a name of its own, so that the peer can answer; on
+ * other systems it has no name unless `local` gives one. `*out`, `handlers` and `options` are as in gyre_udp_open().
+ *
+ * Returns 0, or the errors of gyre_udp_open() (`local` is allowed here), or:
+ *   -ECONNREFUSED   unix: the path exists, but no socket is bound to it
+ *   -ENOENT         unix: the path does not exist
+ *   -ENETUNREACH    there is no route to `address`
+ *   -EAFNOSUPPORT   `local` is of another family than `address`
  * Thread: the loop's. */
 #define gyre_udp_connect(out, loop, address, handlers, ...)                                                            \
     gyre_udp_connect_sized((out), (loop), (address), (handlers), (__VA_ARGS__), sizeof(struct gyre_udp_options))
@@ -121,92 +164,147 @@ GYRE_API int gyre_udp_connect_sized(struct gyre_udp **out, struct gyre_loop *loo
                                     const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options,
                                     size_t size_bytes);
 
-/* Make a socket of a UDP or unix datagram socket that is there already: connected, bound or neither (then sending
- * binds it). Takes `fd` on success, makes it close-on-exec, and blocking or not as the backend needs, which whoever
- * shares it sees. What the options ask for is set; what was set before stays, but for the kernel's joining and cutting
- * of datagrams. Those about binding (`share_port`, `reuse_address`, `unix_mode`) have no effect; `local` is refused.
- * A unix path is not unlinked. Datagrams that wait in it are received.
+/* Make a socket from an existing UDP or unix datagram descriptor. `fd` may be connected, bound, or neither; in the last
+ * case the first send binds it.
  *
- * Sockets inherited from a parent or a service manager (see gyre_engine_listen_fd()) go to an engine in this way, too:
- * before it runs, to gyre_engine_loop(). Several of one address, bound with SO_REUSEPORT, are best spread over its
- * loops.
+ * On success the library takes `fd`. It makes `fd` close-on-exec, and blocking or non-blocking as the backend needs;
+ * every process that shares the socket sees the blocking mode change. Datagrams that are already waiting in the socket
+ * are received. A unix path is not unlinked.
  *
- * Returns 0, or: GYRE_ESOCKTYPE if it is no such socket; -EBADF; GYRE_EHANDLERS, GYRE_EOPTION, GYRE_ETHREAD,
- * GYRE_ESHUTDOWN, -EMFILE, -ENOMEM; -EOPNOTSUPP, and what the kernel said to an option. On error `fd` stays open and
- * the caller's, with those options that were set by then. Thread: the loop's. */
+ * Options that are given are set on the socket. Options set before stay, except that the kernel's joining and splitting
+ * of datagrams (UDP_GRO, UDP_SEGMENT) is reset to what `options` say. `share_port`, `reuse_address` and `unix_mode`
+ * have no effect.
+ *
+ * Use this also for sockets inherited from a parent or a service manager (see gyre_engine_listen_fd()): before the
+ * engine runs, adopt them on one of its loops, gyre_engine_loop(). Spread several sockets bound to one address with
+ * SO_REUSEPORT over the loops.
+ *
+ * Returns 0, or an error. On error `fd` stays open and belongs to the caller; some options may be set already:
+ *   GYRE_ESOCKTYPE  `fd` is not a UDP or unix datagram socket
+ *   GYRE_EHANDLERS, GYRE_EOPTION, GYRE_ETHREAD, GYRE_ESHUTDOWN, -E2BIG, -EMFILE, -ENOMEM, -EOPNOTSUPP, -errno
+ *                   as for gyre_udp_open()
+ *   -EBADF          `fd` is not open
+ *   -EINVAL         `loop` is NULL
+ * Thread: the loop's. */
 #define gyre_udp_adopt_fd(out, loop, fd, handlers, ...)                                                                \
     gyre_udp_adopt_fd_sized((out), (loop), (fd), (handlers), (__VA_ARGS__), sizeof(struct gyre_udp_options))
 GYRE_API int gyre_udp_adopt_fd_sized(struct gyre_udp **out, struct gyre_loop *loop, int fd,
                                      const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options,
                                      size_t size_bytes);
 
-/* A name for a socket that outlives it; see gyre_conn_id. */
+/* An id that names a socket and may outlive it; see gyre_conn_id. */
 struct gyre_udp_id {
     struct gyre_loop *loop;
     uint32_t slot;
     uint32_t generation;
 };
 
-/* ---- Sending. Thread: the socket's loop. ---- */
+/* ---- Sending. Thread: the socket's loop. ----
+ *
+ * The send functions share these errors. On error nothing is queued.
+ *   -EAGAIN        the queue would exceed `send_queue_max_bytes` or `send_queue_max_count`; counted (send_refused), and
+ *                  on_drain follows
+ *   -EMSGSIZE      longer than `send_queue_max_bytes`, or than a UDP datagram can be: 65507 bytes over IPv4, 65527
+ *                  over IPv6
+ *   -EDESTADDRREQ  no receiver is given and the socket is not connected
+ *   -EINVAL        `data` is NULL and `len` is not 0
+ *   -ENOMEM        out of memory
+ *   GYRE_ECLOSED   the socket is closing, or is NULL
+ *   GYRE_ETHREAD   called on a thread that is not the loop's */
 
-/* Answer the datagram that on_datagram is looking at. Bytes that lie in `d->data` are not copied; others are. With
- * `pktinfo` the answer leaves from the address that was asked.
- * Returns as gyre_udp_send_to(); -EINVAL if `d` is not that datagram; -EDESTADDRREQ if its sender has no name. */
+/* Send `len` bytes to the sender of `d`, the datagram that on_datagram is handling. Bytes inside `d->data` are not
+ * copied; other bytes are copied. With `pktinfo` the reply leaves from the address that `d` was sent to; if
+ * that is a multicast or broadcast address, the system chooses one.
+ *
+ * Returns 0, or the errors above and:
+ *   -EINVAL        `d` is not the datagram that on_datagram is handling
+ *   -EDESTADDRREQ  the sender has no name, and the socket is not connected */
 GYRE_API int gyre_udp_reply(struct gyre_udp *u, const struct gyre_datagram *d, const void *data, size_t len);
 
-/* Queue a copy of `len` bytes (0 is a datagram too) for the address that a connected socket talks to.
- * Returns 0, or: -EAGAIN if the queue is full (counted; on_drain follows); -EMSGSIZE if no datagram can be that long;
- * -EDESTADDRREQ if the socket is not connected; -EINVAL for NULL data with len > 0; -ENOMEM; GYRE_ECLOSED;
- * GYRE_ETHREAD. */
+/* Queue a copy of `len` bytes (0 sends an empty datagram) for the peer of a connected socket. Returns 0, or the errors
+ * above. */
 GYRE_API int gyre_udp_send(struct gyre_udp *u, const void *data, size_t len);
 
-/* The same for `to`, which is copied. On an IPv6 socket that carries IPv4 too, an IPv4 address will do. Also returns
- * GYRE_EADDRESS for an address that is not whole or has port 0, -EAFNOSUPPORT for one of another family. */
+/* Queue a copy of `len` bytes (0 sends an empty datagram) for the address `to`, which is copied too. An IPv6 socket
+ * that also carries IPv4 accepts an IPv4 address.
+ *
+ * Returns 0, or the errors above and:
+ *   GYRE_EADDRESS  `to` is NULL, its length is wrong for its family, or its port is 0
+ *   -EAFNOSUPPORT  `to` is of another family than the socket */
 GYRE_API int gyre_udp_send_to(struct gyre_udp *u, const struct sockaddr *to, socklen_t to_len, const void *data,
                               size_t len);
 
-/* Queue `len` bytes as datagrams of `segment_bytes` each, the last with what is left. The kernel cuts them where it can
- * (UDP_SEGMENT, Linux), for the cost of little more than one; elsewhere it is done here. At most 64 datagrams, and in
- * all not more than one datagram's maximum. `to` NULL: where a connected socket talks to.
- * Returns as gyre_udp_send_to(); -EINVAL for segment_bytes 0; -EMSGSIZE if it is too much. */
+/* Queue a copy of `len` bytes as datagrams of `segment_bytes` each; the last one may be shorter. The limit is 64
+ * datagrams and, for all of them together, the largest single datagram. With `to` NULL they go to the peer of a
+ * connected socket. Where the kernel can split them (UDP_SEGMENT, Linux), they cost little more than one datagram and
+ * count as one in the queue. Elsewhere the library splits them, and each one counts.
+ *
+ * Returns 0, or the errors of gyre_udp_send_to() and:
+ *   -EINVAL    `segment_bytes` is 0
+ *   -EMSGSIZE  more than 64 datagrams, more bytes than one datagram can have, or more than the queue can ever hold */
 GYRE_API int gyre_udp_send_segments(struct gyre_udp *u, const struct sockaddr *to, socklen_t to_len, const void *data,
                                     size_t len, size_t segment_bytes);
 
-/* Bytes queued and not yet taken by the kernel. */
+/* Returns the number of queued bytes that the kernel has not taken yet. */
 GYRE_API size_t gyre_udp_outbound(const struct gyre_udp *u);
 
-/* Parse an address of this header once, for gyre_udp_send_to(). Returns 0, or GYRE_EADDRESS, GYRE_EPATHLEN.
+/* Parse an address of this header, for use with gyre_udp_send_to(). Writes the address to `*out` and its length to
+ * `*out_len`.
+ *
+ * Returns 0, or:
+ *   GYRE_EADDRESS  `address` does not parse, or is NULL
+ *   GYRE_EPATHLEN  the unix path is empty or too long
+ *   -EINVAL        `out` or `out_len` is NULL
  * Thread: any. */
 GYRE_API int gyre_udp_parse(struct sockaddr_storage *out, socklen_t *out_len, const char *address);
 
-/* ---- Receiving and end. Thread: the socket's loop. ---- */
+/* ---- Receiving and closing. Thread: the socket's loop. ----
+ *
+ * GYRE_ECLOSED here means that the socket is closing or NULL. GYRE_ETHREAD means that the call was made on a thread
+ * that is not the loop's. */
 
-/* Keep the datagram that on_datagram is looking at beyond the handler: `*view` is its bytes, valid until
- * gyre_buf_release(*out). Without a copy while receive buffers are plenty, else with one.
- * Returns 0, or: -EINVAL if `d` is not that datagram; -ENOMEM; GYRE_ECLOSED; GYRE_ETHREAD. */
+/* Keep the bytes of `d`, the datagram that on_datagram is handling, after the handler returns. `*view` is valid until
+ * the caller releases `*out` with gyre_buf_release(). The bytes are copied only if receive buffers are scarce.
+ *
+ * Returns 0, or:
+ *   -EINVAL       `d` is not the datagram that on_datagram is handling, or `out` or `view` is NULL
+ *   -ENOMEM       out of memory
+ *   GYRE_ECLOSED, GYRE_ETHREAD */
 GYRE_API int gyre_udp_hold(struct gyre_buf **out, struct gyre_slice *view, struct gyre_udp *u,
                            const struct gyre_datagram *d);
 
-/* After pause returns there is no on_datagram until resume; datagrams stay with the kernel as long as its buffer has
- * room, and the few that had been received come first then. Return 0, or GYRE_ECLOSED, GYRE_ETHREAD. */
+/* Stop and restart receiving. After gyre_udp_pause() returns, on_datagram is not called until gyre_udp_resume().
+ * Meanwhile datagrams wait in the kernel's receive buffer as long as it has room. The few datagrams that the loop had
+ * already received are delivered first after resume. Returns 0, GYRE_ECLOSED or GYRE_ETHREAD. */
 GYRE_API int gyre_udp_pause(struct gyre_udp *u);
 GYRE_API int gyre_udp_resume(struct gyre_udp *u);
 
-/* Join or leave a multicast group on an interface (index; 0: the system chooses). The port of `group` does not count.
- * Returns 0, or: GYRE_EADDRESS for what is no group; -EAFNOSUPPORT for one of another family; -EOPNOTSUPP on unix;
- * what the kernel said (-EADDRINUSE: is a member; -EADDRNOTAVAIL: is none; -ENODEV); GYRE_ECLOSED; GYRE_ETHREAD. */
+/* Join or leave the multicast group `group` on the interface with index `interface` (0: the system chooses). The port
+ * of `group` is ignored.
+ *
+ * Returns 0, or:
+ *   GYRE_EADDRESS   `group` is not a multicast address, is NULL, or is too short
+ *   -EAFNOSUPPORT   `group` is of another family than the socket
+ *   -EOPNOTSUPP     the socket is a unix socket
+ *   -EADDRINUSE     join: the socket is already a member
+ *   -EADDRNOTAVAIL  leave: the socket is not a member
+ *   -ENODEV         no such interface
+ *   -errno          any other error of the kernel
+ *   GYRE_ECLOSED, GYRE_ETHREAD */
 GYRE_API int gyre_udp_join(struct gyre_udp *u, const struct sockaddr *group, socklen_t group_len, uint32_t interface);
 GYRE_API int gyre_udp_leave(struct gyre_udp *u, const struct sockaddr *group, socklen_t group_len, uint32_t interface);
 
-/* Close: no further on_datagram; what is queued is sent, for at most `linger_timeout_ns`, then on_close. A second call
- * does nothing. Returns 0, or GYRE_ETHREAD. */
+/* Close the socket. on_datagram is not called any more. Queued datagrams are sent for at most `linger_timeout_ns`; then
+ * on_close runs. A second call does nothing. Returns 0 or GYRE_ETHREAD. */
 GYRE_API int gyre_udp_close(struct gyre_udp *u);
 
-/* Close at once and drop what is queued. Returns 0, or GYRE_ETHREAD. */
+/* Close the socket without sending what is queued. Queued datagrams are dropped and on_close follows. Returns 0 or
+ * GYRE_ETHREAD. */
 GYRE_API int gyre_udp_abort(struct gyre_udp *u);
 
-/* ---- What it is. Thread: the socket's loop. ---- */
+/* ---- Properties. Thread: the socket's loop. ---- */
 
+/* The counters of a socket: X(field, description). */
 #define GYRE_UDP_STATS(X)                                                                                              \
     X(received, "datagrams received, those cut included")                                                              \
     X(received_bytes, "bytes in them")                                                                                 \
@@ -226,35 +324,50 @@ struct gyre_udp_counts {
 #undef GYRE_UDP_STATS_FIELD
 };
 
-/* Copy its counters; in on_close they are final. */
+/* Copy the socket's counters to `*out`. In on_close they are final. */
 GYRE_API void gyre_udp_stats(const struct gyre_udp *u, struct gyre_udp_counts *out);
 
-GYRE_API struct gyre_loop *gyre_udp_loop(const struct gyre_udp *u); /* borrowed */
-GYRE_API void *gyre_udp_user(const struct gyre_udp *u);             /* what the options gave, or set_user */
-GYRE_API void gyre_udp_set_user(struct gyre_udp *u, void *user); /* from now on */
-/* The descriptor: for getsockopt and the like. Never close, read or write it. */
+GYRE_API struct gyre_loop *gyre_udp_loop(const struct gyre_udp *u); /* the socket's loop, borrowed */
+GYRE_API void *gyre_udp_user(const struct gyre_udp *u);             /* `user` of the options, or of set_user */
+GYRE_API void gyre_udp_set_user(struct gyre_udp *u, void *user); /* replaces the user pointer */
+/* The descriptor, borrowed, for getsockopt(2) and the like. Do not close, read or write it. */
 GYRE_API int gyre_udp_fd(const struct gyre_udp *u);
-/* The address it is bound to, as gyre_udp_connect() would take it ("udp://127.0.0.1:40123"). Static to the socket. */
+/* The address the socket is bound to, in the form that gyre_udp_connect() takes ("udp://127.0.0.1:40123"). Borrowed:
+ * valid as long as the socket. */
 GYRE_API const char *gyre_udp_address(const struct gyre_udp *u);
-/* The same as getsockname(2) has it. Returns 0, or: -EINVAL, GYRE_ETHREAD, GYRE_ECLOSED for no socket, -errno. */
+/* Get the socket's own address, as getsockname(2) returns it. Writes it to `*out` and its length to `*out_len`.
+ * Returns 0, or:
+ *   -EINVAL       `out` or `out_len` is NULL
+ *   GYRE_ETHREAD  called on a thread that is not the loop's
+ *   GYRE_ECLOSED  `u` is NULL
+ *   -errno        the kernel's error */
 GYRE_API int gyre_udp_local_address(const struct gyre_udp *u, struct sockaddr_storage *out, socklen_t *out_len);
-/* Of a connected socket, the other side, as getpeername(2). Returns as that, and -ENOTCONN if it is not connected. */
+/* Get the peer's address of a connected socket, as getpeername(2) returns it. Returns as gyre_udp_local_address(), and
+ * -ENOTCONN if the socket is not connected. */
 GYRE_API int gyre_udp_peer_address(const struct gyre_udp *u, struct sockaddr_storage *out, socklen_t *out_len);
 
 /* ---- From other threads ---- */
 
-GYRE_API struct gyre_udp_id gyre_udp_id_of(const struct gyre_udp *u); /* Thread: the socket's loop. */
-/* The socket, borrowed, or NULL if it is gone. Thread: the loop's. */
+GYRE_API struct gyre_udp_id gyre_udp_id_of(const struct gyre_udp *u); /* the socket's id. Thread: the socket's loop. */
+/* Returns the socket, borrowed, or NULL if it is gone. Thread: the loop's. */
 GYRE_API struct gyre_udp *gyre_udp_from_id(struct gyre_udp_id id);
 
-/* gyre_udp_send_to() with a copy, or with `to` NULL gyre_udp_send(), on the socket's loop; what that says is lost, but
- * a full queue is counted. Returns 0, or -EINVAL, GYRE_EADDRESS, -ENOMEM, -EAGAIN if too many tasks wait,
- * GYRE_ESHUTDOWN. Thread: any. */
+/* Call gyre_udp_send_to() on the socket's loop, or gyre_udp_send() if `to` is NULL. `to` and the `len` bytes at `data`
+ * are copied before this function returns. The result of that call is not reported; a full queue is counted
+ * (send_refused). If the socket is gone by then, nothing happens.
+ *
+ * Returns 0, or:
+ *   -EINVAL         `id.loop` is NULL, or `data` is NULL and `len` is not 0
+ *   GYRE_EADDRESS   `to_len` is 0 or longer than any address
+ *   -ENOMEM         out of memory
+ *   -EAGAIN         `tasks_max` tasks wait on the loop
+ *   GYRE_ESHUTDOWN  the loop is being destroyed
+ * Thread: any. */
 GYRE_API int gyre_udp_id_send(struct gyre_udp_id id, const struct sockaddr *to, socklen_t to_len, const void *data,
                               size_t len);
 
-/* gyre_udp_close() on the socket's loop; nothing happens if it is gone. Returns 0, or -EINVAL, -ENOMEM, -EAGAIN,
- * GYRE_ESHUTDOWN. Thread: any. */
+/* Call gyre_udp_close() on the socket's loop. If the socket is gone by then, nothing happens.
+ * Returns 0, or -EINVAL, -ENOMEM, -EAGAIN, GYRE_ESHUTDOWN as gyre_udp_id_send(). Thread: any. */
 GYRE_API int gyre_udp_id_close(struct gyre_udp_id id);
 
 #ifdef __cplusplus
