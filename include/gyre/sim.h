@@ -1,33 +1,33 @@
 /* SPDX-License-Identifier: MIT
  * The simulated network, for testing handlers.
  *
- * A simulation is a network in memory with a clock of its own. Loops run on it by naming it in gyre_loop_options.sim;
- * to the handlers nothing is different, but no system call is made, hours pass in milliseconds, and everything that
- * may happen on a real network does: receives and sends come out short, connections are refused, reset and aborted,
- * segments are lost and come late, cancelled operations finish long after, buffers run out, completions of different
- * connections change places. Which of it happens when is drawn from the seed: the same seed and the same program give
- * the same run, wherever and whenever, so a failing seed is all there is to report of a failure.
+ * A simulation is a network in memory with its own clock. A loop runs on it if its options name it
+ * (gyre_loop_options.sim). Handlers see no difference, but the loop makes no system calls and hours pass in
+ * milliseconds. What may go wrong on a real network goes wrong here: receives and sends are short; connections are
+ * refused, reset and aborted; segments are lost and arrive late; cancelled operations finish long afterwards; buffers
+ * run out; completions of different connections change places. The seed decides what happens when. The same seed and
+ * the same program always give the same run, on any machine. To report a failure, report its seed.
  *
  *     struct gyre_sim *sim;
  *     struct gyre_loop *loop;
  *     int err = gyre_sim_create(&sim, &(struct gyre_sim_options){.seed = 42});
  *     err = gyre_loop_create(&loop, &(struct gyre_loop_options){.sim = sim});
- *     …listen and connect on `loop` as ever…
+ *     …listen and connect on `loop` as on any other loop…
  *     err = gyre_sim_run(sim, &loop, 1, is_finished, &state, 100000);
  *
- * Addresses mean nothing outside: any host can be listened on and connected to, and unix paths are just names. On
- * established connections the rules are those of TCP (and unix sockets) on Linux: FIN comes after all data; RST keeps
- * what the peer's side has received and loses what was still on its way; closing with data unread resets.
+ * Addresses exist only inside the simulation: a program may listen on and connect to any host, and unix paths are just
+ * names. Established connections follow the rules of TCP and unix sockets on Linux. FIN arrives after all data. RST
+ * keeps the bytes that the peer's side has received and loses those still in flight. Closing with unread bytes resets.
  *
- * Besides gyre's own connections there are scripted peers: an end of a connection that the test drives by hand, call by
- * call, to see how a handler takes a peer that stalls, sends a byte at a time, half-closes or resets.
+ * Scripted peers are the other ends of connections, driven by the test one call at a time. With them a test shows how a
+ * handler copes with a peer that stalls, sends one byte at a time, half-closes or resets.
  *
- * The simulator also watches: it aborts the program when an operation is submitted twice, when a descriptor is closed
- * under an operation, when bytes change while they are being sent (gyre_conn_write_ref() borrows them until `done`), or
- * when receive buffers go astray.
+ * The simulator also checks the library and the program. It aborts the program if an operation is submitted twice, if a
+ * descriptor is closed while an operation uses it, if bytes change while they are being sent (gyre_conn_write_ref()
+ * borrows them until `done`), or if receive buffers are lost.
  *
- * Thread: a simulation and all its loops belong to one thread. gyre_loop_post(), gyre_loop_stop() and the like may be
- * called from others as ever. */
+ * Thread: a simulation and all its loops belong to one thread. Other threads may call gyre_loop_post(),
+ * gyre_loop_stop() and the other functions marked "any", as on other loops. */
 #ifndef GYRE_SIM_H
 #define GYRE_SIM_H
 
@@ -42,176 +42,215 @@ struct gyre_sim;
 struct gyre_sim_listener;
 struct gyre_sim_peer;
 
-/* Where the fields of the options that are 0 get their values from. */
+/* The defaults of options that are 0. */
 enum gyre_sim_profile {
-    GYRE_SIM_CHAOS = 0, /* everything goes wrong now and then */
-    GYRE_SIM_QUIET      /* nothing does; no delays, first come first served */
+    GYRE_SIM_CHAOS = 0, /* every fault happens now and then */
+    GYRE_SIM_QUIET      /* no faults, no delays, operations finish in order */
 };
 
-enum { GYRE_SIM_NEVER = UINT16_MAX }; /* a probability of none, where 0 means the profile's */
-#define GYRE_SIM_NO_DELAY UINT64_MAX   /* the same for `delay_max_ns` */
+enum { GYRE_SIM_NEVER = UINT16_MAX }; /* a probability of zero; 0 means the profile's default */
+#define GYRE_SIM_NO_DELAY UINT64_MAX   /* no delay; 0 means the profile's default */
 
-/* Probabilities are per mille, from 1 to 1000, or GYRE_SIM_NEVER; 0: the profile's, given here for GYRE_SIM_CHAOS.
- * With GYRE_SIM_QUIET they are all never. Those of the network concern TCP and UDP; unix sockets have no network. */
+/* Options of a simulation. Probabilities are per mille, from 1 to 1000, or GYRE_SIM_NEVER. 0 means the profile's
+ * default: the number given here for GYRE_SIM_CHAOS, and never for GYRE_SIM_QUIET. The options under "The network"
+ * apply to TCP and UDP, not to unix sockets. */
 struct gyre_sim_options {
-    uint64_t seed;                        /* any, 0 too */
+    uint64_t seed;                        /* any number, 0 included */
     enum gyre_sim_profile profile;
     const struct gyre_mem *mem;           /* borrowed until the simulation is destroyed; NULL: malloc */
 
     /* Operations. */
-    uint16_t recv_short_permille;         /* a receive gets less than is there; 0: 200 */
-    uint16_t send_short_permille;         /* a send takes less than there is room for; 0: 200 */
-    uint16_t more_dropped_permille;       /* a multishot operation ends at an event, data and all; 0: 100 */
+    uint16_t recv_short_permille;         /* a receive returns fewer bytes than are available; 0: 200 */
+    uint16_t send_short_permille;         /* a send takes fewer bytes than there is room for; 0: 200 */
+    uint16_t more_dropped_permille;       /* a multishot operation ends with an event; its data arrives; 0: 100 */
     uint16_t cancel_late_permille;        /* a cancelled operation takes several turns to end; 0: 300 */
-    uint16_t enobufs_permille;            /* a receive finds no buffer though there are some; 0: 20 */
+    uint16_t enobufs_permille;            /* a receive fails for want of a buffer although there are some; 0: 20 */
     uint16_t shuffle_permille;            /* a ready operation changes places with another; 0: 1000 */
-    uint16_t few_events_permille;         /* a turn brings fewer events than are ready; 0: 200 */
+    uint16_t few_events_permille;         /* a turn returns fewer events than are ready; 0: 200 */
     uint16_t accept_emfile_permille;      /* an accept fails with -EMFILE; 0: 5 */
-    uint16_t accept_aborted_permille;     /* with -ECONNABORTED, and the connection is lost; 0: 3 */
+    uint16_t accept_aborted_permille;     /* an accept fails with -ECONNABORTED and the connection is lost; not on unix
+                                             sockets; 0: 3 */
 
     /* The network. */
-    uint16_t connect_timeout_permille;    /* a connect fails with -ETIMEDOUT, after 1 to 20 s; 0: 3 */
-    uint16_t connect_unreachable_permille; /* with -EHOSTUNREACH; 0: 3 */
+    uint16_t connect_timeout_permille;    /* a connect fails with -ETIMEDOUT after 1 to 20 s; 0: 3 */
+    uint16_t connect_unreachable_permille; /* a connect fails with -EHOSTUNREACH; 0: 3 */
     uint16_t reset_permille;              /* per segment: the connection is reset for both ends; 0: 1 */
-    uint16_t loss_permille;               /* per segment: it is sent again 200 to 800 ms later, and per UDP datagram: it
-                                             is lost; 0: 10 */
-    uint64_t delay_min_ns;                /* of each segment; 0: none */
-    uint64_t delay_max_ns;                /* 0: 2 ms, with GYRE_SIM_QUIET none; at most 1 hour, or GYRE_SIM_NO_DELAY:
-                                             what is sent is there, but for losses */
+    uint16_t loss_permille;               /* per segment: it is sent again 200 to 800 ms later; per UDP datagram: it is
+                                             lost; 0: 10 */
+    uint64_t delay_min_ns;                /* shortest delay of a segment; 0: none; at most 1 hour */
+    uint64_t delay_max_ns;                /* longest delay of a segment; 0: 2 ms, or none with GYRE_SIM_QUIET; at most
+                                             1 hour; GYRE_SIM_NO_DELAY: segments arrive at once unless they are lost */
 
     /* Sizes. */
-    uint32_t send_buf_bytes;              /* sent and not acknowledged, at most; 0: for each direction of each
-                                             connection from 512 to 65536 at random, with GYRE_SIM_QUIET 65536; at
-                                             most 16 MiB */
-    uint32_t recv_buf_bytes;              /* received and not read, at most; 0: likewise */
-    uint32_t fds_max;                     /* descriptors open, then -EMFILE; 0: 1048576 */
+    uint32_t send_buf_bytes;              /* limit on bytes sent and not acknowledged; at most 16 MiB; 0: random from
+                                             512 to 65536 for each direction of each connection, or 65536 with
+                                             GYRE_SIM_QUIET */
+    uint32_t recv_buf_bytes;              /* limit on bytes received and not read; range and default as above */
+    uint32_t fds_max;                     /* limit on open descriptors, then -EMFILE; 0: 1048576; at most 1048576 */
 
-    uint16_t duplicate_permille;          /* per datagram: it comes twice; 0: 5 */
+    uint16_t duplicate_permille;          /* per UDP datagram: it arrives twice; 0: 5 */
 };
 
-/* Make a simulation. Returns owned in `*out`; free with gyre_sim_destroy().
- * Returns 0, or: GYRE_EOPTION; -E2BIG; -ENOMEM. Thread: any; the simulation then belongs to one. */
+/* Create a simulation. The caller owns `*out` and frees it with gyre_sim_destroy(). `options` is copied; NULL means all
+ * defaults.
+ *
+ * Returns 0, or:
+ *   GYRE_EOPTION  an option is out of range
+ *   -E2BIG        `options` is larger than this library knows, and its unknown part is not zero
+ *   -ENOMEM       out of memory
+ * Thread: any; afterwards the simulation belongs to one thread. */
 #define gyre_sim_create(out, options) gyre_sim_create_sized((out), (options), sizeof(struct gyre_sim_options))
 GYRE_API int gyre_sim_create_sized(struct gyre_sim **out, const struct gyre_sim_options *options, size_t size_bytes);
 
-/* Free it with all that is still open on it: descriptors, peers, listeners. Its loops must have been destroyed before.
- * NULL is allowed. */
+/* Free a simulation and everything still open on it: descriptors, peers, listeners. Destroy its loops first. NULL is
+ * allowed. */
 GYRE_API void gyre_sim_destroy(struct gyre_sim *sim);
 
-/* The seed it was made with. */
+/* Returns the seed of the simulation. */
 GYRE_API uint64_t gyre_sim_seed(const struct gyre_sim *sim);
 
-/* A hash over all events that came out so far, their order and times included. Two runs with the same hash did the
- * same; it proves a replay. */
+/* Returns a hash over all events so far, with their order and times. Two runs with equal hashes did the same things; a
+ * test proves with it that a run was repeated exactly. */
 GYRE_API uint64_t gyre_sim_trace_hash(const struct gyre_sim *sim);
 
-/* What has happened in a simulation. */
+/* Counts of what happened in a simulation. */
 struct gyre_sim_counts {
-    uint64_t events;           /* that loops got */
-    uint64_t segments;         /* sent, and the bytes in them */
-    uint64_t bytes;
+    uint64_t events;           /* events that loops received */
+    uint64_t segments;         /* segments sent */
+    uint64_t bytes;            /* bytes in them */
     uint64_t recvs_short;
     uint64_t sends_short;
     uint64_t mores_dropped;
     uint64_t cancels_late;
-    uint64_t enobufs;          /* receives that found no buffer, or were told so */
-    uint64_t connects_failed;  /* with injected errors */
-    uint64_t accepts_failed;   /* with injected errors */
+    uint64_t enobufs;          /* receives without a buffer: real and injected */
+    uint64_t connects_failed;  /* by injected errors */
+    uint64_t accepts_failed;   /* by injected errors */
     uint64_t resets;           /* injected */
     uint64_t losses;
-    uint64_t idle_waits;       /* endless waits of loops in which nothing could ever happen; they returned at once */
-    uint64_t datagrams;        /* sent */
+    uint64_t idle_waits;       /* waits without a time limit that returned at once because nothing could happen */
+    uint64_t datagrams;        /* datagrams sent */
     uint64_t datagrams_lost;
     uint64_t datagrams_repeated;
 };
 
-/* Copy what has happened so far, for tests that want to be sure of having met it. */
+/* Copy the counts so far to `*out`. A test checks with them that the faults it is about did happen. */
 GYRE_API void gyre_sim_stats(const struct gyre_sim *sim, struct gyre_sim_counts *out);
 
 /* ---- Time ---- */
 
-/* The clock of the simulation and its loops, in nanoseconds. */
+/* Returns the time of the simulation and its loops, in nanoseconds. */
 GYRE_API uint64_t gyre_sim_now_ns(const struct gyre_sim *sim);
 
-/* Let that much time pass. What is due on the network until then happens, each thing at its time; loops see it when
- * they run next. gyre_loop_run_nowait() lets no time pass, gyre_loop_run() does when it waits: to whichever comes
- * first, its next timer or the next thing on the network. So with several loops run them with gyre_sim_run(). It also
- * ends when nothing can happen any more, where gyre_loop_run() goes round and round until it is stopped. */
+/* Advance the clock by `ns` nanoseconds. Everything due on the network in that time happens, each thing at its own
+ * time. Loops see it when they run next.
+ *
+ * gyre_loop_run_nowait() does not advance the clock. gyre_loop_run() advances it whenever it waits: to its next timer
+ * or to the next thing due on the network, whichever comes first. If several loops share a simulation, use
+ * gyre_sim_run(). gyre_sim_run() also returns when nothing can happen any more, while gyre_loop_run() keeps turning
+ * until it is stopped. */
 GYRE_API void gyre_sim_advance(struct gyre_sim *sim, uint64_t ns);
 
-/* Go to the next thing due on the network and let it happen. Returns false if there is none. */
+/* Advance the clock to the next thing due on the network and let it happen. Returns false if there is none. */
 GYRE_API bool gyre_sim_step(struct gyre_sim *sim);
 
-/* Whether nothing can happen any more, unless a handler, a timer or a peer does something. */
+/* Returns whether nothing can happen any more unless a handler, a timer or a peer acts. */
 GYRE_API bool gyre_sim_idle(const struct gyre_sim *sim);
 
+/* Returns whether gyre_sim_run() has reached its goal. It may also act, for example through scripted peers. */
 typedef bool gyre_sim_until_fn(void *user);
 
-/* Run the loops, in turn and without waiting, until `until(user)` holds, which is asked before each round; when all of
- * them are idle, go on to the next timer or thing due on the network. `until` may act too, through scripted peers for
- * instance. It may be NULL: until nothing can happen any more. The loops of an engine are run so, too, all of them, in
- * place of gyre_engine_run(), which would need threads for more than one.
+/* Run `count` loops in rounds, one turn of each per round, without waiting. When all loops are idle, advance the clock
+ * to the next timer or the next thing due on the network. Return when `until(user)`, called before each round, returns
+ * true. `until` may be NULL: then run until nothing can happen any more. Use this function also for the loops of an
+ * engine, all of them, instead of gyre_engine_run(), which would need one thread per loop.
  *
- * Returns 0, or: -ETIMEDOUT after `rounds_max` rounds; -EDEADLK if nothing can happen any more and `until` does not
- * hold; what gyre_loop_run_nowait() said. */
+ * Returns 0, or:
+ *   -ETIMEDOUT  `rounds_max` rounds passed
+ *   -EDEADLK    nothing can happen any more, and `until` still returns false
+ *   an error of gyre_loop_run_nowait() */
 GYRE_API int gyre_sim_run(struct gyre_sim *sim, struct gyre_loop *const *loops, size_t count, gyre_sim_until_fn *until,
                           void *user, uint64_t rounds_max);
 
 /* ---- Scripted peers ---- */
 
-/* What gyre_sim_peer_state() returns. */
+/* The state of a scripted peer, as gyre_sim_peer_state() returns it. */
 enum gyre_sim_peer_phase {
     GYRE_SIM_PEER_CONNECTING = 0,
     GYRE_SIM_PEER_OPEN,
-    GYRE_SIM_PEER_EOF,   /* the other end sends no more, and all it sent was taken */
-    GYRE_SIM_PEER_FAILED /* not connected, or reset: gyre_sim_peer_error() */
+    GYRE_SIM_PEER_EOF,   /* the other end sent FIN, and all its bytes were taken */
+    GYRE_SIM_PEER_FAILED /* connecting failed, or reset; see gyre_sim_peer_error() */
 };
 
-/* Connect to `address` ("tcp://127.0.0.1:7000", "tcp://[::1]:7000", "unix:///any/name", "unix://@name"). It takes the
- * network its time; see gyre_sim_peer_state(). Returns owned in `*out`; free with gyre_sim_peer_close().
- * Returns 0, or: GYRE_EADDRESS, GYRE_EPATHLEN, -ENOMEM. */
+/* Connect a scripted peer to `address` ("tcp://127.0.0.1:7000", "tcp://[::1]:7000", "unix:///any/name",
+ * "unix://@name"). Connecting takes simulated time; gyre_sim_peer_state() returns how far it is. The caller owns `*out`
+ * and frees it with gyre_sim_peer_close() or gyre_sim_peer_reset().
+ *
+ * Returns 0, or:
+ *   GYRE_EADDRESS  `address` does not parse
+ *   GYRE_EPATHLEN  the unix path is empty or too long
+ *   -ENOMEM        out of memory */
 GYRE_API int gyre_sim_connect(struct gyre_sim *sim, struct gyre_sim_peer **out, const char *address);
 
-/* Listen on `address`, for gyre's own connections to connect to; port 0 takes a free one. Returns owned in `*out`; free
- * with gyre_sim_listener_close(). Returns 0, or: GYRE_EADDRESS, GYRE_EPATHLEN, -EADDRINUSE, -ENOMEM. */
+/* Listen on `address`, for connections of the library or of other peers. Port 0 chooses a free port. The caller owns
+ * `*out` and frees it with gyre_sim_listener_close().
+ *
+ * Returns 0, or:
+ *   GYRE_EADDRESS  `address` does not parse
+ *   GYRE_EPATHLEN  the unix path is empty or too long
+ *   -EADDRINUSE    something listens on the address already
+ *   -ENOMEM        out of memory */
 GYRE_API int gyre_sim_listen_peer(struct gyre_sim *sim, struct gyre_sim_listener **out, const char *address);
 
-/* The address it listens on, port 0 resolved, as gyre_connect() takes it. Static to the listener. */
+/* Returns the address that it listens on, with port 0 resolved, in the form that gyre_connect() takes. Borrowed: valid
+ * as long as the listener. */
 GYRE_API const char *gyre_sim_listener_address(const struct gyre_sim_listener *listener);
 
-/* Take the next connection waiting. Returns 0 and owned in `*out`, or: -EAGAIN if none waits; -ENOMEM. */
+/* Accept the next waiting connection. The caller owns `*out`, as from gyre_sim_connect().
+ *
+ * Returns 0, or:
+ *   -EAGAIN  no connection is waiting
+ *   -ENOMEM  out of memory; the connection is closed */
 GYRE_API int gyre_sim_listener_accept(struct gyre_sim_listener *listener, struct gyre_sim_peer **out);
 
-/* Stop listening. Connections not taken are reset, those taken live on. */
+/* Stop listening and free the listener. Connections that were not accepted are reset. Accepted connections stay open.
+ * */
 GYRE_API void gyre_sim_listener_close(struct gyre_sim_listener *listener);
 
-/* Send. Copies as many of the `len` bytes as the window has room for, at once, as one segment. Returns how many: 0 if
- * there is no room now or the connection is not yet made; or -EPIPE, -ECONNRESET, … */
+/* Send up to `len` bytes at once, as one segment. The bytes are copied.
+ *
+ * Returns the number of bytes sent, which is limited by the room in the window; 0 if there is no room now or the
+ * connection is still connecting. Or returns -EPIPE, -ECONNRESET or another error of the connection. */
 GYRE_API int64_t gyre_sim_peer_send(struct gyre_sim_peer *peer, const void *data, size_t len);
 
-/* Receive: copy up to `len` bytes of what has come and take them. Returns how many; 0 at the end of the stream; -EAGAIN
- * if nothing is here now; -ECONNRESET. A peer that does not call this stalls the other end. */
+/* Receive: copy up to `len` of the bytes that have arrived to `buf` and take them. While a test does not call this, the
+ * other end stalls once the buffers are full.
+ *
+ * Returns the number of bytes, 0 at the end of the stream, or:
+ *   -EAGAIN      nothing has arrived, or the connection is still connecting
+ *   -ECONNRESET  the connection was reset
+ *   another error of the connection, as gyre_sim_peer_error() */
 GYRE_API int64_t gyre_sim_peer_recv(struct gyre_sim_peer *peer, void *buf, size_t len);
 
-/* How many bytes gyre_sim_peer_recv() would get, and how many sent are not yet with the other side. */
+/* gyre_sim_peer_inbound() returns the number of bytes that gyre_sim_peer_recv() would return. gyre_sim_peer_unacked()
+ * returns the number of bytes sent that have not reached the other end. */
 GYRE_API size_t gyre_sim_peer_inbound(const struct gyre_sim_peer *peer);
 GYRE_API size_t gyre_sim_peer_unacked(const struct gyre_sim_peer *peer);
 
-/* Send FIN after all that was sent. Returns 0, or -ENOTCONN. */
+/* Send FIN after all bytes sent so far. Returns 0, or -ENOTCONN: not connected, or both directions have ended. */
 GYRE_API int gyre_sim_peer_shutdown(struct gyre_sim_peer *peer);
 
-/* Where it stands. */
+/* Returns the peer's state. */
 GYRE_API enum gyre_sim_peer_phase gyre_sim_peer_state(const struct gyre_sim_peer *peer);
-/* Whether its state is GYRE_SIM_PEER_EOF. */
+/* Returns whether the state is GYRE_SIM_PEER_EOF. */
 GYRE_API bool gyre_sim_peer_eof(const struct gyre_sim_peer *peer);
-/* Why its state is GYRE_SIM_PEER_FAILED (-ECONNREFUSED, -ECONNRESET, …), else 0. */
+/* Returns the error (-ECONNREFUSED, -ECONNRESET, …) if the state is GYRE_SIM_PEER_FAILED, otherwise 0. */
 GYRE_API int gyre_sim_peer_error(const struct gyre_sim_peer *peer);
 
-/* Close the way a process does that ends: all that was sent is delivered, then FIN; or RST if data is unread, or comes
- * afterwards. Frees `peer`. NULL is allowed. */
+/* Close the connection as a process does that exits. All bytes sent are delivered, then FIN. If bytes are unread, or
+ * arrive later, RST is sent instead. Frees `peer`. NULL is allowed. */
 GYRE_API void gyre_sim_peer_close(struct gyre_sim_peer *peer);
 
-/* Send RST; what was sent and is still on its way is lost. Frees `peer`. */
+/* Send RST. Bytes still in flight are lost. Frees `peer`. */
 GYRE_API void gyre_sim_peer_reset(struct gyre_sim_peer *peer);
 
 #ifdef __cplusplus

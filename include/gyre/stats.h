@@ -1,33 +1,39 @@
 /* SPDX-License-Identifier: MIT
- * Counters, gauges and histograms of a loop or an engine, and their text for Prometheus.
+ * Counters, gauges and histograms of a loop or an engine, and the same as text for Prometheus.
  *
- * Counters count from the creation of the loop. Any thread may read them while the loop runs: each is whole and never
- * goes back, but they are read one after the other, so sums over several are only exact once the loop has come to rest.
+ * Counters start at 0 when the loop is created. Any thread may read them while the loop runs. Each value is read whole,
+ * and counters never decrease. The values are read one after the other, so a sum over several of them is exact only
+ * while the loop is idle.
  *
- * What tells what when something is slow:
+ * When something is slow, look at these fields of struct gyre_stats:
  *
- *   enters per request near 1  The loop waits for every single event: little traffic, or one connection at a time. With
- *                              many busy connections enter_completions and turn_events should lie at 4 and above.
- *   calls                      Direct calls on sockets: on epoll two per request at least, on io_uring only for bulk.
- *   turn_ns reaches far up     A handler, timer or task holds the loop up. What takes long belongs on another thread;
- *                              gyre_loop_post() brings the result back. tasks_waiting grows meanwhile.
- *   enobufs, starved           Receives found no buffer: raise buf_count_max. If bufs_held is near bufs_max too,
- *                              destinations are slow or handlers hold what they received (gyre_buf_hold).
- *   recvs_heap                 Handlers and queues hold every receive buffer there is: as above, and urgent.
- *   recv_bytes at the buffers' size  Messages are larger than a receive buffer: raise buf_size_bytes.
- *   bytes_copied_in            Handlers leave bytes for later: take them as they come, or forward them.
- *   bytes_copied_out           gyre_conn_write() copies: gyre_conn_write_ref() and gyre_conn_forward() do not.
+ *   enters / requests near 1   The loop waits for every single event: there is little traffic, or one connection at a
+ *                              time. With many busy connections expect enter_completions and turn_events at 4 or more.
+ *   calls                      System calls made directly on sockets: at least two per request on epoll, and only for
+ *                              bulk data on io_uring.
+ *   turn_ns has high buckets   A handler, timer or task blocks the loop, and tasks_waiting grows meanwhile. Move slow
+ *                              work to another thread; gyre_loop_post() brings the result back.
+ *   enobufs, starved           Receives found no buffer: raise buf_count_max. If bufs_held is close to bufs_max too,
+ *                              destinations are slow, or handlers hold what they received (gyre_buf_hold).
+ *   recvs_heap                 Handlers and queues hold all receive buffers: as above, and urgent.
+ *   recv_bytes near buf_size_bytes
+ *                              Messages are larger than a receive buffer: raise buf_size_bytes.
+ *   bytes_copied_in            Handlers leave bytes for later. Take bytes as they arrive, or forward them.
+ *   bytes_copied_out           gyre_conn_write() copies. gyre_conn_write_ref() and gyre_conn_forward() do not.
  *   bytes_forward_copied       Forwarding copied because receive buffers were scarce: raise buf_count_max.
- *   bytes_spliced              Far below bytes_forwarded on a relay of bulk over TCP: handlers look at bytes, forward
- *                              parts, or there are no descriptors for pipes.
- *   sends_short, congestions   Peers read more slowly than we send. forward_waits counts how often that made a source
- *                              wait; without it a proxy's memory would grow. bytes_outbound is what waits now.
- *   writes_refused             Handlers write on although the connection is congested: wait for on_drain.
- *   send_pieces per send       Near 1 with many writes per turn: they are flushed one by one across turns.
- *   rearms                     Multishot operations end early: see enobufs and overflows, or the kernel lacks them.
- *   overflows                  The completion queue is too small for what happens in a turn: raise ops_max.
- *   accept_pauses              conns_max, descriptors (ulimit -n) or memory run out; the log says which.
- *   bytes_dropped, failures, timeouts  Connections ended before what was queued for them had left. */
+ *   bytes_spliced              If this is far below bytes_forwarded on a relay of bulk data over TCP: handlers look at
+ *                              the bytes, forward only part of them, or no descriptors are left for pipes.
+ *   sends_short, congestions   Peers read more slowly than this side sends. forward_waits counts how often a source
+ *                              had to wait for that; without this back-pressure a proxy's memory would grow.
+ *                              bytes_outbound is what is queued now.
+ *   writes_refused             Handlers write although the connection is congested: wait for on_drain.
+ *   send_pieces / sends near 1 Although there are many writes, each leaves as a send of its own, because the writes are
+ *                              made in different turns.
+ *   rearms                     Multishot operations end early: see enobufs and overflows. Or the kernel has none.
+ *   overflows                  The completion queue is too small for the events of one turn: raise ops_max.
+ *   accept_pauses              conns_max is reached, or descriptors (ulimit -n) or memory run out. The log says which.
+ *   bytes_dropped, failures, timeouts
+ *                              Connections ended before all their queued bytes were sent. */
 #ifndef GYRE_STATS_H
 #define GYRE_STATS_H
 
@@ -40,21 +46,21 @@ extern "C" {
 
 struct gyre_engine;
 
-/* How often a value fell where: buckets[0] counts values of 0, buckets[i] those above 2^(i-2) and up to 2^(i-1), the
- * last one also everything above. */
+/* A histogram has this many buckets. buckets[0] counts values of 0. buckets[i] counts values above 2^(i-2) and up to
+ * 2^(i-1). The last bucket also counts all larger values. */
 enum { GYRE_HISTOGRAM_BUCKETS = 34 };
 
 struct gyre_histogram {
-    uint64_t sum; /* of all values */
+    uint64_t sum; /* sum of all values */
     uint64_t buckets[GYRE_HISTOGRAM_BUCKETS];
 };
 
-/* Everything there is. New ones are appended.
+/* All counters, gauges and histograms. New ones are appended.
  *
- * C(field, name, text): a counter, for Prometheus gyre_NAME_total.
- * G(field, name, text): a gauge, a value of the moment, as of the end of the loop's last turn.
- * H(field, name, first, last, unit, text): a histogram; Prometheus gets the buckets from first to last. The unit is
- * GYRE_UNIT_ONE, or GYRE_UNIT_NS for nanoseconds, which Prometheus gets as seconds. */
+ * C(field, name, text): a counter, gyre_NAME_total in Prometheus.
+ * G(field, name, text): a gauge, gyre_NAME in Prometheus. Its value is that of the end of the loop's last turn, or
+ * newer. H(field, name, first, last, unit, text): a histogram, gyre_NAME in Prometheus with the buckets from `first` to
+ * `last`. `unit` is GYRE_UNIT_ONE, or GYRE_UNIT_NS for nanoseconds, which Prometheus gets as seconds. */
 #define GYRE_STATS(C, G, H)                                                                                            \
     C(turns, "turns", "turns of the loop: waits, each followed by the callbacks of what it brought")                   \
     C(enters, "enters", "system calls that wait or submit: io_uring_enter, epoll_wait, kevent")                        \
@@ -135,31 +141,33 @@ struct gyre_stats {
 #undef GYRE_STATS_HISTOGRAM
 };
 
-/* Copy what the loop has counted. It waits for nothing, the loop neither: cheap enough for every second.
+/* Copy the loop's statistics to `*out`. Neither this call nor the loop waits, so calling it every second is cheap.
  * Thread: any, until the loop is destroyed. */
 #define gyre_loop_stats(loop, out) gyre_loop_stats_sized((loop), (out), sizeof(struct gyre_stats))
 GYRE_API void gyre_loop_stats_sized(const struct gyre_loop *loop, struct gyre_stats *out, size_t size_bytes);
 
-/* The same, summed over the loops of an engine: counters, gauges and buckets alike. Sums of a `…_max` may be more than
- * there ever were at once. Thread: any, until the engine is destroyed. */
+/* Copy the sums over the loops of an engine to `*out`: of counters, gauges and buckets. A sum of a `…_max` field may be
+ * higher than the true maximum, because the loops reach theirs at different times.
+ * Thread: any, until the engine is destroyed. */
 #define gyre_engine_stats(engine, out) gyre_engine_stats_sized((engine), (out), sizeof(struct gyre_stats))
 GYRE_API void gyre_engine_stats_sized(const struct gyre_engine *engine, struct gyre_stats *out, size_t size_bytes);
 
-/* A label of the user's. Names match [a-zA-Z_][a-zA-Z0-9_]*, do not begin with __, differ from each other and from
- * loop, backend and le. Values are any UTF-8. */
+/* A label for every sample. A name matches [a-zA-Z_][a-zA-Z0-9_]* and does not begin with __. Names differ from each
+ * other and from loop, backend and le. A value is any UTF-8 text. */
 struct gyre_label {
     const char *name;
     const char *value;
 };
 
-/* Write everything in Prometheus' text format, version 0.0.4 (serve it as `text/plain; version=0.0.4`), into `out`, of
- * `size_bytes`, with a 0 at the end. Each sample is labelled loop="0" (its index in the engine), backend="io_uring" and
- * with `labels`, which are borrowed until it returns; an engine has one sample per loop.
+/* Write all statistics to `out` (`size_bytes` long) in Prometheus' text format 0.0.4, with a 0 byte at the end. Serve
+ * the text as `text/plain; version=0.0.4`. Each sample has the labels loop="0" (the loop's index in the engine),
+ * backend="io_uring", and the `label_count` labels at `labels`, which are borrowed during the call. For an engine there
+ * is one sample per loop. `out` may be NULL if `size_bytes` is 0.
  *
- * Returns how many bytes it takes, the 0 not counted: if that is `size_bytes` or more, whole lines are missing at the
- * end. Another call may need a little more, because numbers grow. `out` may be NULL if `size_bytes` is 0. Or returns
- * -EINVAL for labels that are not as above; `out` is then an empty text.
- * Thread: any, until loop or engine are destroyed. */
+ * Returns the length of the whole text without the 0 byte. If that is `size_bytes` or more, the text in `out` lacks
+ * whole lines at its end. A second call may need a little more room, because numbers grow. On error returns:
+ *   -EINVAL  the labels break the rules of struct gyre_label; `out` is an empty text
+ * Thread: any, until the loop or the engine is destroyed. */
 GYRE_API int64_t gyre_loop_prometheus(char *out, size_t size_bytes, const struct gyre_loop *loop,
                                       const struct gyre_label *labels, size_t label_count);
 GYRE_API int64_t gyre_engine_prometheus(char *out, size_t size_bytes, const struct gyre_engine *engine,
