@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT
- * A chat: the first line a guest sends is its name, every other one goes to everybody who has a name.
+ * A chat. The first line that a guest sends is the guest's name. Every other line goes to all guests that have a name.
  *
  * usage: chat [--backend auto|io_uring|epoll|kqueue] [--loops N] [--stats] ADDRESS [abort]
  *
- * Lines are cut by a framer; one of more than 1000 bytes gets an answer and the door. Guests are on all loops, and a
- * broadcast reaches them all: what one says comes in order, what two say may be mixed differently elsewhere. A guest
- * that does not read misses lines once 64 KiB wait for it (with `abort` it is put out instead), and is put out when it
- * has taken nothing for 30 seconds. */
+ * A framer splits the input into lines. A guest that sends a line of more than 1000 bytes gets an error message and is
+ * disconnected. Guests are spread over all loops, and a broadcast reaches all of them. The lines of one guest arrive in
+ * order; the lines of two guests may interleave differently on different loops.
+ *
+ * A guest that does not read misses lines while more than 64 KiB are queued for it; with `abort` it is disconnected
+ * instead. A guest that takes no bytes for 30 seconds is disconnected too. */
 #include <gyre.h>
 
 #include <ctype.h>
@@ -28,7 +30,7 @@ struct guest { /* a connection's user pointer, once it has a name */
 
 static struct gyre_engine *engine;
 static enum gyre_slow slow;
-/* All of them, for no two may have the same name; loops are threads, so under a lock. */
+/* All guests, because names are unique. Each loop is a thread, so a lock protects the list. */
 static pthread_mutex_t guests_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct guest *guests;
 
@@ -52,7 +54,7 @@ static bool add(struct guest *guest)
 
 static void tell(struct gyre_conn *c, const char *text)
 {
-    (void)gyre_conn_write(c, text, strlen(text)); /* one that cannot take it is on its way out */
+    (void)gyre_conn_write(c, text, strlen(text)); /* fails only if the connection is closing or out of memory */
 }
 
 static bool has_name(struct gyre_conn *c, void *user)
@@ -61,12 +63,12 @@ static bool has_name(struct gyre_conn *c, void *user)
     return gyre_conn_user(c) != NULL;
 }
 
-/* To everybody, the speaker included. Returns 0 when it is on its way. */
+/* Send a line to everybody, the speaker included. Returns 0 if the broadcast was queued. */
 static int say(const char *before, const char *name, const char *behind, struct gyre_slice text)
 {
     char line[NAME_MAX_BYTES + LINE_MAX_BYTES + 32];
     int len = snprintf(line, sizeof line, "%s%s%s", before, name, behind);
-    for (size_t i = 0; i < text.len; i++) /* no bell, no escape sequence for somebody else's terminal */
+    for (size_t i = 0; i < text.len; i++) /* no bells or escape sequences for other terminals */
         line[len++] = (char)(iscntrl(text.data[i]) ? '?' : text.data[i]);
     line[len++] = '\n';
     struct gyre_broadcast_options options = {.slow = slow, .filter = has_name};
@@ -103,7 +105,7 @@ static void on_line(struct gyre_conn *c, struct gyre_slice line)
     if (guest == NULL)
         on_name(c, line);
     else if (line.len > 0 && say("", guest->name, ": ", line) != 0)
-        tell(c, "! too much is being said, nobody heard that\n"); /* so many broadcasts wait (tasks_max) */
+        tell(c, "! too much is being said, nobody heard that\n"); /* tasks_max broadcasts are queued */
 }
 
 static void on_bad_line(struct gyre_conn *c, int err)
@@ -132,7 +134,7 @@ static const struct gyre_conn_handlers handlers = {
 int main(int argc, char **argv)
 {
     struct gyre_framer lines;
-    struct gyre_loop_options loop = {.tasks_max = 4096}; /* broadcasts waiting at most: what a flood can take up */
+    struct gyre_loop_options loop = {.tasks_max = 4096}; /* limit on queued broadcasts */
     struct gyre_engine_options options = {.loop = &loop, .conns_max = 10000};
     bool stats = false;
     const char *name = "chat [flags] ADDRESS [abort]";
@@ -143,7 +145,7 @@ int main(int argc, char **argv)
     if (argc - first != 1 && slow != GYRE_SLOW_ABORT)
         return example_usage(name, "it takes an address, and the word abort or nothing");
 
-    (void)gyre_framer_init_line(&lines, 0, LINE_MAX_BYTES); /* fails if out of range, and this is not */
+    (void)gyre_framer_init_line(&lines, 0, LINE_MAX_BYTES); /* fails only for a limit out of range */
     struct gyre_conn_options conn = {
         .framer = &lines, .write_high_bytes = 64 << 10, .write_timeout_ns = INT64_C(30000000000)};
     return example_serve(&engine, &options, argv[first], &handlers, &conn, stats);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
- * An echo server: everything that comes in goes out again, without a copy. Addresses of UDP are served too.
+ * An echo server. It sends back everything it receives, without copying. It serves TCP, unix and UDP addresses.
  *
  * usage: echo [--backend auto|io_uring|epoll|kqueue] [--loops N] [--busy-poll MICROSECONDS] [--stats] ADDRESS...
  *
- * Prints one line for each address when ready. SIGINT and SIGTERM drain and end it; --stats prints the counters
- * then. */
+ * When ready, it prints one line for each address. SIGINT and SIGTERM close all connections gracefully and end the
+ * program. With --stats it then prints the counters. */
 #include <gyre.h>
 
 #include <signal.h>
@@ -23,7 +23,7 @@ static const struct gyre_conn_handlers handlers = {.on_data = echo};
 
 static void echo_datagram(struct gyre_udp *u, const struct gyre_datagram *d)
 {
-    (void)gyre_udp_reply(u, d, d->data.data, d->data.len); /* a datagram that finds the queue full is lost */
+    (void)gyre_udp_reply(u, d, d->data.data, d->data.len); /* if the queue is full, the reply is lost */
 }
 
 static const struct gyre_udp_handlers udp_handlers = {.on_datagram = echo_datagram};
@@ -46,7 +46,7 @@ static int serve(const char *address)
 
 static void on_signal(int number)
 {
-    signal(number, SIG_DFL); /* a second one ends it at once */
+    signal(number, SIG_DFL); /* a second signal ends the program at once */
     gyre_engine_drain(engine, INT64_C(5000000000));
 }
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * A client of framed_server: connections that send frames in batches and check that each answer is what they sent.
+ * A client for framed_server. It sends frames in batches on many connections, and checks that each answer is the frame
+ * that was sent.
  *
  * usage: framed_client [--backend …] [--loops N] [--stats] ADDRESS CONNECTIONS BATCHES [FRAMES]
  *
- * Each connection sends FRAMES frames (10 without it) of 1 to 4096 bytes, waits for the answers, and does so BATCHES
- * times. Says at the end how many came; the exit status is 0 only if all did and were right. */
+ * Each connection sends FRAMES frames (default 10) of 1 to 4096 bytes and waits for their answers. It repeats this
+ * BATCHES times. At the end the program prints how many answers were right. The exit status is 0 only if all were. */
 #include <gyre.h>
 
 #include <errno.h>
@@ -30,9 +31,9 @@ static struct gyre_engine *engine;
 static const char *address;
 static long connections, batches, frames = 10;
 static struct client *clients;
-static _Atomic(long) answers, left, failed; /* the latter two: connections */
+static _Atomic(long) answers, left, failed; /* the last two count connections */
 
-/* The body that frame `number` of a connection has: its length and bytes are made of both. Returns the length. */
+/* Make the body of frame `number` of a connection. Its length and bytes depend on both. Returns the length. */
 static size_t make_body(uint8_t *out, const struct client *client, uint64_t number)
 {
     uint64_t x = ((uint64_t)(client - clients) + 1) << 32 ^ (number + 1) * UINT64_C(0x9e3779b97f4a7c15);
@@ -92,7 +93,7 @@ static void on_close(struct gyre_conn *c, int err)
 
 static const struct gyre_conn_handlers handlers = {.on_open = send_batch, .on_frame = on_frame, .on_close = on_close};
 
-/* On each loop: make its share of the connections. */
+/* Runs on each loop and opens that loop's share of the connections. */
 static void start(struct gyre_loop *loop, void *user)
 {
     (void)user;
@@ -111,7 +112,7 @@ static void start(struct gyre_loop *loop, void *user)
 static void on_signal(int number)
 {
     signal(number, SIG_DFL);
-    gyre_engine_stop(engine); /* what is open then counts as failed */
+    gyre_engine_stop(engine); /* connections that are still open count as failed */
 }
 
 int main(int argc, char **argv)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * A server of the protocol in support/framed.h: every frame is answered with its own body.
+ * A server of the protocol in support/framed.h. It answers every frame with a frame that has the same body.
  *
  * usage: framed_server [--backend auto|io_uring|epoll|kqueue] [--loops N] [--stats] ADDRESS
  *
- * A client that asks faster than it takes the answers is not read from until it has. One that does not speak the
- * protocol gets a last frame that says so, and its connection is closed. */
+ * If a client sends requests faster than it reads the answers, the server stops reading from it until the answers are
+ * sent. If a client does not speak the protocol, the server sends a last frame that says so and closes the
+ * connection. */
 #include <gyre.h>
 
 #include <string.h>
@@ -16,9 +17,9 @@ static void on_frame(struct gyre_conn *c, struct gyre_slice body)
 {
     int err = gyre_frame_write(c, &framed_protocol, body.data, body.len);
     if (err != 0)
-        gyre_conn_abort(c); /* out of memory, or on its way out: better no answer than one missing among others */
+        gyre_conn_abort(c); /* out of memory, or closing: no answers are better than a missing one */
     else if (gyre_conn_congested(c))
-        gyre_conn_pause(c); /* no more frames, not even those that are here already */
+        gyre_conn_pause(c); /* stops further frames, including those already received */
 }
 
 static void on_drain(struct gyre_conn *c)

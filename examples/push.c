@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * Timed broadcast: every connection gets a numbered line each so many milliseconds, whatever it sends itself.
+ * Timed broadcast. Every MILLISECONDS each connection gets a numbered line. Input is ignored.
  *
  * usage: push [--backend auto|io_uring|epoll|kqueue] [--loops N] [--stats] ADDRESS MILLISECONDS [BYTES]
  *
- * "tick 1", "tick 2", …, padded with dots to BYTES. A client that reads too slowly misses lines, whole ones, and costs
- * the others neither memory nor time: once more than 256 KiB wait for it (write_high_bytes) it is left out until most
- * of that has left. At the end it says how many lines were queued and how many were left out. */
+ * The lines are "tick 1", "tick 2" and so on, padded with dots to BYTES (default 32). A client that reads too slowly
+ * misses whole lines, and costs the others neither memory nor time: once more than 256 KiB are queued for it
+ * (write_high_bytes), the broadcast skips it until most of that is sent. At the end the program prints how many lines
+ * were queued and how many were skipped. */
 #include <gyre.h>
 
 #include <errno.h>
@@ -19,12 +20,12 @@
 
 static int64_t period_ns;
 
-/* The line, and how many there were; the first loop's alone. */
+/* The line, and the number of ticks so far. Used only on the first loop. */
 static char *line;
 static size_t line_bytes;
 static uint64_t ticks;
 
-/* Added to on whichever loop ends a broadcast. */
+/* Added to on the loop that finishes a broadcast, which may be any loop. */
 static _Atomic(uint64_t) queued, left_out;
 
 static void count(struct gyre_engine *e, const struct gyre_broadcast_result *result, void *user)
@@ -34,7 +35,7 @@ static void count(struct gyre_engine *e, const struct gyre_broadcast_result *res
     left_out += result->skipped;
 }
 
-/* Each loop of the engine has a ticker; one is enough, for a broadcast reaches the connections of all. */
+/* Every loop of the engine has a ticker. One ticker is enough, because a broadcast reaches the connections of all. */
 static int64_t on_tick(struct gyre_engine *e, struct gyre_loop *loop)
 {
     if (loop != gyre_engine_loop(e, 0))

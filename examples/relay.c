@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * A bidirectional relay: each connection accepted gets one to the upstream, and bytes go both ways without a copy.
+ * A bidirectional relay. It opens one connection to the upstream for each accepted connection, and moves bytes both
+ * ways without copying.
  *
  * usage: relay [--backend auto|io_uring|epoll|kqueue] [--loops N] [--stats] LISTEN-ADDRESS UPSTREAM-ADDRESS
  *
- * gyre_conn_forward() brings the back-pressure: a side that cannot take more stops the other from receiving. The end of
- * one direction is passed on when everything before it was sent, and the other direction goes on. */
+ * gyre_conn_forward() provides the back-pressure: while one side cannot take more, the other side receives nothing.
+ * When one direction ends, the relay passes the end on after all bytes before it; the other direction continues. */
 #include <gyre.h>
 
 #include <signal.h>
@@ -15,12 +16,12 @@
 static struct gyre_engine *engine;
 static const char *upstream;
 
-/* A connection's user pointer is its other half, until that has closed. */
+/* The user pointer of a connection is the other connection of its pair, or NULL once that one has closed. */
 static void on_data(struct gyre_conn *c)
 {
     struct gyre_conn *peer = gyre_conn_user(c);
     if (peer != NULL)
-        (void)gyre_conn_forward(c, peer, SIZE_MAX); /* a peer on its way out will close this side too */
+        (void)gyre_conn_forward(c, peer, SIZE_MAX); /* if the peer is closing, its on_close ends this side too */
 }
 
 static void on_eof(struct gyre_conn *c)
@@ -32,7 +33,7 @@ static void on_eof(struct gyre_conn *c)
         gyre_conn_shutdown(peer);
 }
 
-/* A clean end lets the other half finish what is queued; a broken one is passed on as a reset. */
+/* After a clean end the other connection still sends what is queued. After an error it is reset. */
 static void on_close(struct gyre_conn *c, int err)
 {
     struct gyre_conn *peer = gyre_conn_user(c);
@@ -65,7 +66,7 @@ static const struct gyre_conn_handlers handlers = {
 
 static void on_signal(int number)
 {
-    signal(number, SIG_DFL); /* a second one ends it at once */
+    signal(number, SIG_DFL); /* a second signal ends the program at once */
     gyre_engine_drain(engine, INT64_C(5000000000));
 }
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * Blocking jobs on threads of their own, asked for and answered on the loops, which go on meanwhile.
+ * Blocking jobs on a pool of threads. Requests arrive and answers leave on the loops, which do not block meanwhile.
  *
  * usage: worker [--backend …] [--loops N] [--stats] ADDRESS DIRECTORY [THREADS WAITING]
  *
- * A line "digest FILE" is answered with the FNV-1a hash of that file of DIRECTORY, "cancel" calls off what its
- * connection has asked for, one thing at a time. THREADS jobs run at once (4), WAITING may wait for a thread (64), and
- * a request beyond these is answered "busy". A client that closes, or shuts down its sending, calls off its job. */
+ * The line "digest FILE" is answered with the FNV-1a hash of FILE in DIRECTORY. The line "cancel" cancels the job of
+ * its connection. A connection has one job at a time. THREADS jobs (default 4) run at once, and WAITING jobs (default
+ * 64) may wait for a thread; a request beyond that is answered with "busy". When a client closes the connection, or
+ * shuts down its sending side, its job is cancelled. */
 #include <gyre.h>
 
 #include <errno.h>
@@ -20,9 +21,9 @@
 #include "example.h"
 
 enum { LINE_MAX_BYTES = 256 };
-/* A connection's user pointer while its job is under way; the job's thread has it until `done`. */
+/* The user pointer of a connection while its job is pending. The pool's thread uses the job until `done` runs. */
 struct job {
-    struct gyre_conn_id conn; /* not the connection itself: that may be gone by then */
+    struct gyre_conn_id conn; /* an id, because the connection may be gone when the job ends */
     struct gyre_work_id id;
     char file[LINE_MAX_BYTES];
     uint64_t hash, bytes;
@@ -31,7 +32,7 @@ struct job {
 static struct gyre_engine *engine;
 static int directory;
 
-/* On a thread of the pool, where it may block. Regular files alone, and none but of the directory. */
+/* Runs on a thread of the pool and may block. Opens only regular files of the directory. */
 static int digest(struct gyre_work *work, void *user)
 {
     struct job *job = user;
@@ -54,10 +55,10 @@ static int digest(struct gyre_work *work, void *user)
 static void answer(struct gyre_conn *c, const char *text)
 {
     if (gyre_conn_write(c, text, strlen(text)) != 0)
-        gyre_conn_abort(c); /* it asks and does not read: more than write_max_bytes would wait */
+        gyre_conn_abort(c); /* the client does not read: write_max_bytes would be exceeded */
 }
 
-/* On the connection's loop, like all that follows. */
+/* Runs on the connection's loop, like all functions below. */
 static void done(struct gyre_loop *loop, void *user, int result)
 {
     (void)loop;
@@ -98,7 +99,7 @@ static void call_off(struct gyre_conn *c)
     struct gyre_pool *pool;
     const struct job *job = gyre_conn_user(c);
     if (job != NULL && gyre_engine_pool(&pool, engine) == 0)
-        (void)gyre_pool_cancel(pool, job->id); /* `done` comes all the same */
+        (void)gyre_pool_cancel(pool, job->id); /* `done` still runs */
 }
 
 static void on_line(struct gyre_conn *c, struct gyre_slice line)
@@ -144,7 +145,7 @@ int main(int argc, char **argv)
     directory = open(argv[first + 1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (directory < 0)
         return example_failed(argv[first + 1], -errno);
-    (void)gyre_framer_init_line(&lines, 0, LINE_MAX_BYTES); /* fails if out of range, and this is not */
+    (void)gyre_framer_init_line(&lines, 0, LINE_MAX_BYTES); /* fails only for a limit out of range */
     struct gyre_conn_options conn = {.framer = &lines, .write_high_bytes = 16 << 10, .write_max_bytes = 64 << 10};
     return example_serve(&engine, &options, argv[first], &handlers, &conn, stats);
 }
