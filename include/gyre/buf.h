@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Views of bytes, and keeping one longer than the handler that saw it. */
+ * Views of received bytes, and keeping a view longer than the handler that got it. */
 #ifndef GYRE_BUF_H
 #define GYRE_BUF_H
 
@@ -12,20 +12,26 @@ extern "C" {
 struct gyre_conn;
 struct gyre_buf;
 
-/* `len` bytes at `data`. Who owns them, and until when, is said where one is handed out. */
+/* A view: `len` bytes at `data`, which the view does not own. The table in conn.h says how long each view is valid. */
 struct gyre_slice {
     const uint8_t *data;
     size_t len;
 };
 
-/* Take the first `len` bytes of what `c` received (1 to gyre_conn_inbound()) and keep them beyond the handler: `*view`
- * stays valid until gyre_buf_release(*out). Without a copy where the bytes lie in one receive buffer and enough of
- * those are free, else with one. Held receive buffers count against `buf_count_max`.
- * Returns 0, or: -EAGAIN if fewer bytes are here; -EINVAL for len 0; -ENOMEM; GYRE_ECLOSED; GYRE_ETHREAD.
+/* Consume the first `len` bytes that `c` received (1 to gyre_conn_inbound()) and keep them. `*out` receives a buffer
+ * that you own; free it with gyre_buf_release(). `*view` receives the bytes and is valid until that call. The bytes are
+ * not copied if they lie in one receive buffer and at most three quarters of `buf_count_max` buffers are in use.
+ * Otherwise they are copied. A held receive buffer counts against `buf_count_max`.
+ * Returns 0. Errors:
+ *   -EAGAIN: fewer than `len` bytes have been received
+ *   -EINVAL: `len` is 0
+ *   -ENOMEM: out of memory
+ *   GYRE_ECLOSED: `c` is NULL, closing or closed
+ *   GYRE_ETHREAD: the calling thread is not the loop's
  * Thread: the connection's loop. */
 GYRE_API int gyre_buf_hold(struct gyre_buf **out, struct gyre_slice *view, struct gyre_conn *c, size_t len);
 
-/* Give a held buffer back. Thread: the loop it came from, before that is destroyed. */
+/* Release a held buffer. NULL is allowed. Thread: that of the loop it came from, before the loop is destroyed. */
 GYRE_API void gyre_buf_release(struct gyre_buf *buf);
 
 #ifdef __cplusplus

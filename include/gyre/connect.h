@@ -1,5 +1,19 @@
 /* SPDX-License-Identifier: MIT
- * Making connections: to an address, or from a descriptor that is connected already. */
+ * Making connections: to an address, or from a descriptor that is already connected.
+ *
+ * Connect errors. The calls below return 0 or one of these. After an error no callback runs.
+ *   GYRE_EADDRESS: the address, or `source_address`, does not parse, or their families differ
+ *   GYRE_EPATHLEN: the unix socket path is empty or too long
+ *   GYRE_EHANDLERS: `handlers` is NULL or lacks a required handler
+ *   GYRE_EOPTION: an option is out of range or does not fit the address
+ *   GYRE_ECONNS: `conns_max` connections are open
+ *   GYRE_ETHREAD: the calling thread is not the loop's
+ *   GYRE_EFORK: the loop belongs to the parent process
+ *   GYRE_ESHUTDOWN: the loop is draining or stopping
+ *   -E2BIG: the options have something set that this library does not know
+ *   -EINVAL: a required argument is NULL
+ *   -ENOMEM, -EMFILE, -ENFILE: out of memory or descriptors
+ *   -errno: the system refused a socket option, the device or the source address; or the error of `on_socket` */
 #ifndef GYRE_CONNECT_H
 #define GYRE_CONNECT_H
 
@@ -11,14 +25,12 @@ extern "C" {
 
 struct gyre_engine;
 
-/* Connect to `address` ("tcp://127.0.0.1:7000", "tcp://[::1]:7000", "unix:///run/x.sock", "unix://@abstract"; a
- * host name is not resolved here) on `loop`. Never blocks. `*out` (may be NULL) is borrowed, like every connection:
- * valid until its on_close. Bytes may be written at once; they leave when the connection is made. Then on_open, or
- * on_close with the reason: -ECONNREFUSED, -ENOENT, -EHOSTUNREACH, …, GYRE_ETIMEOUT.
- *
- * Returns 0, or: GYRE_EADDRESS, GYRE_EPATHLEN, GYRE_EHANDLERS, GYRE_EOPTION, GYRE_ECONNS, GYRE_ETHREAD,
- * GYRE_ESHUTDOWN, -ENOMEM, -EMFILE, -ENFILE. On error no callback comes.
- * Thread: the loop's. */
+/* Connect to `address` on `loop`, without blocking. Addresses: "tcp://127.0.0.1:7000", "tcp://[::1]:7000",
+ * "unix:///run/x.sock", "unix://@abstract". Host names are not resolved. `*out` (may be NULL) receives the connection,
+ * borrowed, valid until its on_close returns. You may write at once; the bytes leave when the connection is
+ * established. on_open runs when it is established. If connecting fails, on_close runs with the error: -ECONNREFUSED,
+ * -ENOENT, -EHOSTUNREACH, another -errno, or GYRE_ETIMEOUT after `connect_timeout_ns`.
+ * Returns 0 or a connect error. Thread: the loop's. */
 #define gyre_connect(out, loop, address, handlers, ...)                                                                \
     gyre_connect_sized((out), (loop), (address), (handlers), (__VA_ARGS__), sizeof(struct gyre_conn_options))
 GYRE_API int gyre_connect_sized(struct gyre_conn **out, struct gyre_loop *loop, const char *address,
@@ -27,15 +39,17 @@ GYRE_API int gyre_connect_sized(struct gyre_conn **out, struct gyre_loop *loop, 
 
 typedef void gyre_connected_fn(struct gyre_loop *loop, struct gyre_conn *c, int err, void *user);
 
-/* gyre_connect() on the loop of `engine` that has the fewest connections, in turn among equals. (To have it on the loop
- * of another connection, as a proxy wants, call gyre_connect() with gyre_conn_loop() there.) `done` (may be NULL) comes
- * once on that loop, never from inside this call: with the connection, borrowed and still connecting, as gyre_connect()
- * gives it, or with NULL and the error that would have returned; GYRE_ESHUTDOWN if the engine drains or stops before
- * its turn comes, at the latest from gyre_engine_destroy(). `done` comes before any callback of the connection.
+/* Connect on the loop of `engine` that has the fewest connections, in turn among equals. (A proxy that needs the loop
+ * of another connection calls gyre_connect() with gyre_conn_loop() there.) `done` (may be NULL) runs once on that loop,
+ * never inside this call, and before any other callback of the connection. `c` is the connection, borrowed and still
+ * connecting, and `err` is 0. If gyre_connect() failed there, `c` is NULL and `err` is its error. If the engine drains
+ * or stops first, `c` is NULL and `err` is GYRE_ESHUTDOWN; that happens in gyre_engine_destroy() at the latest.
  *
- * Returns 0, or: GYRE_EADDRESS, GYRE_EPATHLEN, GYRE_EHANDLERS, GYRE_EOPTION, -E2BIG, -EINVAL; GYRE_ECONNS if every loop
- * is full; -EAGAIN if too many tasks wait; -ENOMEM; GYRE_ESHUTDOWN. On error `done` does not come.
- * Thread: any, as long as the engine is not being destroyed. */
+ * Returns 0 or a connect error; after an error `done` does not run. In this call:
+ *   GYRE_ECONNS: every loop has `conns_max` connections
+ *   GYRE_ESHUTDOWN: the engine is being destroyed
+ *   -EAGAIN: `tasks_max` tasks are queued on the loop
+ * Thread: any, while the engine is not being destroyed. */
 #define gyre_engine_connect(engine, address, handlers, done, user, ...)                                                \
     gyre_engine_connect_sized((engine), (address), (handlers), (done), (user), (__VA_ARGS__),                          \
                               sizeof(struct gyre_conn_options))
@@ -43,12 +57,16 @@ GYRE_API int gyre_engine_connect_sized(struct gyre_engine *engine, const char *a
                                        const struct gyre_conn_handlers *handlers, gyre_connected_fn *done, void *user,
                                        const struct gyre_conn_options *options, size_t size_bytes);
 
-/* Make a connection of a descriptor that is connected already: TCP, unix, one end of a socketpair(2). Takes `fd` on
- * success, makes it close-on-exec, and blocking or not as the backend needs, which whoever shares it sees. on_open
- * follows, as for any other; bytes may be written before. Nobody else may read or write it.
+/* Make a connection from `fd`, a descriptor that is already connected: TCP, unix, or one end of a socketpair(2). `*out`
+ * as in gyre_connect(). on_open runs later, from the loop. You may write before on_open. On success gyre owns `fd`: it
+ * makes it close-on-exec, and blocking or non-blocking as the backend needs. Duplicates of `fd` share that blocking
+ * mode. Nobody else may read or write the socket.
  *
- * Returns 0, or: GYRE_ESOCKTYPE if it is not a connected stream socket; -EBADF; otherwise as gyre_connect(). On error
- * `fd` stays open and the caller's; options may be set already. Thread: the loop's. */
+ * Returns 0 or an error: a connect error or one of these. After an error `fd` stays open and yours, but some of its
+ * socket options may have been set.
+ *   GYRE_ESOCKTYPE: `fd` is not a connected stream socket
+ *   -EBADF: `fd` is not open
+ * Thread: the loop's. */
 #define gyre_conn_adopt_fd(out, loop, fd, handlers, ...)                                                               \
     gyre_conn_adopt_fd_sized((out), (loop), (fd), (handlers), (__VA_ARGS__), sizeof(struct gyre_conn_options))
 GYRE_API int gyre_conn_adopt_fd_sized(struct gyre_conn **out, struct gyre_loop *loop, int fd,

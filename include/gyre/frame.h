@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: MIT
- * Framing: cutting a stream into frames, and putting frames into one.
+ * Framing: dividing received bytes into frames, and encoding frames for sending.
  *
- * A framer knows where a frame begins and ends. Four kinds are built in: lines, a delimiter, a fixed length, a length
- * field. A protocol of your own is a struct gyre_framer with your functions in it. A framer is never changed by its
- * use: one, static, serves all connections on all threads. How far a connection has been searched is kept with the
- * connection, so a frame that comes byte by byte is looked at once, not again with each byte.
+ * A framer knows where a frame begins and ends. Four kinds are built in: lines, delimiter, fixed length, length field.
+ * For another protocol, fill a struct gyre_framer with your own functions. Using a framer never changes it, so one
+ * static framer serves all connections on all threads. The connection keeps how far it was searched, so a frame that
+ * arrives byte by byte is searched only once.
  *
- * Push: give the framer to a listener or to gyre_connect() (gyre_conn_options.framer), with an `on_frame` handler in
- * place of `on_data`; it is called for each whole frame, and may change to another framer or to bytes for what follows
- * (gyre_conn_set_framer). Or pull: call gyre_frame_next() in on_data until it says -EAGAIN, with whichever framer is
- * due.
+ * There are two ways to receive frames.
+ *   Push: set gyre_conn_options.framer and an `on_frame` handler instead of `on_data`. on_frame runs for each whole
+ *     frame. It may change the framer for the bytes that follow, or switch to on_data (gyre_conn_set_framer()).
+ *   Pull: call gyre_frame_next() in on_data until it returns -EAGAIN. Each call may use another framer.
  *
- * A frame may be longer than `read_max_bytes`, and than all receive buffers together: receiving goes on until it is
- * whole, as far as the framer's `frame_max_bytes` allows.
+ * A frame may be longer than `read_max_bytes` and longer than all receive buffers together. Receiving continues until
+ * the frame is whole, up to `frame_max_bytes` of the framer.
  *
- * What can go wrong: a frame that is too long or makes no sense is GYRE_EFRAME. gyre_frame_next() returns it, again at
- * each call; on_bad_frame is told; without that handler the connection is closed gracefully and on_close gets it. A
- * part of a frame that the peer's end cuts off is not a frame: on_eof finds it with gyre_conn_inbound(). */
+ * Errors. A frame that is too long or invalid is GYRE_EFRAME. gyre_frame_next() returns this error, also when called
+ * again. With push, on_bad_frame gets it. Without that handler the connection is closed gracefully, and on_close gets
+ * it. An incomplete frame before the peer's FIN is not an error: in on_eof, gyre_conn_inbound() returns its length. */
 #ifndef GYRE_FRAME_H
 #define GYRE_FRAME_H
 
@@ -27,45 +27,47 @@
 extern "C" {
 #endif
 
-/* The next frame as a decoder describes it, in bytes from the front of what was received. */
+/* The next frame as a decoder describes it. Sizes are in bytes, from the front of the received bytes. */
 struct gyre_frame {
-    size_t skip; /* before the payload: dropped */
-    size_t len;  /* of the payload: what on_frame gets */
-    size_t drop; /* behind the payload: dropped */
-    /* If it is not whole yet. */
-    size_t need;    /* bytes that must be here before the decoder is asked again; 0: one more */
-    uint64_t state; /* the decoder's own, such as how far it has searched: 0 at first, then what it left */
+    size_t skip; /* bytes before the payload, to drop */
+    size_t len;  /* bytes of the payload, for on_frame */
+    size_t drop; /* bytes after the payload, to drop */
+    /* If the frame is not whole yet. */
+    size_t need;    /* the decoder is called again when this many bytes are here; 0: when one more is here */
+    uint64_t state; /* for the decoder, such as how far it has searched: 0 at first, then what the decoder left */
 };
 
-/* How a length field is found and what it says. The whole frame is `offset + width + value + adjustment` bytes. */
+/* Where a length field is and what its value means. The whole frame is `offset + width + value + adjustment` bytes. */
 struct gyre_length_field {
     uint32_t offset;     /* bytes before the field */
-    uint32_t width;      /* of the field: 1, 2, 3, 4 or 8 bytes */
-    int64_t adjustment;  /* negative where the value counts the field or what is before it, too */
-    uint32_t strip;      /* bytes at the front that are not given to on_frame: usually 0 or `offset + width` */
-    bool little_endian;  /* else the first byte of the field is the highest */
+    uint32_t width;      /* bytes of the field: 1, 2, 3, 4 or 8 */
+    int64_t adjustment;  /* negative if the value also counts the field or bytes before it; -1 GiB to 1 GiB */
+    uint32_t strip;      /* bytes at the front that on_frame does not get: usually 0 or `offset + width` */
+    bool little_endian;  /* false: the first byte of the field is the most significant */
 };
 
-/* Of gyre_framer_init_line() and gyre_framer_init_delimiter(). */
+/* Flags of gyre_framer_init_line() and gyre_framer_init_delimiter(). */
 enum {
-    GYRE_FRAME_KEEP = 1u << 0, /* the payload includes what ended it */
+    GYRE_FRAME_KEEP = 1u << 0, /* the payload includes the delimiter */
     GYRE_FRAME_CRLF = 1u << 1, /* gyre_frame_write() ends lines with \r\n instead of \n */
 };
 
 enum { GYRE_DELIMITER_MAX = 64, GYRE_FRAME_HEAD_MAX = 256 };
 
 struct gyre_framer {
-    /* Describe the frame at the front of what `c` received. May look (gyre_conn_copy, gyre_conn_peekv, gyre_conn_find,
-     * gyre_conn_inbound), must not take, write or close. At least one byte is here, and at least frame->need.
-     * Returns 0 with skip, len and drop set, at least 1 together and no more than is here; -EAGAIN if the frame is not
-     * whole, with need and state set; or what is wrong with it, usually GYRE_EFRAME. */
+    /* Describe the frame at the front of the bytes that `c` received. At least one byte is here, and at least
+     * frame->need. The function may look at bytes (gyre_conn_copy, gyre_conn_peekv, gyre_conn_find, gyre_conn_inbound).
+     * It must not consume, write or close.
+     * Returns 0 with skip, len and drop set; their sum is at least 1 and at most the bytes received. Errors:
+     *   -EAGAIN: the frame is not whole; need and state are set
+     *   GYRE_EFRAME, usually, or another error: the frame is invalid */
     int (*decode)(const struct gyre_framer *framer, struct gyre_conn *c, struct gyre_frame *frame);
-    /* Queue these pieces as one frame, by one call of gyre_conn_writev() so that all or nothing is queued. NULL: frames
-     * are not written with this framer. Returns as gyre_frame_write(). */
+    /* Queue these pieces as one frame. Call gyre_conn_writev() once, so that all or nothing is queued. NULL: the framer
+     * cannot write frames. Returns as gyre_frame_write(). */
     int (*encode)(const struct gyre_framer *framer, struct gyre_conn *c, const struct iovec *iov, int iov_count);
-    size_t frame_max_bytes; /* of a frame as received, header and delimiter included; 0: 1 MiB; at most 1 GiB */
+    size_t frame_max_bytes; /* limit on a received frame, with header and delimiter; 0: 1 MiB; at most 1 GiB */
     void *user;             /* for your functions */
-    union {                 /* of those built in */
+    union {                 /* for the built-in functions */
         struct {
             uint8_t bytes[GYRE_DELIMITER_MAX];
             uint8_t border[GYRE_DELIMITER_MAX];
@@ -79,46 +81,59 @@ struct gyre_framer {
     } of;
 };
 
-/* Make a framer. All return 0, or GYRE_EOPTION, and then `*out` is unchanged. `frame_max_bytes` as in the struct.
- * Thread: any.
+/* The functions gyre_framer_init_*() fill in `*out`. They return 0, or GYRE_EOPTION: an argument is out of range, and
+ * `*out` is unchanged. `frame_max_bytes` is described in struct gyre_framer. Thread: any.
  *
- * Lines end with \n; a \r before it belongs to the end. An empty line is an empty frame. `flags`: GYRE_FRAME_KEEP,
- * GYRE_FRAME_CRLF. */
+ * Make a framer for lines that end with \n. A \r before the \n belongs to the delimiter. An empty line is an empty
+ * frame. `flags`: GYRE_FRAME_KEEP, GYRE_FRAME_CRLF. */
 GYRE_API int gyre_framer_init_line(struct gyre_framer *out, unsigned flags, size_t frame_max_bytes);
 
-/* Frames end with these 1 to GYRE_DELIMITER_MAX bytes, which are copied. `flags`: GYRE_FRAME_KEEP. */
+/* Make a framer for frames that end with `delimiter`, `len` bytes (1 to GYRE_DELIMITER_MAX), which are copied.
+ * `flags`: GYRE_FRAME_KEEP. */
 GYRE_API int gyre_framer_init_delimiter(struct gyre_framer *out, const void *delimiter, size_t len, unsigned flags,
                                         size_t frame_max_bytes);
 
-/* Each frame is `len` bytes, 1 to 1 GiB. */
+/* Make a framer for frames of `len` bytes each, 1 to 1 GiB. */
 GYRE_API int gyre_framer_init_fixed(struct gyre_framer *out, size_t len);
 
-/* A length field, which is copied. `offset + width` and `strip` at most GYRE_FRAME_HEAD_MAX. */
+/* Make a framer for frames with a length field. `*field` is copied. `offset + width` and `strip` are at most
+ * GYRE_FRAME_HEAD_MAX. */
 GYRE_API int gyre_framer_init_length(struct gyre_framer *out, const struct gyre_length_field *field,
                                      size_t frame_max_bytes);
 
-/* Take the next whole frame. `*out` is its payload as one piece, in the receive buffer if it lies there in one piece;
- * valid until the handler (or other callback) that called returns. An empty payload has len 0.
- * Returns 0, or: -EAGAIN if no whole frame is here; GYRE_EFRAME, or what the framer's decode said, with nothing
- * taken; -EINVAL if that described no frame, or without a framer; -ENOMEM; GYRE_ECLOSED; GYRE_ETHREAD; GYRE_EOPTION if
- * frame_max_bytes is more than 1 GiB. Thread: the connection's loop. */
+/* Consume the next whole frame. `*out` is its payload in one piece. The payload is copied only if it lies in several
+ * pieces. The view is valid until the current handler or other callback returns. An empty payload has len 0.
+ * Returns 0. On an error nothing is consumed:
+ *   -EAGAIN: no whole frame is here
+ *   GYRE_EFRAME or another error of the framer's decode: the frame is invalid
+ *   -EINVAL: `framer` is NULL or has no decode, or decode returned 0 without describing a frame
+ *   GYRE_EOPTION: `frame_max_bytes` is more than 1 GiB
+ *   GYRE_ECLOSED, GYRE_ETHREAD, -ENOMEM: the common errors of conn.h
+ * Thread: the connection's loop. */
 GYRE_API int gyre_frame_next(struct gyre_conn *c, const struct gyre_framer *framer, struct gyre_slice *out);
 
-/* Cut with `framer` from now on (borrowed until the connection is closed or given another one), or with NULL hand
- * bytes to on_data; what is here already included. In on_frame it takes effect with what follows that frame.
- * Returns 0, or: GYRE_EHANDLERS if on_frame, or for NULL on_data, is missing; GYRE_EOPTION; -ENOMEM; GYRE_ECLOSED;
- * GYRE_ETHREAD. Thread: the connection's loop. */
+/* Change the framer, or with NULL pass the bytes to on_data. Bytes that are already here are included; in on_frame,
+ * only those after the current frame. The framer is borrowed until the connection is closed or gets another framer.
+ * Returns 0. Errors: the common ones of conn.h, and
+ *   GYRE_EHANDLERS: on_frame, or for NULL on_data, is missing
+ *   GYRE_EOPTION: the framer has no decode, or `frame_max_bytes` is more than 1 GiB
+ * Thread: the connection's loop. */
 GYRE_API int gyre_conn_set_framer(struct gyre_conn *c, const struct gyre_framer *framer);
 
-/* Queue a copy of `len` bytes as one frame, in the way that a peer with the same framer gets the same payload: with the
- * delimiter behind it, or the length field in front. (With GYRE_FRAME_KEEP the data ends with the delimiter already. A
- * length field is written to where it belongs in the `strip` zero bytes and the data together.)
- * Returns as gyre_conn_write(), and: -EINVAL if the data contains the delimiter, is not of the fixed length or too
- * short to contain the length field; -EMSGSIZE if the frame is longer than frame_max_bytes or the field can say;
- * -EOPNOTSUPP without an encode. Thread: the connection's loop. */
+/* Encode `len` bytes as one frame and queue it. A peer that uses the same framer receives the same payload. A delimiter
+ * is appended, or a length field is put in front. With GYRE_FRAME_KEEP the data must already end with the delimiter.
+ * With a length field, the frame is `strip` zero bytes and then the data, and the field is written into that at
+ * `offset`.
+ * Returns 0. Errors as gyre_conn_write(), and
+ *   -EINVAL: the data contains the delimiter, or with GYRE_FRAME_KEEP does not end with its only delimiter; a line ends
+ *     with \r; the data is not of the fixed length, or too short to contain the length field; `framer` is NULL
+ *   -EMSGSIZE: the frame is longer than `frame_max_bytes`, or its length does not fit the field
+ *   -EOPNOTSUPP: the framer has no encode
+ * Thread: the connection's loop. */
 GYRE_API int gyre_frame_write(struct gyre_conn *c, const struct gyre_framer *framer, const void *data, size_t len);
 
-/* The same for several pieces that are one frame. `iov_count` 0 to 1022, else -EINVAL. */
+/* Encode several pieces as one frame and queue it. `iov_count` is 0 to 1022, otherwise -EINVAL. Else as
+ * gyre_frame_write(). */
 GYRE_API int gyre_frame_writev(struct gyre_conn *c, const struct gyre_framer *framer, const struct iovec *iov,
                                int iov_count);
 
