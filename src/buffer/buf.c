@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Holding received bytes beyond the handler. */
+ * A piece of received bytes that the user holds beyond the handler: making it of a segment, releasing it. The calls
+ * that hold bytes are in stream/read.c and datagram/receive.c. */
 #include "buf.h"
 
 #include <errno.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Setting up and taking down the receive buffers of a loop. */
+ * The receive buffers of a loop: setting them up, taking them down, releasing the memory of those that nobody needs,
+ * and making events of what one call received into several. */
 #include "bufpool.h"
 
 #include <errno.h>

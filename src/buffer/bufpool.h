@@ -10,11 +10,11 @@
  *
  * What a burst touched goes back to the system once it is cold. The depth to which the stack never sank since the last
  * look is how many free buffers nobody needed, and those at its bottom are the ones. So takes keep the depth, and
- * nothing else is written down for it (trim.c says when).
+ * nothing else is written down for it. reactor/trim.c decides when to look.
  *
- * Beside them a loop has a few pipes, for bytes that are to go from socket to socket unseen. They too are a stack of
- * empty ones; one that is not empty has one owner, whose bytes are all there is in it. Core opens and closes them
- * (splice.c). */
+ * A loop also has a few pipes, for bytes that go from socket to socket without being read. The empty pipes are a stack,
+ * too. A pipe that is not empty has one owner, and holds only the bytes of that owner. pipes.c opens and closes pipes;
+ * stream/splice.c decides when to use them. */
 #ifndef GYRE_BUFFER_BUFPOOL_H
 #define GYRE_BUFFER_BUFPOOL_H
 

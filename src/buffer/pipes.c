@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The pipes of a loop: opening, closing, and what happens to one when its segment is freed. */
+ * The pipes of a loop: opening and closing. seg.c returns or closes the pipe of a segment that is freed. */
 #include "pipes.h"
 
 void gyre__pipes_open(struct gyre_bufpool *pool, struct gyre_backend *be)

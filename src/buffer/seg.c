@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Segments: allocation, copying in, consuming, splitting. */
+ * Segments: allocation, copying in, consuming, splitting, and freeing what a segment refers to. */
 #include "pipes.h"
 #include "seg.h"
 

@@ -2,8 +2,8 @@
  * Segments: the pieces that inbound and outbound queues are made of.
  *
  * The one idea: both directions use the same piece, so forwarding is moving a segment from one queue to the other. A
- * segment refers to part of a receive buffer (counted in the pool), to a chunk of our own memory right behind it, or to
- * bytes borrowed from the user.
+ * segment refers to part of a receive buffer (counted in the pool), to a chunk of our own memory right behind it, to
+ * bytes borrowed from the user, to a file, or to a pipe.
  *
  * Segments, and chunks of a few sizes up to a bound, are kept for reuse, so that the steady state allocates nothing. */
 #ifndef GYRE_BUFFER_SEG_H
@@ -18,8 +18,8 @@ enum gyre__seg_kind {
     GYRE_SEG_CHUNK,   /* `data` lies behind the segment; `room` more bytes may follow the last */
     GYRE_SEG_REF,     /* `data` is the user's until `done` */
     /* From here on without bytes that could be looked at. */
-    GYRE_SEG_FILE, /* what is left of `u.ref.user`, a struct gyre__file; sendfile.c */
-    GYRE_SEG_PIPE, /* `len` bytes in pipe `buf`, and nothing else there; splice.c */
+    GYRE_SEG_FILE, /* what is left of `u.ref.user`, a struct gyre__file; stream/sendfile.c */
+    GYRE_SEG_PIPE, /* `len` bytes in pipe `buf`, and nothing else there; stream/splice.c */
 };
 
 enum {

@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: MIT
- * Connections whose socket comes from elsewhere, or goes elsewhere.
+ * Connections whose socket comes from elsewhere.
  *
- * The normal course of leaving: what is queued is sent, receiving is cancelled, what it still brings is kept; when
- * nothing is in flight the backend lets go of the descriptor, and the user gets it with the bytes that were not read.
- * What can go wrong: the connection fails, or the loop ends, before that; then on_close comes as ever, and the user is
- * not handed anything. */
+ * The normal course: the descriptor is looked at, the options are set on it, and a connection in state CONNECTING is
+ * made around it. Settling opens it at the end of the turn. What can go wrong is returned, and the descriptor stays the
+ * caller's. */
 #include "connect.h"
 #include "socket/addr.h"
 #include "socket/prepare.h"
 
 #include <errno.h>
-
-/* ---- in ---- */
 
 /* Whether the descriptor is one that a connection can be made of. */
 static int inspect(struct gyre_loop *l, int fd, unsigned *how)

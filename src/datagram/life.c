@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The life of a datagram socket: made, settled, ended. */
+ * The life of a datagram socket: made, settled, ended, through the states that udp.h describes. */
 #include "item.h"
 
 #include <errno.h>

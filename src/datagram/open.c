@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Opening datagram sockets: bound, connected, one for each loop of an engine, from elsewhere; multicast groups; names
- * across threads.
+ * Opening datagram sockets: bound, connected, one for each loop of an engine, from elsewhere; multicast groups.
  *
  * What can go wrong on the way is returned, and what was opened is closed again; what came from elsewhere is not. */
 #include "udp.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Reading what RECVMSG left in a buffer (struct gyre_dgram_head in op.h), with every length checked. */
+ * Reading what RECVMSG left in a buffer (struct gyre_dgram_head in seam/op.h), with every length checked. */
 #ifndef GYRE_DATAGRAM_PARSE_H
 #define GYRE_DATAGRAM_PARSE_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Names of datagram sockets that are safe to use from other threads. */
+ * Names of datagram sockets that are safe to use from other threads: finding, sending and closing by name. */
 #include "item.h"
 
 #include <errno.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The record of a datagram socket: its slot, and the marks that calls put on it. life.c acts on them. */
+ * The record of a datagram socket: its slot, the marks that calls put on it, and what the user may ask of it. life.c
+ * acts on the marks. */
 #include "udp.h"
 
 #include <errno.h>

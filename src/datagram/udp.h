@@ -7,7 +7,7 @@
  *   FREE    on_close was called; the slot may be used again.
  *
  * What can go wrong: an error that the network reported ends the receive, which is armed again; one of the socket
- * itself goes to ENDING. All callbacks come from dispatch, timers and settling. */
+ * itself leads to ENDING. All callbacks run from events, timers, tasks and settling. */
 #ifndef GYRE_DATAGRAM_UDP_H
 #define GYRE_DATAGRAM_UDP_H
 
@@ -54,7 +54,7 @@ struct gyre_udp {
     uint32_t flags; /* GYRE_UDPF_* */
     struct gyre_fd f;
     struct gyre_op recv;
-    struct msghdr room; /* in receive buffers; see op.h */
+    struct msghdr room; /* in receive buffers; see seam/op.h */
     struct gyre_loop *loop;
     const struct gyre_udp_handlers *handlers;
     struct gyre_udp_options options;
@@ -97,7 +97,7 @@ struct gyre__udps {
     struct gyre__udp_run *free_runs;
 };
 
-/* ---- udp.c ---- */
+/* ---- udp.c, life.c ---- */
 
 /* A fresh record, with what outlives a slot's holders: its number and generations. NULL when out of memory. */
 struct gyre_udp *gyre__udp_take_slot(struct gyre_loop *l);
@@ -131,7 +131,7 @@ static inline int gyre__udp_usable(const struct gyre_udp *u)
     return GYRE_LIKELY(u->state == GYRE_UDP_OPEN) ? 0 : GYRE_ECLOSED;
 }
 
-/* ---- receive.c ---- */
+/* ---- receive.c; gyre__udp_on_sent(): send.c; gyre__udp_on_timer(): udp.c ---- */
 
 void gyre__udp_on_recv(struct gyre_op *op, const struct gyre_event *ev);
 void gyre__udp_on_sent(struct gyre_op *op, const struct gyre_event *ev);

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT
- * Writing the same bytes to every connection of an engine. */
+ * Writing the same bytes to every connection of an engine.
+ *
+ * The bytes follow the parts of a call for all loops (everywhere.c), and all connections borrow them. Each loop counts
+ * the sends of its own connections without atomics; only when they are all over does it touch the count that the loops
+ * share. */
 #include "everywhere.h"
 #include "base/options.h"
 

@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * What is done to every connection of a loop, and on every loop of an engine.
+ * What is done on every loop of an engine: a task, or a call for each connection.
  *
  * A call for all loops is one allocation: a task for each loop, posted all or nothing, and a count of those still to
- * come. The loop that brings it to zero tells the user and frees it.
- *
- * A broadcast adds the bytes, which all connections borrow. Each loop counts the sends of its own connections without
- * atomics; only when they are all over does it touch the count that the loops share. */
+ * come. The loop that brings it to zero tells the user and frees it. broadcast.c adds bytes to it. */
 #include "everywhere.h"
 
 #include <errno.h>

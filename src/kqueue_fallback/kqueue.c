@@ -5,7 +5,7 @@
  * of the write filter when writing first blocks. EV_ADD looks at the descriptor and reports what is ready already.
  *
  * A socket error comes in `fflags`. On a BSD the system call that follows reports it too; libkqueue has taken it from
- * the socket by then. So it is passed on, and readiness.c tells of it where the call does not.
+ * the socket by then. So it is passed on, and readiness/error.c tells of it where the call does not.
  * Closing a descriptor removes its filters, also where a forked child holds a copy: a kqueue belongs to one process. */
 #include "readiness/poller.h"
 

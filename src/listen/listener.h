@@ -93,7 +93,7 @@ struct gyre_listener {
     char address[GYRE_ADDR_TEXT_MAX];
 };
 
-/* ---- listener.c ---- */
+/* ---- open.c, listener.c ---- */
 
 /* What to listen on, and for whom. */
 struct gyre__listen_request {

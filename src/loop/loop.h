@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
- * A loop from the inside.
+ * The record of a loop: clock, owner, phase, operations, posted tasks, timers, counters, places for connections.
  *
- * One turn: wait (which submits), dispatch the events, fire timers, run posted tasks, then settle the connections that
- * something happened to: gather their queued writes into one send each, move closing ones on. Everything that a turn
- * submits goes to the kernel with the next turn's wait. */
+ * The rooms that live on a loop keep their own state of it behind opaque pointers. This room names none of their
+ * functions: an operation and a timer hold a number. The tables from number to function are in reactor/turn.c, and so
+ * is a turn of the loop. */
 #ifndef GYRE_LOOP_LOOP_H
 #define GYRE_LOOP_LOOP_H
 
@@ -33,13 +33,13 @@ struct gyre__watches;
 /* Who is told of an operation's events. A number in place of a pointer, because every connection has two operations. */
 enum gyre__done {
     GYRE_DONE_NONE = 0, /* never submitted */
-    GYRE_DONE_RECV,     /* conn.h */
+    GYRE_DONE_RECV,     /* stream/conn.h */
     GYRE_DONE_SENT,
     GYRE_DONE_CONNECT,
-    GYRE_DONE_ACCEPT, /* listener.h */
-    GYRE_DONE_UDP_RECV, /* udp.h */
+    GYRE_DONE_ACCEPT, /* listen/listener.h */
+    GYRE_DONE_UDP_RECV, /* datagram/udp.h */
     GYRE_DONE_UDP_SENT,
-    GYRE_DONE_WATCH, /* watch.h */
+    GYRE_DONE_WATCH, /* watch/watch.h */
     GYRE_DONES,
 };
 
@@ -48,17 +48,17 @@ typedef void gyre__done_fn(struct gyre_op *op, const struct gyre_event *ev);
 /* Whose timer it is; likewise. */
 enum gyre__timer_kind {
     GYRE_TIMER_NONE = 0, /* never started */
-    GYRE_TIMER_CONN,     /* conn.h */
+    GYRE_TIMER_CONN,     /* stream/conn.h */
     GYRE_TIMER_USER,     /* timer.c */
     GYRE_TIMER_LATER,
-    GYRE_TIMER_ACCEPTOR, /* listener.h */
-    GYRE_TIMER_DRAIN,    /* loop.c */
+    GYRE_TIMER_ACCEPTOR, /* listen/listener.h */
+    GYRE_TIMER_DRAIN,    /* reactor/turn.c */
     GYRE_TIMER_FAMINE,
     GYRE_TIMER_TICK, /* set.h */
-    GYRE_TIMER_UDP,  /* udp.h */
-    GYRE_TIMER_LIMITS, /* conn.h */
-    GYRE_TIMER_RECONNECT, /* connect.h */
-    GYRE_TIMER_TRIM, /* trim.c */
+    GYRE_TIMER_UDP,  /* datagram/udp.h */
+    GYRE_TIMER_LIMITS, /* stream/conn.h */
+    GYRE_TIMER_RECONNECT, /* connect/connect.h */
+    GYRE_TIMER_TRIM, /* reactor/trim.c */
     GYRE_TIMERS,
 };
 
@@ -199,7 +199,7 @@ static inline void gyre__loop_unreserve(struct gyre_loop *l)
     atomic_fetch_sub_explicit(&l->conn_load, GYRE_PLACE_RESERVED, memory_order_relaxed);
 }
 
-/* State and count move here, in dispatch and nowhere else, so no backend can get them wrong. */
+/* State and count move here, in gyre__op_cancel() and in gyre__op_done() only, so no backend can get them wrong. */
 static inline void gyre__op_submit(struct gyre_loop *l, struct gyre_op *op)
 {
     GYRE_CHECK(op->state == GYRE_OPS_IDLE && op->f->fd >= 0);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * Making, running, ending and destroying a loop.
  *
- * Ending is the part with rules. Nothing is freed while the kernel may touch it: acceptors and connections are asked to
- * cancel what they have in flight, and the loop turns until the last event of each has come. Only then does the backend
- * go, and then the memory. */
+ * Ending is the part with rules. Nothing is freed while the kernel may touch it: acceptors, connections, datagram
+ * sockets and watches cancel what they have in flight, and the loop turns until the last event of each has come. Only
+ * then is the backend destroyed, and then the memory freed. */
 #include "backends.h"
 #include "turn.h"
 #include "base/options.h"

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: MIT
- * A turn of the loop: events and timers to whom they belong, tasks, settling; draining and serving. */
+ * A turn of the loop; draining and serving.
+ *
+ * One turn: wait, which submits; pass each event to the function that its operation names; fire timers; run posted
+ * tasks; then settle what was marked: gather the queued writes of each connection into one send, move closing ones on.
+ * At the end receives that found no buffer try again, and acceptors that were held back go on if a connection closed.
+ * What a turn submits goes to the kernel with the next turn's wait. */
 #include "turn.h"
 #include "trim.h"
 #include "connect/connect.h"

@@ -159,7 +159,7 @@ struct gyre_sock_ops {
 };
 
 extern const struct gyre_sockopt_ops gyre__sockopt_system; /* of the kernel's sockets; socket/sockopt.c */
-extern const struct gyre_sock_ops gyre__sock_system; /* the kernel's sockets; socket/sock.c */
+extern const struct gyre_sock_ops gyre__sock_system; /* the kernel's sockets; socket/system.c */
 
 /* For backends on the kernel's sockets, socket/sock_pipe.c: how many bytes wait to be received (0: unknown); fill an
  * empty pipe from `fd`, where bytes wait; move up to `len` bytes of a pipe into `fd`, which does not block. The latter

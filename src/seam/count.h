@@ -2,8 +2,8 @@
  * Counting: one thread counts, any may read.
  *
  * The loop's thread is the only one that writes, so a counter needs no locked instruction: a plain addition, stored in
- * one piece. Other threads read in one piece too (stats.c), and so see each counter whole and never going back.
- * Everything that counts goes through these two functions (a tidy check sees to it). */
+ * one piece. Other threads read in one piece too (loop/stats.c), and so see each counter whole and never going back.
+ * Everything that counts goes through the functions of this file (a tidy check sees to it). */
 #ifndef GYRE_SEAM_COUNT_H
 #define GYRE_SEAM_COUNT_H
 

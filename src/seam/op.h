@@ -70,9 +70,9 @@ struct gyre_op {
     struct gyre_op *next; /* the backend's while in flight, the owner's while idle */
     struct gyre_fd *f;
     uint8_t kind;
-    uint8_t state; /* moved only by loop/loop.c */
+    uint8_t state; /* moved only by loop/loop.h */
     uint16_t flags;
-    uint16_t gen;  /* goes up with each last event, in loop/loop.c; survives reuse of the memory */
+    uint16_t gen;  /* goes up with each last event, in loop/loop.h; survives reuse of the memory */
     uint8_t done;  /* enum gyre__done (loop/loop.h): who is told of its events; nothing to a backend */
     union {
         struct {
@@ -122,7 +122,7 @@ enum {
 
 /* How RECVMSG fills a buffer: this, the sender's address, control data (each in as much room as the op gave), and the
  * bytes of the datagram. All of the room counts in `res`, used or not. It is what io_uring writes, so that there it
- * needs no copying; lengths come from the kernel and are to be checked all the same (dgram.h). */
+ * needs no copying; lengths come from the kernel and are to be checked all the same (datagram/parse.h). */
 struct gyre_dgram_head {
     uint32_t name_len;    /* of the address; more than there is room for if it was cut */
     uint32_t control_len; /* bytes of control data */
@@ -133,7 +133,7 @@ struct gyre_dgram_head {
 /* One open descriptor, embedded in its owner. The owner may be freed once `inflight` is 0 and close() has returned. */
 struct gyre_fd {
     int fd;            /* -1 once closed */
-    uint16_t inflight; /* submitted ops whose last event is not yet dispatched; moved only by loop/loop.c */
+    uint16_t inflight; /* submitted ops whose last event is not yet dispatched; moved only by loop/loop.h */
     uint8_t flags;     /* GYRE_FDF_*; set by core, but for GYRE_FDF_PIPE before attach() */
     uint8_t be_flags;  /* the backend's own; zeroed by attach() */
     union {            /* the backend's own bookkeeping; nobody else reads it; set up by attach() */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * A simulation as a whole: its options, its clock, its dice, its trace. */
+ * A simulation as a whole: its options, its clock, its beginning and end. Random numbers and the trace are in
+ * chance.c. */
 #include "world.h"
 
 #include <errno.h>

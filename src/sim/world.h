@@ -4,8 +4,12 @@
  *     seam.c     the backend: requests in, events out, waiting        perform.c  what one request does
  *     sock.c     the socket operations of core, on our descriptors    peer.c     scripted peers
  *     net.c      sockets, descriptors, listening, connecting          stream.c   the bytes between two sockets
- *     due.c      what happens when                                    sim.c      options, clock, chance, the trace
- *     run.c      driving several loops
+ *     due.c      what happens when                                    sim.c      options, clock, beginning and end
+ *     dgram.c    datagrams                                            option.c   socket options, which are only kept
+ *     address.c  choosing ports, conflicts, who serves an address     chance.c   random numbers, delays, the trace
+ *     requests.c the queues of requests
+ *
+ * reactor/sim_run.c drives several loops on one simulation.
  *
  * Nothing here depends on an address in memory or on the time of day: lists are in order of creation, chance comes from
  * the seed alone. That is what makes a run repeatable. */
@@ -228,6 +232,7 @@ struct gyre_sim {
     struct gyre_sim_counts counts;
 };
 
+/* chance.c */
 uint64_t gyre__sim_random(struct gyre_sim *sim);
 uint64_t gyre__sim_below(struct gyre_sim *sim, uint64_t bound);
 bool gyre__sim_chance(struct gyre_sim *sim, uint16_t permille);
@@ -236,10 +241,10 @@ uint64_t gyre__sim_delay_ns(struct gyre_sim *sim);
 void gyre__sim_trace(struct gyre_sim *sim, uint64_t value);
 uint64_t gyre__sim_mix(uint64_t hash, uint64_t value);
 uint64_t gyre__sim_hash(uint64_t hash, const void *data, size_t len);
-/* Move the clock to `at_ns`, letting happen what is due on the way. */
+/* sim.c: move the clock to `at_ns`, letting happen what is due on the way. */
 void gyre__sim_clock_to(struct gyre_sim *sim, uint64_t at_ns);
 
-/* Room for `count` more sim_due structs. Returns 0 or -ENOMEM. */
+/* due.c: room for `count` more sim_due structs. Returns 0 or -ENOMEM. */
 int gyre__sim_due_reserve(struct gyre_sim *sim, uint32_t count);
 void gyre__sim_due_unreserve(struct gyre_sim *sim, uint32_t count);
 void gyre__sim_due_set(struct gyre_sim *sim, struct sim_due *due, uint64_t at_ns);
@@ -248,7 +253,7 @@ uint64_t gyre__sim_due_next_ns(const struct gyre_sim *sim); /* SIM_NEVER_NS: not
 /* Let happen what is due by now. */
 void gyre__sim_due_run(struct gyre_sim *sim);
 
-/* Returns NULL when out of memory. */
+/* net.c. Returns NULL when out of memory. */
 struct sim_sock *gyre__sim_sock_create(struct gyre_sim *sim, int family);
 /* Close it: FIN, or RST, as the rules say. */
 void gyre__sim_sock_destroy(struct sim_sock *s);
@@ -307,7 +312,7 @@ void gyre__sim_packets_free(struct gyre_sim *sim);
 bool gyre__sim_perform_sendmsg(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev);
 bool gyre__sim_perform_recvmsg(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev, bool goes_on);
 
-/* A stream between two sockets. Returns 0 or -ENOMEM. */
+/* stream.c: a stream between two sockets. Returns 0 or -ENOMEM. */
 int gyre__sim_stream_create(struct sim_sock *a, struct sim_sock *b);
 void gyre__sim_stream_due(struct sim_pipe *p);
 /* One end closes. `embryo`: it was never accepted. */
@@ -344,7 +349,7 @@ void gyre__sim_ready(struct sim_sock *s, unsigned kinds);
 /* Whether a loop has something to do without time passing. */
 bool gyre__sim_pending(const struct gyre_sim *sim);
 
-/* Try it. Returns true and the event (its `op` is set by the caller), or false if it must wait. */
+/* perform.c: try it. Returns true and the event (its `op` is set by the caller), or false if it must wait. */
 bool gyre__sim_perform(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev);
 /* A hash of what a send is to send; 0 for other operations. */
 uint64_t gyre__sim_content(const struct gyre_op *op);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Options of sockets: those of an open connection, and those that a socket gets before it is bound or connected. */
+ * Options that a socket gets before it is bound or connected, and those that an accepted socket does not inherit. Those
+ * of an open connection are in stream/info.c. */
 #include "prepare.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Options that a socket gets before it is bound or connected. */
+ * Options that a socket gets before it is bound or connected, and those that an accepted socket does not inherit. */
 #ifndef GYRE_SOCKET_PREPARE_H
 #define GYRE_SOCKET_PREPARE_H
 

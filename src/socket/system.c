@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The table of the kernel's sockets: streams are in sock.c, datagrams in sock_dgram.c. */
+ * The table of the kernel's sockets: streams are in sock.c, datagrams in sock_dgram.c, pipes in sock_pipe.c, options in
+ * sockopt.c. */
 #include "sock.h"
 
 const struct gyre_sock_ops gyre__sock_system = {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The record of a stream connection: its slot, and the marks that calls put on it. life.c acts on them. */
+ * The record of a stream connection: its slot, and the marks that calls and events put on it: ending, closing, settling
+ * later. life.c acts on them. */
 #include "conn.h"
 
 #include <errno.h>

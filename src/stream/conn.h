@@ -1,19 +1,13 @@
 /* SPDX-License-Identifier: MIT
  * A stream connection from the inside.
  *
- * The normal course of a connection that was accepted:
- *   OPEN      both ops may be in flight; bytes flow.
- *   CLOSING   gyre_conn_close() or the peer's end: what is queued is sent, what comes in is thrown away.
- *   LINGERING FIN was sent; waits for the peer's, or for the linger time.
- *   ENDING    every op was asked to cancel; waits for their last events. Nothing is freed before that.
- *   DEAD      on_close was called; the slot is free.
- * gyre_conn_detach() leads from OPEN to DETACHING instead: what is queued is sent, what comes in is kept, and then the
- * user gets the descriptor.
- * One that was made with gyre_connect() starts in CONNECTING and uses its send op for that.
+ * The normal course of an accepted connection: OPEN, CLOSING, LINGERING, ENDING, and then its slot is FREE. A
+ * connection that was made with gyre_connect() starts in CONNECTING. enum gyre__conn_state describes each state.
  *
- * What can go wrong: a failed receive, or a failed connect, goes to ENDING at once. A failed send drops what is queued
- * but lets receiving go on to its end, because the peer may have answered before it closed. gyre_conn_abort() goes to
- * ENDING from anywhere. All callbacks come from dispatch, timers and settle, never from a call the user makes. */
+ * What can go wrong: a failed receive, or a failed connect, leads to ENDING at once. A failed send drops what is queued
+ * but lets receiving go on to its end, because the peer may have answered before it closed. gyre_conn_abort() leads to
+ * ENDING from every state. All callbacks run from events, timers, tasks and settling, never inside a call of the
+ * user. */
 #ifndef GYRE_STREAM_CONN_H
 #define GYRE_STREAM_CONN_H
 
@@ -126,7 +120,7 @@ struct gyre__extra {
     struct gyre_conn *forward_to;   /* as a source: waits for this one to drain */
     struct gyre_conn *forward_next; /* as a source: the next that waits for the same */
     struct gyre_conn *waiters;      /* as a destination: the sources that wait */
-    gyre_detached_fn *detached; /* of gyre_conn_detach(); adopt.c */
+    gyre_detached_fn *detached; /* of gyre_conn_detach(); detach.c */
     void *detached_user;
 };
 
@@ -173,7 +167,7 @@ struct gyre_conn {
 
 _Static_assert(sizeof(void *) != 8 || sizeof(struct gyre_conn) <= 224, "what an idle connection costs");
 
-/* ---- conn.c ---- */
+/* ---- conn.c, life.c, each.c, profile.c ---- */
 
 /* A fresh record, in the place reserved for it if there is one. Returns 0, GYRE_ECONNS or -ENOMEM. */
 int gyre__conn_take_slot(struct gyre_conn **out, struct gyre_loop *l, bool reserved);
@@ -229,7 +223,7 @@ void gyre__conns_abandon(struct gyre_loop *l);
 int gyre__conns_init(struct gyre_loop *l);
 void gyre__conns_fini(struct gyre_loop *l);
 
-/* The connection's timer, set to what its state needs. */
+/* timeouts.c: the connection's timer, set to what its state needs. */
 void gyre__conn_start_timer(struct gyre_conn *c);
 void gyre__conn_on_timer(struct gyre__timer *t);
 
@@ -290,7 +284,7 @@ void gyre__limits_queued(struct gyre_conn *c);
 void gyre__limits_sent(struct gyre_conn *c);
 void gyre__conn_on_limit(struct gyre__timer *t);
 
-/* ---- id.c ---- */
+/* ---- conn.c ---- */
 
 /* Call and free those who wait for the end of a connection that has just been freed. */
 void gyre__tell_closed(struct gyre_loop *l, struct gyre__closed_waiter *waiters, int err);
@@ -317,11 +311,11 @@ void gyre__conn_unstarve(struct gyre_conn *c);
 /* Submit one gathered send if there is something to send and none is in flight. */
 void gyre__conn_flush(struct gyre_conn *c);
 void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev);
-/* Account for `len` bytes just queued: marks, flush. */
+/* write.c: account for `len` bytes just queued: marks, flush. */
 void gyre__conn_queued(struct gyre_conn *c, size_t len);
 void gyre__conns_free_sendvs(struct gyre__conns *conns, const struct gyre_mem *mem);
 
-/* Whether `len` more bytes may be queued. Returns 0 or what gyre_conn_write() is to return. */
+/* conn.c: whether `len` more bytes may be queued. Returns 0 or what gyre_conn_write() is to return. */
 int gyre__conn_may_queue(struct gyre_conn *c, size_t len);
 
 /* ---- sendfile.c ---- */
@@ -354,14 +348,14 @@ static inline int gyre__conn_look(struct gyre_conn *c)
 /* In place of on_data: take the frames and call on_frame; without a framer, on_data. */
 void gyre__conn_on_frames(struct gyre_conn *c);
 
-/* ---- forward.c ---- */
+/* ---- waiters.c ---- */
 
 /* `dst` has drained, or is closing: its waiting sources go on. */
 void gyre__forward_release_waiters(struct gyre_conn *dst);
 /* `src` no longer waits. */
 void gyre__forward_forget(struct gyre_conn *src);
 
-/* ---- connect.c ---- */
+/* ---- connect/connect.c ---- */
 
 void gyre__conn_on_connect(struct gyre_op *op, const struct gyre_event *ev);
 

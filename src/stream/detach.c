@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: MIT
- * A connection's descriptor, duplicated or handed to the user. */
+ * A connection's descriptor, duplicated or handed to the user.
+ *
+ * The normal course of detaching: what is queued is sent, receiving is cancelled, what it still brings is kept. When
+ * nothing is in flight the backend lets go of the descriptor, and the user gets it with the bytes that were not read
+ * (leave() in life.c). What can go wrong: the connection fails, or the loop ends, before that. Then on_close runs as
+ * ever, and the user is not handed anything. */
 #include "conn.h"
 
 #include <errno.h>

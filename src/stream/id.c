@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Names of connections that outlive them, and what other threads may do by name.
+ * Names of connections that outlive them, what other threads may do by name, and sharing a pointer with them.
  *
  * A call from another thread becomes a task on the connection's loop; there the name is looked up, and a stale one
  * finds nothing: the generation of a slot goes up each time a connection leaves it. */

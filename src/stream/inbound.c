@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Receiving: from an event to the handler, and what the handler reads.
+ * Receiving: from an event to the handler; pausing, resuming, waking. How the handler reads is in read.c.
  *
  * The normal course: the multishot receive brings a buffer, it becomes a segment at the end of the inbound queue, and
  * on_data takes what it wants of it in place. What is left is copied into a chunk, and the buffer goes back.

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What a connection is: its loop, listener, descriptor and addresses. */
+ * What a connection is: its loop, listener, descriptor, addresses, and the options of its socket. */
 #include "conn.h"
 #include "socket/addr.h"
 #include "socket/prepare.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The life of a stream connection, from its birth to its end, as conn.h describes it. Calls mark a connection; settling
- * acts on the marks. */
+ * The life of a stream connection, from its birth to its end, through the states that conn.h describes. Calls mark a
+ * connection; settling acts on the marks. Also here: making and freeing what this room keeps of a loop. */
 #include "conn.h"
 #include "shared.h"
 
@@ -230,7 +230,7 @@ static void settle(struct gyre_conn *c)
         settle_detaching(c);
         break;
     case GYRE_CONN_CONNECTING:
-        if (c->flags & GYRE_CF_CONNECTED) /* it came so, from adopt.c */
+        if (c->flags & GYRE_CF_CONNECTED) /* it came so, from connect/adopt.c */
             gyre__conn_opened(c);
         break;
     case GYRE_CONN_LINGERING:

@@ -2,8 +2,8 @@
  * Sending: from the queue to the kernel, one gathered send in flight at a time.
  *
  * The normal course: writes of a turn queue up; settling submits one SEND (a single segment) or SENDMSG (several); its
- * event drops what the kernel took, and settling submits the rest. Two sends in flight could swap bytes (io_uring.md).
- * Where a backend would only call send(2) later, settling calls it, and there is no event.
+ * event drops what the kernel took, and settling submits the rest. Two sends in flight could swap bytes (promise 3 in
+ * seam/backend.h). Where a backend would only call send(2) later, settling calls it, and there is no event.
  *
  * What can go wrong: the send fails. What is queued can never leave, so it is dropped and counted; receiving goes on to
  * its end, because the peer may have answered before it closed. */

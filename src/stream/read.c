@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Reading: what a handler does with received bytes. */
+ * Reading: what a handler does with received bytes: look, take, copy, discard, search, hold. Bytes that came by pipe
+ * are read out of it first. */
 #include "conn.h"
 #include "buffer/buf.h"
 

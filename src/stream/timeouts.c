@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * Time limits that only some connections have: on receiving, on sending, on living.
+ * Time limits of a connection.
  *
- * They share one timer, in the side record. What moves a limit on (bytes) only stores the time; the timer, when it
- * fires, looks which limits have really passed, and goes on to the next. So traffic costs one store, and a connection
- * without limits one test of a pointer.
+ * Every connection has one timer for the limit of its state: on connecting, on being idle, on lingering. The limits
+ * that only some connections have, on receiving, on sending, on living, share a second timer in the side record. What
+ * moves a limit on (bytes) only stores the time; the timer, when it fires, looks which limits have really passed, and
+ * goes on to the next. So traffic costs one store, and a connection without limits one test of a pointer.
  *
- * A limit counts only while the peer could do something about it: on receiving while a receive is in flight, on sending
- * while bytes wait that are not held back by corking. */
+ * A limit on receiving or sending counts only while the peer could do something about it: on receiving while a receive
+ * is in flight, on sending while bytes wait that are not held back by corking. */
 #include "conn.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Writing: what a handler queues. */
+ * Writing: what a handler queues, copied or borrowed; corking. outbound.c sends it. */
 #include "conn.h"
 #include "shared.h"
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
- * Which of io_uring works here, and if none of it does, why, in words for a person.
+ * Which of io_uring works here: the words for features, and a trial.
  *
- * Version numbers are not asked: distributions carry features back and sandboxes take them away. Setup tries the best
- * flags first and gives up one after the other. Then a trial, once per process, carries bytes through a throwaway ring
- * and this backend's own functions: everything that core will rely on has happened once before core relies on it. It
- * also finds filters that allow setup and forbid the rest. */
+ * Version numbers are not asked: distributions carry features back and sandboxes take them away. setup.c tries the best
+ * flags first and gives up one after the other. Then the trial, once per process, carries bytes through a throwaway
+ * ring and this backend's own functions: everything that the library will rely on has happened once before it relies on
+ * it. The trial also finds filters that allow setup and forbid the rest. explain.c puts a failure into words. */
 #include "ring.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What the files of this room share: the backend's struct, the kernel features it knows, its buffer ring. */
+ * What the files of this room share: the backend's struct, the kernel features it knows, the marks in user_data. */
 #ifndef GYRE_URING_RING_H
 #define GYRE_URING_RING_H
 
@@ -164,7 +164,9 @@ int gyre__uring_lacks(struct gyre_uring_failure *failure, const char *what);
 uint32_t gyre__uring_off(const struct gyre_backend_config *cfg);
 int gyre__uring_trial(const struct gyre_backend_ops *ops, const struct gyre_backend_config *cfg, uint32_t *use,
                       struct gyre_uring_failure *failure);
+/* explain.c */
 void gyre__uring_explain(const struct gyre_uring_failure *failure, char *why, size_t why_size);
+/* probe.c */
 void gyre__uring_feature_words(uint32_t use, char *out, size_t size);
 
 extern const struct gyre_backend_ops gyre__backend_uring;
