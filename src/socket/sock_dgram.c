@@ -6,7 +6,7 @@
  * all is -EOPNOTSUPP. */
 #include "sock.h"
 
-#include <sys/types.h> /* as in dgram.c */
+#include <sys/types.h> /* as in datagram/parse.c */
 
 #include <errno.h>
 #include <netinet/in.h>
