@@ -239,4 +239,18 @@ static inline void sim_pair(struct sim_core *c, const char *address, struct gyre
     sim_close(c, &l);
 }
 
+static inline int sim_send_now(struct sim_core *c, struct gyre_fd *f, const void *buf, uint32_t len)
+{
+    struct sim_op o = {.events = 0};
+    sim_send(c, &o, f, buf, len);
+    return sim_outcome(c, &o);
+}
+
+static inline struct gyre_sim_counts sim_counts_of(const struct sim_core *c)
+{
+    struct gyre_sim_counts counts;
+    gyre_sim_stats(c->sim, &counts);
+    return counts;
+}
+
 #endif
