@@ -9,7 +9,7 @@ import socket
 
 import source
 
-LIMITS = {"function": 70, "file": 600, "columns": 120, "README": 80}
+LIMITS = {"function": 60, "file": 500, "columns": 120, "README": 80}
 
 # Whom each room of src may know besides itself; src/README.md draws them. `layers` holds the includes to it, `graph`
 # the symbols too. A room that is not here does not exist.
