@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 
 C_FILES = find include src tests examples bench -name '*.[ch]' -o -name '*.cpp'
 
-.PHONY: release setup demo test bench bench-setup bench-full install format clean help
+.PHONY: release setup demo check test bench bench-setup bench-full install format clean help
 
 release: ## build the library, examples and benchmarks as users get them, in build/release (the default)
 	@scripts/need_cmake.sh
@@ -26,6 +26,10 @@ demo: ## set up, build, and show io_uring next to epoll on this machine
 	@scripts/setup.sh
 	@$(MAKE) release
 	$(PYTHON) bench/demo.py --build build/release
+
+check: ## set up, then run a selection of the tests: release, and with sanitizers
+	@scripts/setup.sh
+	$(PYTHON) scripts/test.py --check --jobs $(JOBS)
 
 test: ## set up, then run every test: sanitizers, threads, without io_uring, installed
 	@scripts/setup.sh

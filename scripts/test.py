@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Every test there is, in stages, and one line at the end that sums them up: `N passed, N failed`.
 
+With --check it is a selection of them, for people who change gyre: CHECK below.
+
 Each stage is a preset: it is configured, built as far as it needs, and its tests are run with ctest. What counts is
 one test case: of a Criterion program each case, read from the report it writes; any other program counts once. A stage
 that does not build, or runs nothing, counts as one failure, and the stages after it still run. A program that fails
@@ -29,6 +31,8 @@ class Stage:
     what: str
     targets: list = field(default_factory=list)  # empty: everything
     labels: str = ""  # a regular expression for ctest -L; empty: every test
+    names: str = ""  # likewise for ctest -R
+    without: tuple = ()  # suites of Criterion's that are left out
     fixed_addresses: bool = False  # without address space randomisation, which old sanitizers trip over
     without_uring: bool = False
 
@@ -38,6 +42,15 @@ STAGES = [
     Stage("tsan", "the stress programs, with TSan", ["tests_stress"], "^stress$", fixed_addresses=True),
     Stage("no-uring", "without liburing", ["tests_portable"], "^portable$", without_uring=True),
     Stage("release", "what users get: installed, and used from outside", ["gyre_product"], "^installed$"),
+]
+
+# `make check`: of two presets the suites that see most defects, without what takes longest there.
+CHECK = [
+    Stage("release", "the public interface, as users get it", ["test_api", "gyre_shared", "gyre_static"],
+          names="^(api|tidy_symbols)$", without=("api_sim", "api_cycles")),
+    Stage("dev", "units, the promises of backends, and the rules of the house, with ASan and UBSan",
+          ["test_unit", "test_contract"], names="^(unit|contract|tidy_([^s]|se|si|st).*)$",
+          without=("uring_direct_full",), fixed_addresses=True),
 ]
 
 
@@ -79,6 +92,8 @@ def environment(stage, reports):
     for name in ("ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"):
         given = [env[name]] if env.get(name) else []
         env[name] = ":".join([*given, "print_stacktrace=1", f"log_path={reports / 'sanitizer'}", "log_exe_name=1"])
+    if stage.without:
+        env["CRITERION_TEST_PATTERN"] = f"!({'|'.join(stage.without)})/*"
     required = env.get("GYRE_TEST_REQUIRE")
     if required and stage.without_uring:
         env["GYRE_TEST_REQUIRE"] = ",".join(name for name in required.split(",") if name != "io_uring")
@@ -93,14 +108,17 @@ def unrandomised():
     return []
 
 
-def criterion_report(path, program, tally):
-    """Count the cases of one Criterion program. Returns how many failed, or None if it wrote no report."""
+def criterion_report(path, program, tally, without=()):
+    """Count the cases of one Criterion program. Returns how many failed, or None if it wrote no report. The suites that
+    were left out are in the report too, as skipped, and do not count."""
     try:
         suites = xml.parse(path).getroot()
     except (OSError, xml.ParseError):
         return None
     failed = 0
     for suite in suites.iter("testsuite"):
+        if suite.get("name") in without:
+            continue
         for case in suite.iter("testcase"):
             name = f"{program}: {suite.get('name')}::{case.get('name')}"
             if case.get("status") == "PASSED":
@@ -121,7 +139,7 @@ def ctest_case(case, reports, stage, tally):
     good = case.get("status") == "run" and case.find("failure") is None
     report = reports / f"{name}.xml"
     if report.exists():
-        failed = criterion_report(report, label, tally)
+        failed = criterion_report(report, label, tally, stage.without)
         if not good and not failed:
             tally.fail(f"{label}: no case failed, but the program did")
         if good and failed is None:
@@ -158,9 +176,12 @@ def run_stage(stage, jobs):
     reports.mkdir(parents=True)
     summary = directory / "ctest.xml"
     summary.unlink(missing_ok=True)
-    command = ["ctest", "--test-dir", str(directory), "--output-on-failure", "--output-junit", str(summary)]
+    command = ["ctest", "--test-dir", str(directory), "--output-on-failure", "--output-junit", str(summary),
+               "--parallel", str(jobs)]
     if stage.labels:
         command += ["-L", stage.labels]
+    if stage.names:
+        command += ["-R", stage.names]
     prefix = unrandomised() if stage.fixed_addresses else []
     good = run(prefix + command, environment(stage, reports))
     try:
@@ -192,10 +213,11 @@ def main():
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--stage", action="append", choices=[stage.preset for stage in STAGES],
                         help="only this one (may be given several times)")
+    parser.add_argument("--check", action="store_true", help="a selection of the tests")
     args = parser.parse_args()
     total = Tally()
     lines = []
-    for stage in STAGES:
+    for stage in CHECK if args.check else STAGES:
         if args.stage and stage.preset not in args.stage:
             continue
         start = time.monotonic()

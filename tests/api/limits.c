@@ -166,7 +166,8 @@ TRANSPORT_TEST(api_limits, write)
     api_close(&api);
 }
 
-/* What is corked waits for the user, not for the peer. */
+/* What is corked waits for the user, not for the peer: the time counts from the uncorking. By virtual time it does not
+ * pass until the peer has everything. */
 BACKEND_TEST(api_limits, write_not_while_corked)
 {
     struct api api;
@@ -177,9 +178,13 @@ BACKEND_TEST(api_limits, write_not_while_corked)
     end_put(e, 1000);
     api_watch(&api, MS(100));
     cr_assert_eq(e->timeouts, 0);
+    uint64_t from_ns = gyre_loop_now_ns(api.loop);
     gyre_conn_uncork(e->c);
     peer_expect(&peer, 1000);
-    cr_assert_eq(e->timeouts, 0);
+    if (api.is_sim)
+        cr_assert_eq(e->timeouts, 0);
+    else if (e->timeouts > 0) /* this process did not run for so long */
+        assert_on_time(&api, from_ns, MS(30));
     peer_close(&peer);
     api_close(&api);
 }

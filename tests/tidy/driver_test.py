@@ -48,6 +48,17 @@ def count(driver, line, statuses):
         return tally.passed, tally.failed, len(tally.skipped)
 
 
+def count_left_out(driver):
+    """What is counted of a report with three cases, when the stage leaves the suite out that two of them belong to."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = "".join(f'<testsuite name="{suite}">{cases}</testsuite>' for suite, cases in (
+            ("s", CASE.format("SKIPPED") + CASE.format("SKIPPED")), ("t", CASE.format("PASSED"))))
+        Path(folder, "x.xml").write_text(f"<testsuites>{text}</testsuites>", encoding="utf-8")
+        tally = driver.Tally()
+        driver.ctest_case(xml.fromstring(GOOD), Path(folder), driver.Stage("dev", "", without=("s",)), tally)
+        return tally.passed, tally.failed, len(tally.skipped)
+
+
 def count_sanitizers(driver, failed, files):
     """How many more failures there are when sanitizers have left these files."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -66,6 +77,8 @@ def run(root, verdict):
                                     (["dev: stress_a"], ["sanitizer.stress_a.1", "sanitizer.stress_b.1"], 1)):
         yield verdict(f"scripts/test.py: sanitizers: {files}", [] if count_sanitizers(driver, failed, files) == expected
                       else files, None)
+    got = count_left_out(driver)
+    yield verdict(f"scripts/test.py: a suite that is left out: {got} counted", [] if got == (1, 0, 0) else [got], None)
     for name, line, statuses, expected in CASES:
         got = count(driver, line, statuses)
         yield verdict(f"scripts/test.py: {name}: {expected} expected, {got} counted", [] if got == expected else [got],
