@@ -47,7 +47,7 @@ static void arm(struct gyre_conn *c)
 /* Returns whether the connection is still open. */
 static bool passed(struct gyre_conn *c, enum gyre_timeout_kind kind)
 {
-    c->timeout_kind = kind;
+    c->timeout_kind = (uint8_t)kind;
     if (c->profile->handlers->on_timeout == NULL)
         gyre__conn_end(c, GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT);
     else
