@@ -29,22 +29,6 @@ extern const struct gyre_pipe_ops gyre__pipe_system;
 #define GYRE_PIPE_SYSTEM (&gyre__pipe_system)
 #else
 #define GYRE_PIPE_SYSTEM NULL
-/* The functions of struct gyre_sock_ops for stream sockets of the kernel; seam/backend.h says what each does. */
-int gyre__sock_open(struct gyre_backend *be, int family);
-int gyre__sock_listen(struct gyre_backend *be, int fd, const struct gyre_addr *addr,
-                       const struct gyre_listen_config *cfg);
-int gyre__sock_bind(struct gyre_backend *be, int fd, const struct gyre_addr *addr, in_port_t port_last);
-int gyre__sock_inspect(struct gyre_backend *be, int fd, struct gyre_sock_info *out);
-int gyre__sock_dup(struct gyre_backend *be, int fd);
-int gyre__sock_device(struct gyre_backend *be, int fd, const char *name);
-int gyre__sock_shutdown(struct gyre_backend *be, int fd);
-int gyre__sock_set_nodelay(struct gyre_backend *be, int fd);
-int gyre__sock_set_reset(struct gyre_backend *be, int fd);
-int gyre__sock_name(struct gyre_backend *be, int fd, bool peer, struct gyre_addr *out);
-int64_t gyre__sock_try_send(struct gyre_backend *be, int fd, const void *data, size_t len);
-int64_t gyre__sock_unacked(struct gyre_backend *be, int fd);
-void gyre__sock_close(struct gyre_backend *be, int fd);
-
 #endif
 
 /* The functions of struct gyre_sock_ops for stream sockets of the kernel; seam/backend.h says what each does. */
