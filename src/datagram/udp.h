@@ -32,8 +32,8 @@ enum {
     GYRE_UDPF_DUAL = 1u << 6,       /* IPv6 that carries IPv4 */
     GYRE_UDPF_GSO_KNOWN = 1u << 7,  /* whether the kernel cuts was asked; */
     GYRE_UDPF_GSO = 1u << 8,        /* it does */
+    GYRE_UDPF_NO_RUNS = 1u << 9,    /* what goes to one receiver does not leave as one */
     GYRE_UDPF_ENTERED = 1u << 10,   /* its state was changed by a mark; settling has yet to act on that */
-    GYRE_UDPF_NO_RUNS = 1u << 9,       /* what goes to one receiver does not leave as one */
 };
 
 enum {
@@ -153,6 +153,7 @@ void gyre__udp_drop_queue(struct gyre_udp *u);
 void gyre__udp_cancel_sends(struct gyre_udp *u);
 /* on_drain, if it is owed and there is room. */
 void gyre__udp_tell_drain(struct gyre_udp *u);
+
 /* ---- run.c ---- */
 
 /* Let `s`, just taken from the queue, be followed by those next in it that can leave with it. */
