@@ -13,7 +13,7 @@ static void system_line(void *user, enum gyre_log_level level, const char *text)
 
 const struct gyre_log gyre__log_system = {.line = system_line, .level_min = GYRE_LOG_WARN};
 
-void gyre__log(const struct gyre_log *log, enum gyre_log_level level, const char *format, ...)
+void gyre__log_line(const struct gyre_log *log, enum gyre_log_level level, const char *format, ...)
 {
     char text[512];
     va_list args;

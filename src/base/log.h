@@ -7,6 +7,6 @@
 
 extern const struct gyre_log gyre__log_system; /* warnings and errors to standard error */
 
-void gyre__log(const struct gyre_log *log, enum gyre_log_level level, const char *format, ...) GYRE_PRINTF(3, 4);
+void gyre__log_line(const struct gyre_log *log, enum gyre_log_level level, const char *format, ...) GYRE_PRINTF(3, 4);
 
 #endif

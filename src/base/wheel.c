@@ -16,12 +16,12 @@ void gyre__wheel_init(struct gyre__wheel *w, uint64_t now_ns, gyre__timer_fire_f
     w->fire = fire;
 }
 
-static uint64_t tick_of(const struct gyre__timer *t)
+static uint64_t tick_of(const struct gyre__loop_timer *t)
 {
     return (uint64_t)t->tick_high << 32 | t->tick_low;
 }
 
-static void set_tick(struct gyre__timer *t, uint64_t tick)
+static void set_tick(struct gyre__loop_timer *t, uint64_t tick)
 {
     t->tick_low = (uint32_t)tick;
     t->tick_high = (uint16_t)(tick >> 32);
@@ -33,7 +33,7 @@ static unsigned level_of(uint64_t now, uint64_t tick)
     return (63u - (unsigned)__builtin_clzll(differ)) / GYRE_WHEEL_BITS;
 }
 
-static void link_timer(struct gyre__timer **at, struct gyre__timer *t)
+static void link_timer(struct gyre__loop_timer **at, struct gyre__loop_timer *t)
 {
     t->next = *at;
     t->prev = at;
@@ -42,7 +42,7 @@ static void link_timer(struct gyre__timer **at, struct gyre__timer *t)
     *at = t;
 }
 
-static void unlink_timer(struct gyre__timer *t)
+static void unlink_timer(struct gyre__loop_timer *t)
 {
     *t->prev = t->next;
     if (t->next != NULL)
@@ -51,7 +51,7 @@ static void unlink_timer(struct gyre__timer *t)
     t->prev = NULL;
 }
 
-static void place(struct gyre__wheel *w, struct gyre__timer *t)
+static void place(struct gyre__wheel *w, struct gyre__loop_timer *t)
 {
     uint64_t tick = tick_of(t);
     unsigned level = level_of(w->tick, tick);
@@ -61,7 +61,7 @@ static void place(struct gyre__wheel *w, struct gyre__timer *t)
     w->occupied[level] |= UINT64_C(1) << slot;
 }
 
-void gyre__wheel_start(struct gyre__wheel *w, struct gyre__timer *t, uint64_t at_ns)
+void gyre__wheel_start(struct gyre__wheel *w, struct gyre__loop_timer *t, uint64_t at_ns)
 {
     uint64_t since = at_ns > w->origin_ns ? at_ns - w->origin_ns : 0;
     uint64_t tick = (since + (uint64_t)GYRE_TICK_NS - 1) / (uint64_t)GYRE_TICK_NS; /* up: never early */
@@ -74,11 +74,11 @@ void gyre__wheel_start(struct gyre__wheel *w, struct gyre__timer *t, uint64_t at
     place(w, t);
 }
 
-void gyre__wheel_stop(struct gyre__wheel *w, struct gyre__timer *t)
+void gyre__wheel_stop(struct gyre__wheel *w, struct gyre__loop_timer *t)
 {
-    if (!gyre__timer_is_active(t))
+    if (!gyre__timer_is_set(t))
         return;
-    struct gyre__timer **head = t->prev;
+    struct gyre__loop_timer **head = t->prev;
     unlink_timer(t);
     /* The slot's bit is cleared only if `head` is a slot of the wheel (a timer being fired lies on a list of its
      * own). */
@@ -108,13 +108,13 @@ static bool next_slot(const struct gyre__wheel *w, unsigned *level, unsigned *sl
 static unsigned fire_slot(struct gyre__wheel *w, unsigned level, unsigned slot)
 {
     unsigned fired = 0;
-    struct gyre__timer *due = w->slots[level][slot];
+    struct gyre__loop_timer *due = w->slots[level][slot];
     w->slots[level][slot] = NULL;
     w->occupied[level] &= ~(UINT64_C(1) << slot);
     if (due != NULL)
         due->prev = &due; /* so that a timer stopped by another's callback unlinks from here */
     while (due != NULL) {
-        struct gyre__timer *t = due;
+        struct gyre__loop_timer *t = due;
         unlink_timer(t);
         if (tick_of(t) > w->tick) {
             place(w, t);

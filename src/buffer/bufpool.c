@@ -16,7 +16,7 @@
 
 enum { FIRST_MIN = 16, L2_DEFAULT = 1 << 20 };
 
-static size_t pool_bytes(const struct gyre_bufpool *pool)
+static size_t pool_bytes(const struct gyre__bufpool *pool)
 {
     return (size_t)pool->stride * pool->count_max;
 }
@@ -40,13 +40,13 @@ uint32_t gyre__bufpool_first(uint32_t size_bytes)
     return half > FIRST_MIN ? half : FIRST_MIN;
 }
 
-int gyre__bufpool_init(struct gyre_bufpool *pool, const struct gyre_mem *mem, uint32_t size_bytes, uint32_t first,
+int gyre__bufpool_init(struct gyre__bufpool *pool, const struct gyre_mem *mem, uint32_t size_bytes, uint32_t first,
                        uint32_t count_max)
 {
     GYRE_ASSERT(count_max > 0 && count_max < UINT16_MAX && size_bytes > 0);
-    *pool = (struct gyre_bufpool){.mem = mem, .size = size_bytes, .count_max = (uint16_t)count_max};
+    *pool = (struct gyre__bufpool){.mem = mem, .size = size_bytes, .count_max = (uint16_t)count_max};
     for (unsigned i = 0; i < GYRE_PIPES_MAX; i++)
-        pool->pipes[i] = (struct gyre_pipe){.read_fd = -1, .write_fd = -1};
+        pool->pipes[i] = (struct gyre__pipe){.read_fd = -1, .write_fd = -1};
     pool->first = (uint16_t)(first < count_max ? first : count_max);
     pool->stride = gyre__bufpool_stride(size_bytes);
     if (!gyre__bufpool_fits(size_bytes, count_max))
@@ -65,7 +65,7 @@ int gyre__bufpool_init(struct gyre_bufpool *pool, const struct gyre_mem *mem, ui
     return -ENOMEM;
 }
 
-void gyre__bufpool_fini(struct gyre_bufpool *pool)
+void gyre__bufpool_fini(struct gyre__bufpool *pool)
 {
     GYRE_ASSERT(pool->pipe_count == 0);
     if (pool->base != NULL)
@@ -76,7 +76,7 @@ void gyre__bufpool_fini(struct gyre_bufpool *pool)
 }
 
 /* The pages that lie within the buffers `from` to `to` - 1. What is beyond the last one that ever was is untouched. */
-static void give_back_run(const struct gyre_bufpool *pool, unsigned from, unsigned to)
+static void give_back_run(const struct gyre__bufpool *pool, unsigned from, unsigned to)
 {
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     size_t begin = ((size_t)from * pool->stride + page - 1) & ~(page - 1);
@@ -87,7 +87,7 @@ static void give_back_run(const struct gyre_bufpool *pool, unsigned from, unsign
 }
 
 /* Of the `count` lowest on the stack, neighbours together: they share pages, and it saves calls. */
-static void give_back(struct gyre_bufpool *pool, unsigned count)
+static void give_back(struct gyre__bufpool *pool, unsigned count)
 {
     for (unsigned i = 0; i < count; i++)
         pool->refs[pool->free[i]] = MARK;
@@ -99,7 +99,7 @@ static void give_back(struct gyre_bufpool *pool, unsigned count)
     }
 }
 
-unsigned gyre__bufpool_trim(struct gyre_bufpool *pool, unsigned extra)
+unsigned gyre__bufpool_trim(struct gyre__bufpool *pool, unsigned extra)
 {
     unsigned clean = gyre__bufpool_clean(pool), surplus = gyre__bufpool_surplus(pool);
     unsigned cold = pool->low + extra - clean;
@@ -114,14 +114,14 @@ unsigned gyre__bufpool_trim(struct gyre_bufpool *pool, unsigned extra)
     return count;
 }
 
-void gyre__bufpool_deal_out(struct gyre_bufpool *pool, const uint16_t *bufs, unsigned count, int64_t res,
-                            struct gyre_op *op, uint16_t flags, struct gyre_event *out)
+void gyre__bufpool_deal_out(struct gyre__bufpool *pool, const uint16_t *bufs, unsigned count, int64_t res,
+                            struct gyre__op *op, uint16_t flags, struct gyre__event *out)
 {
     const int64_t size = pool->size;
     int64_t left = res;
     for (unsigned i = 0; i < count && left > 0; i++, left -= size)
-        out[i] = (struct gyre_event){
-            .op = op, .res = (int32_t)(left < size ? left : size), .flags = flags, .buf = bufs[i]};
+        out[i] =
+            (struct gyre__event){.op = op, .res = (int32_t)(left < size ? left : size), .flags = flags, .buf = bufs[i]};
     for (; count > 0 && res <= (int64_t)(count - 1) * size; count--)
         gyre__bufpool_untake(pool, bufs[count - 1]);
 }

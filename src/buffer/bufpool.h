@@ -32,7 +32,7 @@ enum {
     GYRE_PIPES_MAX = 32,           /* of one loop */
 };
 
-struct gyre_bufpool {
+struct gyre__bufpool {
     uint8_t *base;
     const struct gyre_mem *mem;
     uint16_t *free;     /* stack of indexes */
@@ -51,7 +51,7 @@ struct gyre_bufpool {
     uint8_t pipe_count; /* open; of the others the descriptors are -1 */
     uint8_t pipe_nfree; /* on the stack */
     uint8_t pipe_free[GYRE_PIPES_MAX];
-    struct gyre_pipe pipes[GYRE_PIPES_MAX];
+    struct gyre__pipe pipes[GYRE_PIPES_MAX];
 };
 
 /* From one buffer of a size to the next. */
@@ -70,55 +70,55 @@ static inline bool gyre__bufpool_fits(uint32_t size_bytes, uint32_t count_max)
 uint32_t gyre__bufpool_first(uint32_t size_bytes);
 
 /* Returns 0, or -ENOMEM, also for what gyre__bufpool_fits() does not. */
-int gyre__bufpool_init(struct gyre_bufpool *pool, const struct gyre_mem *mem, uint32_t size_bytes, uint32_t first,
+int gyre__bufpool_init(struct gyre__bufpool *pool, const struct gyre_mem *mem, uint32_t size_bytes, uint32_t first,
                        uint32_t count_max);
-void gyre__bufpool_fini(struct gyre_bufpool *pool);
+void gyre__bufpool_fini(struct gyre__bufpool *pool);
 
-static inline uint8_t *gyre__bufpool_data(const struct gyre_bufpool *pool, uint16_t buf)
+static inline uint8_t *gyre__bufpool_data(const struct gyre__bufpool *pool, uint16_t buf)
 {
     return pool->base + (size_t)buf * pool->stride;
 }
 
 /* How many takes would succeed now. */
-static inline unsigned gyre__bufpool_available(const struct gyre_bufpool *pool)
+static inline unsigned gyre__bufpool_available(const struct gyre__bufpool *pool)
 {
     return (unsigned)pool->nfree + (unsigned)(pool->count_max - pool->count);
 }
 
 /* How many one call should receive into at most, of `most` that it can: a quarter of those to be had, for there are
  * others. */
-static inline unsigned gyre__bufpool_share(const struct gyre_bufpool *pool, unsigned most)
+static inline unsigned gyre__bufpool_share(const struct gyre__bufpool *pool, unsigned most)
 {
     unsigned share = gyre__bufpool_available(pool) / 4;
     return share == 0 ? 1 : share < most ? share : most;
 }
 
 /* How many are not with receivers: those, and what the backend has posted. */
-static inline unsigned gyre__bufpool_unheld(const struct gyre_bufpool *pool)
+static inline unsigned gyre__bufpool_unheld(const struct gyre__bufpool *pool)
 {
     return (unsigned)(pool->count_max - pool->held);
 }
 
 /* Whether receivers hold so many that others may soon find none. */
-static inline bool gyre__bufpool_scarce(const struct gyre_bufpool *pool)
+static inline bool gyre__bufpool_scarce(const struct gyre__bufpool *pool)
 {
     return pool->held > pool->count_max - pool->count_max / 4;
 }
 
 /* How many free buffers have no memory, because it went back and they were not taken since. */
-static inline unsigned gyre__bufpool_clean(const struct gyre_bufpool *pool)
+static inline unsigned gyre__bufpool_clean(const struct gyre__bufpool *pool)
 {
     return pool->clean < pool->low ? pool->clean : pool->low;
 }
 
 /* How many may have memory. */
-static inline unsigned gyre__bufpool_resident(const struct gyre_bufpool *pool)
+static inline unsigned gyre__bufpool_resident(const struct gyre__bufpool *pool)
 {
     return pool->count - gyre__bufpool_clean(pool);
 }
 
 /* How many that receivers do not hold have memory beyond those that are worth keeping in cache. */
-static inline unsigned gyre__bufpool_surplus(const struct gyre_bufpool *pool)
+static inline unsigned gyre__bufpool_surplus(const struct gyre__bufpool *pool)
 {
     unsigned idle = gyre__bufpool_resident(pool) - pool->held;
     return idle > pool->first ? idle - pool->first : 0;
@@ -127,10 +127,10 @@ static inline unsigned gyre__bufpool_surplus(const struct gyre_bufpool *pool)
 /* Give the system back the pages of free buffers that nobody needed since the last call, as far as there is a surplus:
  * those below the stack's lowest depth, and `extra` more, which a backend had posted and did not need. Nothing is done
  * for fewer than a quarter of what has memory. Returns of how many buffers. */
-unsigned gyre__bufpool_trim(struct gyre_bufpool *pool, unsigned extra);
+unsigned gyre__bufpool_trim(struct gyre__bufpool *pool, unsigned extra);
 
 /* For backends: the hottest free buffer, now the backend's; GYRE_BUF_NONE if all are out. */
-static inline int gyre__bufpool_take(struct gyre_bufpool *pool)
+static inline int gyre__bufpool_take(struct gyre__bufpool *pool)
 {
     if (pool->nfree > 0) {
         uint16_t buf = pool->free[--pool->nfree];
@@ -144,27 +144,27 @@ static inline int gyre__bufpool_take(struct gyre_bufpool *pool)
 }
 
 /* For backends: give back a buffer that was taken and not used. */
-static inline void gyre__bufpool_untake(struct gyre_bufpool *pool, uint16_t buf)
+static inline void gyre__bufpool_untake(struct gyre__bufpool *pool, uint16_t buf)
 {
     GYRE_ASSERT(buf < pool->count && pool->refs[buf] == 0);
     pool->free[pool->nfree++] = buf;
 }
 
 /* For backends: the pipe emptied last, now the backend's; GYRE_BUF_NONE if there is none. */
-static inline int gyre__bufpool_take_pipe(struct gyre_bufpool *pool)
+static inline int gyre__bufpool_take_pipe(struct gyre__bufpool *pool)
 {
     return pool->pipe_nfree > 0 ? pool->pipe_free[--pool->pipe_nfree] : GYRE_BUF_NONE;
 }
 
 /* An empty pipe goes back: one that a backend has not used, or that core has emptied. */
-static inline void gyre__bufpool_give_pipe(struct gyre_bufpool *pool, uint16_t pipe)
+static inline void gyre__bufpool_give_pipe(struct gyre__bufpool *pool, uint16_t pipe)
 {
     GYRE_CHECK(pipe < GYRE_PIPES_MAX && pool->pipe_nfree < pool->pipe_count);
     pool->pipe_free[pool->pipe_nfree++] = (uint8_t)pipe;
 }
 
 /* For core: an event brought the buffer; it has one reference now. */
-static inline void gyre__bufpool_receive(struct gyre_bufpool *pool, uint16_t buf)
+static inline void gyre__bufpool_receive(struct gyre__bufpool *pool, uint16_t buf)
 {
     GYRE_CHECK(buf < pool->count && pool->refs[buf] == 0);
     pool->refs[buf] = 1;
@@ -173,14 +173,14 @@ static inline void gyre__bufpool_receive(struct gyre_bufpool *pool, uint16_t buf
         pool->held_max = pool->held;
 }
 
-static inline void gyre__bufpool_hold(struct gyre_bufpool *pool, uint16_t buf)
+static inline void gyre__bufpool_hold(struct gyre__bufpool *pool, uint16_t buf)
 {
     GYRE_CHECK(pool->refs[buf] > 0 && pool->refs[buf] < UINT32_MAX - 1);
     pool->refs[buf]++;
 }
 
 /* For core: one reference less; the last one puts the buffer on the stack. */
-static inline void gyre__bufpool_release(struct gyre_bufpool *pool, uint16_t buf)
+static inline void gyre__bufpool_release(struct gyre__bufpool *pool, uint16_t buf)
 {
     GYRE_CHECK(pool->refs[buf] > 0);
     if (--pool->refs[buf] > 0)
@@ -191,7 +191,7 @@ static inline void gyre__bufpool_release(struct gyre_bufpool *pool, uint16_t buf
 
 /* For backends: one call has received `res` bytes, or an error, into `count` buffers that were taken for it, one after
  * the other. Writes an event of `op` with `flags` for each buffer as far as the bytes go, and gives back the others. */
-void gyre__bufpool_deal_out(struct gyre_bufpool *pool, const uint16_t *bufs, unsigned count, int64_t res,
-                            struct gyre_op *op, uint16_t flags, struct gyre_event *out);
+void gyre__bufpool_deal_out(struct gyre__bufpool *pool, const uint16_t *bufs, unsigned count, int64_t res,
+                            struct gyre__op *op, uint16_t flags, struct gyre__event *out);
 
 #endif

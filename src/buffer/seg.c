@@ -13,8 +13,8 @@ struct gyre__seg_slab {
     struct gyre__seg segs[GYRE_SEGS_PER_SLAB];
 };
 
-void gyre__segs_init(struct gyre__segs *segs, const struct gyre_mem *mem, struct gyre_bufpool *pool,
-                     struct gyre_backend *be)
+void gyre__segs_init(struct gyre__segs *segs, const struct gyre_mem *mem, struct gyre__bufpool *pool,
+                     struct gyre__backend *be)
 {
     *segs = (struct gyre__segs){.mem = mem, .pool = pool, .be = be};
 }

@@ -50,8 +50,8 @@ struct gyre__seg {
 /* Where segments come from; one per loop. */
 struct gyre__segs {
     const struct gyre_mem *mem;
-    struct gyre_bufpool *pool;
-    struct gyre_backend *be;
+    struct gyre__bufpool *pool;
+    struct gyre__backend *be;
     struct gyre__seg *free;        /* segments without a chunk */
     struct gyre__seg *free_chunks[GYRE_CHUNK_CLASSES];
     struct gyre__seg *limbo;       /* taken by a handler that may still look at the bytes; see gyre__segs_settle() */
@@ -66,8 +66,8 @@ struct __attribute__((packed, aligned(4))) gyre__segq {
 };
 
 /* `be` closes the pipes of PIPE segments; NULL: there will be none. */
-void gyre__segs_init(struct gyre__segs *segs, const struct gyre_mem *mem, struct gyre_bufpool *pool,
-                     struct gyre_backend *be);
+void gyre__segs_init(struct gyre__segs *segs, const struct gyre_mem *mem, struct gyre__bufpool *pool,
+                     struct gyre__backend *be);
 void gyre__segs_fini(struct gyre__segs *segs);
 
 /* Each returns NULL when out of memory. */

@@ -13,7 +13,7 @@
 /* Whether the descriptor is one that a connection can be made of. */
 static int inspect(struct gyre_loop *l, int fd, unsigned *how)
 {
-    struct gyre_sock_info info;
+    struct gyre__sock_info info;
     int err = gyre__addr_inspect(l->be, fd, &info);
     if (err != 0)
         return err;
@@ -25,7 +25,7 @@ static int inspect(struct gyre_loop *l, int fd, unsigned *how)
 /* On failure the descriptor stays the caller's. */
 static int adopt(struct gyre_conn **out, struct gyre_loop *l, int fd, struct gyre__profile *profile, unsigned how)
 {
-    const struct gyre_sock_ops *sock = l->be->ops->sock;
+    const struct gyre__sock_ops *sock = l->be->ops->sock;
     struct gyre_conn *c;
     int err = how != 0 && !profile->options.delay ? sock->set_nodelay(l->be, fd) : 0;
     if (err == 0)

@@ -11,7 +11,7 @@
 #include <errno.h>
 #include <string.h>
 
-void gyre__conn_on_connect(struct gyre_op *op, const struct gyre_event *ev)
+void gyre__conn_on_connect(struct gyre__op *op, const struct gyre__event *ev)
 {
     struct gyre_conn *c = GYRE_CONTAINER(op, struct gyre_conn, send);
     struct gyre_loop *l = c->loop;
@@ -30,10 +30,10 @@ void gyre__conn_on_connect(struct gyre_op *op, const struct gyre_event *ev)
 }
 
 /* From here on failures are events. */
-static int start_connect(struct gyre_conn *c, const struct gyre_addr *addr)
+static int start_connect(struct gyre_conn *c, const struct gyre__addr *addr)
 {
     struct gyre_loop *l = c->loop;
-    struct gyre_addr *copy = gyre__alloc(l->mem, sizeof *copy);
+    struct gyre__addr *copy = gyre__alloc(l->mem, sizeof *copy);
     if (copy == NULL)
         return -ENOMEM;
     *copy = *addr;
@@ -50,7 +50,7 @@ static int start_connect(struct gyre_conn *c, const struct gyre_addr *addr)
 
 static int open_socket(struct gyre_loop *l, const struct gyre__profile *profile, const struct gyre__route *route)
 {
-    const struct gyre_sock_ops *sock = l->be->ops->sock;
+    const struct gyre__sock_ops *sock = l->be->ops->sock;
     bool inet = !gyre__addr_is_unix(&route->to);
     int fd = sock->open(l->be, route->to.ss.ss_family);
     if (fd < 0)
@@ -85,7 +85,7 @@ int gyre__connect_with(struct gyre_conn **out, struct gyre_loop *l, const struct
         return err;
     err = start_connect(c, &route->to);
     if (err != 0) {
-        gyre__conn_discard(c);
+        gyre__conn_unmake(c);
         return err;
     }
     profile->refs++;

@@ -27,6 +27,6 @@ static inline int gyre__loop_may_connect(const struct gyre_loop *l)
 int gyre__connect_with(struct gyre_conn **out, struct gyre_loop *l, const struct gyre__route *route,
                        struct gyre__profile *profile, unsigned how);
 
-void gyre__reconnector_on_timer(struct gyre__timer *t);
+void gyre__reconnector_on_timer(struct gyre__loop_timer *t);
 
 #endif

@@ -28,7 +28,7 @@ struct gyre_reconnector {
     const struct gyre_conn_handlers *handlers; /* the user's */
     struct gyre_conn_handlers wrapped;         /* what connections get */
     struct gyre_reconnector_options options;
-    struct gyre__timer timer;
+    struct gyre__loop_timer timer;
     uint64_t random;
     uint64_t opened_ns; /* if `opened` */
     int err;            /* of a connect that failed at once */
@@ -69,7 +69,7 @@ static void failed(struct gyre_reconnector *r, int err)
         h->on_wait(r, err, delay_ns, r->options.user);
 }
 
-void gyre__reconnector_on_timer(struct gyre__timer *t)
+void gyre__reconnector_on_timer(struct gyre__loop_timer *t)
 {
     struct gyre_reconnector *r = GYRE_CONTAINER(t, struct gyre_reconnector, timer);
     GYRE_CHECK(r->magic == RECONNECTOR_MAGIC);

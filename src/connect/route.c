@@ -7,7 +7,7 @@
 #include <netinet/in.h>
 #include <string.h>
 
-static in_port_t *port_in(struct gyre_addr *addr)
+static in_port_t *port_in(struct gyre__addr *addr)
 {
     return addr->ss.ss_family == AF_INET6 ? &((struct sockaddr_in6 *)&addr->ss)->sin6_port
                                           : &((struct sockaddr_in *)&addr->ss)->sin_port;

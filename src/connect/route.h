@@ -12,8 +12,8 @@ enum { GYRE_DEVICE_SIZE = 16 }; /* of a network device's name, the kernel's limi
 
 /* Where to, and from where. */
 struct gyre__route {
-    struct gyre_addr to;
-    struct gyre_addr from; /* if `bound` */
+    struct gyre__addr to;
+    struct gyre__addr from; /* if `bound` */
     in_port_t port_last;   /* of a range that begins with the port of `from`; 0: no range */
     bool bound;
     char device[GYRE_DEVICE_SIZE]; /* to leave by; empty: any */

@@ -7,12 +7,12 @@
 
 struct gyre__udp_slab {
     struct gyre__udp_slab *next;
-    struct gyre__udp_send sends[GYRE_UDP_SENDS_PER_SLAB];
+    struct gyre__udp_item sends[GYRE_UDP_SENDS_PER_SLAB];
 };
 
-struct gyre__udp_send *gyre__udp_new_send(struct gyre_loop *l)
+struct gyre__udp_item *gyre__udp_new_send(struct gyre_loop *l)
 {
-    struct gyre__udp_send *s = l->udps->free_sends;
+    struct gyre__udp_item *s = l->udps->free_sends;
     if (s != NULL) {
         l->udps->free_sends = s->next;
         return s;
@@ -29,7 +29,7 @@ struct gyre__udp_send *gyre__udp_new_send(struct gyre_loop *l)
     return &slab->sends[0];
 }
 
-void gyre__udp_free_send(struct gyre_loop *l, struct gyre__udp_send *s)
+void gyre__udp_free_send(struct gyre_loop *l, struct gyre__udp_item *s)
 {
     if (s->seg != NULL)
         gyre__seg_free(&l->segs, s->seg, 0);
@@ -38,7 +38,7 @@ void gyre__udp_free_send(struct gyre_loop *l, struct gyre__udp_send *s)
     l->udps->free_sends = s;
 }
 
-void gyre__udp_add_control(struct gyre__udp_send *s, int level, int type, const void *data, size_t len)
+void gyre__udp_add_control(struct gyre__udp_item *s, int level, int type, const void *data, size_t len)
 {
     size_t at = s->hdr.msg_controllen;
     struct cmsghdr head = {.cmsg_len = (socklen_t)CMSG_LEN(len), .cmsg_level = level, .cmsg_type = type};
@@ -51,13 +51,13 @@ void gyre__udp_add_control(struct gyre__udp_send *s, int level, int type, const 
 }
 
 #ifdef UDP_SEGMENT
-void gyre__udp_add_segment_size(struct gyre__udp_send *s, size_t segment_bytes)
+void gyre__udp_add_segment_size(struct gyre__udp_item *s, size_t segment_bytes)
 {
     uint16_t size = (uint16_t)segment_bytes;
     gyre__udp_add_control(s, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof size);
 }
 #else
-void gyre__udp_add_segment_size(struct gyre__udp_send *s, size_t segment_bytes)
+void gyre__udp_add_segment_size(struct gyre__udp_item *s, size_t segment_bytes)
 {
     (void)s;
     (void)segment_bytes;
@@ -66,7 +66,7 @@ void gyre__udp_add_segment_size(struct gyre__udp_send *s, size_t segment_bytes)
 
 bool gyre__udp_kernel_cuts(struct gyre_udp *u)
 {
-    struct gyre_backend *be = u->loop->be;
+    struct gyre__backend *be = u->loop->be;
     if (!(u->flags & GYRE_UDPF_GSO_KNOWN)) {
         bool can = be->ops->sock->dgram_set(be, u->f.fd, u->family, GYRE_SOCK_GSO, 0) == 0;
         u->flags |= GYRE_UDPF_GSO_KNOWN | (can ? GYRE_UDPF_GSO : 0u);

@@ -16,9 +16,9 @@ union gyre__udp_name {
 };
 
 /* A datagram on its way out. They live in slabs that are freed with the loop, because they have an op in them. */
-struct gyre__udp_send {
-    struct gyre_op op;
-    struct gyre__udp_send *next; /* in its socket's queue; or free */
+struct gyre__udp_item {
+    struct gyre__op op;
+    struct gyre__udp_item *next; /* in its socket's queue; or free */
     struct gyre__seg *seg;       /* the bytes */
     struct msghdr hdr;
     struct iovec iov;
@@ -34,18 +34,18 @@ struct gyre__udp_send {
 /* Datagrams that leave as one send, which the kernel cuts. */
 struct gyre__udp_run {
     struct gyre__udp_run *next;   /* free */
-    struct gyre__udp_send *rest;  /* in order, all but the first, which has the op */
+    struct gyre__udp_item *rest;  /* in order, all but the first, which has the op */
     size_t bytes;
     size_t control_len;           /* of the first one's own control data */
     struct iovec iov[GYRE_UDP_SEGMENTS_MAX];
 };
 
 /* A send from the loop's free ones, or NULL; and back to them, with the bytes it refers to. */
-struct gyre__udp_send *gyre__udp_new_send(struct gyre_loop *l);
-void gyre__udp_free_send(struct gyre_loop *l, struct gyre__udp_send *s);
+struct gyre__udp_item *gyre__udp_new_send(struct gyre_loop *l);
+void gyre__udp_free_send(struct gyre_loop *l, struct gyre__udp_item *s);
 
 /* Add one control message to what is sent along. */
-void gyre__udp_add_control(struct gyre__udp_send *s, int level, int type, const void *data, size_t len);
+void gyre__udp_add_control(struct gyre__udp_item *s, int level, int type, const void *data, size_t len);
 
 void gyre__udp_sends_fini(struct gyre_loop *l);
 
@@ -53,6 +53,6 @@ void gyre__udp_sends_fini(struct gyre_loop *l);
 bool gyre__udp_kernel_cuts(struct gyre_udp *u);
 
 /* Have the kernel cut `s`. */
-void gyre__udp_add_segment_size(struct gyre__udp_send *s, size_t segment_bytes);
+void gyre__udp_add_segment_size(struct gyre__udp_item *s, size_t segment_bytes);
 
 #endif

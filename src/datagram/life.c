@@ -33,7 +33,7 @@ int gyre__udp_new(struct gyre_udp **out, struct gyre_loop *l, int fd, int family
     struct gyre_udp *u = gyre__udp_take_slot(l);
     if (u == NULL)
         return -ENOMEM;
-    u->f = (struct gyre_fd){.fd = fd, .flags = GYRE_FDF_DGRAM};
+    u->f = (struct gyre__fd){.fd = fd, .flags = GYRE_FDF_DGRAM};
     u->handlers = handlers;
     u->options = *options;
     u->options.device = NULL; /* the caller's memory */

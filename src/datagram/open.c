@@ -69,7 +69,7 @@ static int make_plan(struct plan *plan, const struct gyre_loop *l, const char *a
     return 0;
 }
 
-static int set(struct gyre_loop *l, int fd, int family, enum gyre_sock_option option, int value)
+static int set(struct gyre_loop *l, int fd, int family, enum gyre__sock_option option, int value)
 {
     return l->be->ops->sock->dgram_set(l->be, fd, family, option, value);
 }
@@ -79,7 +79,7 @@ static int set_options(struct gyre_loop *l, int fd, int family, const struct gyr
 {
     const struct {
         bool wanted;
-        enum gyre_sock_option option;
+        enum gyre__sock_option option;
         int value;
     } all[] = {
         {o->recv_buf_bytes != 0, GYRE_SOCK_RECV_BUF, (int)o->recv_buf_bytes},
@@ -106,7 +106,7 @@ static int set_options(struct gyre_loop *l, int fd, int family, const struct gyr
 
 /* ---- multicast ---- */
 
-static bool is_group(const struct gyre_addr *addr)
+static bool is_group(const struct gyre__addr *addr)
 {
     if (addr->ss.ss_family == AF_INET6)
         return IN6_IS_ADDR_MULTICAST(&((const struct sockaddr_in6 *)&addr->ss)->sin6_addr);
@@ -116,7 +116,7 @@ static bool is_group(const struct gyre_addr *addr)
 
 static int member(struct gyre_udp *u, const struct sockaddr *group, socklen_t len, uint32_t interface, bool join)
 {
-    struct gyre_addr addr = {.len = len};
+    struct gyre__addr addr = {.len = len};
     int err = gyre__udp_usable(u);
     if (err != 0)
         return err;
@@ -165,7 +165,7 @@ static int wrap(struct gyre_udp **out, struct gyre_loop *l, int fd, int family, 
 /* A socket with its options set, not yet bound. */
 static int make_socket(struct gyre_udp **out, struct gyre_loop *l, const struct plan *plan, int family)
 {
-    const struct gyre_sock_ops *sock = l->be->ops->sock;
+    const struct gyre__sock_ops *sock = l->be->ops->sock;
     bool dual = family == AF_INET6 && !plan->address.v6_only;
     int fd = sock->dgram_open(l->be, family);
     if (fd < 0)
@@ -180,9 +180,9 @@ static int make_socket(struct gyre_udp **out, struct gyre_loop *l, const struct 
     return err;
 }
 
-static int bind_to(struct gyre_udp *u, const struct gyre_addr *addr)
+static int bind_to(struct gyre_udp *u, const struct gyre__addr *addr)
 {
-    struct gyre_backend *be = u->loop->be;
+    struct gyre__backend *be = u->loop->be;
     int err = be->ops->sock->dgram_bind(be, u->f.fd, addr, u->options.unix_mode);
     if (err == 0)
         err = be->ops->sock->name(be, u->f.fd, false, &u->addr);
@@ -195,7 +195,8 @@ static int bind_to(struct gyre_udp *u, const struct gyre_addr *addr)
     return be->ops->sock->dgram_member(be, u->f.fd, addr, u->options.multicast_interface, true);
 }
 
-static int open_bound(struct gyre_udp **out, struct gyre_loop *l, const struct plan *plan, const struct gyre_addr *addr)
+static int open_bound(struct gyre_udp **out, struct gyre_loop *l, const struct plan *plan,
+                      const struct gyre__addr *addr)
 {
     struct gyre_udp *u;
     int err = make_socket(&u, l, plan, addr->ss.ss_family);
@@ -216,14 +217,14 @@ static int open_any(struct gyre_udp **out, struct gyre_loop *l, const struct pla
     int err = open_bound(out, l, plan, &plan->address.addr);
     if (err != -EAFNOSUPPORT || !plan->address.any_host)
         return err;
-    struct gyre_addr addr = gyre__addr_any_v4(&plan->address.addr);
+    struct gyre__addr addr = gyre__addr_any_v4(&plan->address.addr);
     return open_bound(out, l, plan, &addr);
 }
 
 /* The other side of a unix socket needs a name to answer to; where the system does not give one, it goes without. */
 static int bind_before_connect(struct gyre_udp *u, const struct plan *plan)
 {
-    struct gyre_addr unnamed = {.len = offsetof(struct sockaddr_un, sun_path)};
+    struct gyre__addr unnamed = {.len = offsetof(struct sockaddr_un, sun_path)};
     if (plan->has_local)
         return plan->local.addr.ss.ss_family == u->family ? bind_to(u, &plan->local.addr) : -EAFNOSUPPORT;
     if (u->family == AF_UNIX) {
@@ -236,8 +237,8 @@ static int bind_before_connect(struct gyre_udp *u, const struct plan *plan)
 static int open_connected(struct gyre_udp **out, struct gyre_loop *l, const struct plan *plan)
 {
     struct gyre_udp *u;
-    struct gyre_backend *be = l->be;
-    const struct gyre_addr *addr = &plan->address.addr;
+    struct gyre__backend *be = l->be;
+    const struct gyre__addr *addr = &plan->address.addr;
     int err = make_socket(&u, l, plan, addr->ss.ss_family);
     if (err != 0)
         return err;
@@ -306,7 +307,7 @@ int gyre_udp_connect_sized(struct gyre_udp **out, struct gyre_loop *l, const cha
 /* ---- from elsewhere ---- */
 
 /* Whether the descriptor is one that a socket can be made of. */
-static int inspect(struct gyre_loop *l, int fd, struct gyre_sock_info *info)
+static int inspect(struct gyre_loop *l, int fd, struct gyre__sock_info *info)
 {
     int err = gyre__addr_inspect(l->be, fd, info);
     if (err != 0)
@@ -316,7 +317,7 @@ static int inspect(struct gyre_loop *l, int fd, struct gyre_sock_info *info)
 }
 
 /* Whoever had it may have asked the kernel to join and to cut, of which a socket that did not ask is not told. */
-static void undo_segments(struct gyre_loop *l, int fd, const struct gyre_sock_info *info, const struct plan *plan)
+static void undo_segments(struct gyre_loop *l, int fd, const struct gyre__sock_info *info, const struct plan *plan)
 {
     if (info->family == AF_UNIX)
         return;
@@ -328,8 +329,8 @@ static void undo_segments(struct gyre_loop *l, int fd, const struct gyre_sock_in
 /* On failure `fd` stays the caller's. */
 static int adopt(struct gyre_udp **out, struct gyre_loop *l, int fd, struct plan *plan)
 {
-    struct gyre_sock_info info;
-    struct gyre_addr addr;
+    struct gyre__sock_info info;
+    struct gyre__addr addr;
     plan->options.share_port = plan->options.reuse_address = false; /* of no use any more */
     int err = inspect(l, fd, &info);
     if (err == 0)

@@ -11,7 +11,7 @@
 
 int gyre__dgram_parse(struct gyre__dgram *out, const uint8_t *buf, size_t len, const struct msghdr *room)
 {
-    struct gyre_dgram_head head;
+    struct gyre__dgram_head head;
     size_t overhead = gyre__dgram_overhead(room);
     if (len < overhead)
         return -EBADMSG;

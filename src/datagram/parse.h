@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Reading what RECVMSG left in a buffer (struct gyre_dgram_head in seam/op.h), with every length checked. */
+ * Reading what RECVMSG left in a buffer (struct gyre__dgram_head in seam/op.h), with every length checked. */
 #ifndef GYRE_DATAGRAM_PARSE_H
 #define GYRE_DATAGRAM_PARSE_H
 
@@ -34,7 +34,7 @@ struct gyre__dgram_info {
     uint8_t traffic_class;
 };
 
-/* Read the `len` bytes at `buf`, which is aligned as for a struct gyre_dgram_head. `room` is the op's. Returns 0, or
+/* Read the `len` bytes at `buf`, which is aligned as for a struct gyre__dgram_head. `room` is the op's. Returns 0, or
  * -EBADMSG if they cannot be what was received. */
 int gyre__dgram_parse(struct gyre__dgram *out, const uint8_t *buf, size_t len, const struct msghdr *room);
 
@@ -44,7 +44,7 @@ void gyre__dgram_control(struct gyre__dgram_info *out, const uint8_t *control, s
 /* Bytes of a buffer before the datagram's own. */
 static inline size_t gyre__dgram_overhead(const struct msghdr *room)
 {
-    return sizeof(struct gyre_dgram_head) + room->msg_namelen + room->msg_controllen;
+    return sizeof(struct gyre__dgram_head) + room->msg_namelen + room->msg_controllen;
 }
 
 #endif

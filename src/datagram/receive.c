@@ -60,7 +60,7 @@ void gyre__udp_unstarve(struct gyre_udp *u)
 /* Buffers are given back in turns of the loop, and each turn looks here; so nothing needs to wake it. */
 void gyre__udps_feed_starved(struct gyre_loop *l)
 {
-    if (gyre__bufpool_unheld(&l->pool) == 0 || gyre__timer_is_active(&l->famine_timer))
+    if (gyre__bufpool_unheld(&l->pool) == 0 || gyre__timer_is_set(&l->famine_timer))
         return;
     while (l->udps->starved != NULL) {
         struct gyre_udp *u = l->udps->starved;
@@ -165,7 +165,7 @@ unsigned gyre__udp_drop_kept(struct gyre_udp *u)
 /* Keep it for resume. There are never more of them than one receive had under way. */
 static void keep(struct gyre_udp *u, uint16_t buf, uint32_t len, size_t skip)
 {
-    struct gyre_bufpool *pool = &u->loop->pool;
+    struct gyre__bufpool *pool = &u->loop->pool;
     struct gyre__seg *seg = gyre__seg_new(&u->loop->segs, GYRE_SEG_BUF, gyre__bufpool_data(pool, buf), len);
     if (seg == NULL) {
         gyre__count(&u->stats.dropped, 1);
@@ -178,9 +178,9 @@ static void keep(struct gyre_udp *u, uint16_t buf, uint32_t len, size_t skip)
     gyre__segq_push(&u->in, seg);
 }
 
-static void received(struct gyre_udp *u, const struct gyre_event *ev)
+static void received(struct gyre_udp *u, const struct gyre__event *ev)
 {
-    struct gyre_bufpool *pool = &u->loop->pool;
+    struct gyre__bufpool *pool = &u->loop->pool;
     uint32_t len = (uint32_t)ev->res;
     size_t skip = 0;
     gyre__bufpool_receive(pool, ev->buf);
@@ -220,7 +220,7 @@ static void recv_failed(struct gyre_udp *u, int err)
     if (err == -ENOBUFS || err == -ENOMEM) {
         if (wants_datagrams(u))
             starve(u);
-        if (err == -ENOMEM && !gyre__timer_is_active(&l->famine_timer))
+        if (err == -ENOMEM && !gyre__timer_is_set(&l->famine_timer))
             gyre__wheel_start(&l->wheel, &l->famine_timer, l->now_ns + FAMINE_NS);
         return;
     }
@@ -233,7 +233,7 @@ static void recv_failed(struct gyre_udp *u, int err)
         u->handlers->on_error(u, err);
 }
 
-void gyre__udp_on_recv(struct gyre_op *op, const struct gyre_event *ev)
+void gyre__udp_on_recv(struct gyre__op *op, const struct gyre__event *ev)
 {
     struct gyre_udp *u = GYRE_CONTAINER(op, struct gyre_udp, recv);
     GYRE_CHECK(u->magic == GYRE_UDP_MAGIC);

@@ -36,34 +36,34 @@ void gyre__udp_runs_fini(struct gyre_loop *l)
 }
 
 /* Whether it may be in a run at all. */
-static bool is_plain(const struct gyre__udp_send *s)
+static bool is_plain(const struct gyre__udp_item *s)
 {
     return !s->alone && s->pieces == 1 && s->iov.iov_len > 0 && s->iov.iov_len <= LENGTH_MAX;
 }
 
-static bool same_way(const struct gyre__udp_send *a, const struct gyre__udp_send *b)
+static bool same_way(const struct gyre__udp_item *a, const struct gyre__udp_item *b)
 {
     const struct msghdr *x = &a->hdr, *y = &b->hdr;
     return x->msg_namelen == y->msg_namelen && x->msg_controllen == y->msg_controllen &&
            memcmp(&a->to, &b->to, x->msg_namelen) == 0 && memcmp(a->control, b->control, x->msg_controllen) == 0;
 }
 
-static bool goes_with(const struct gyre__udp_send *first, const struct gyre__udp_send *s)
+static bool goes_with(const struct gyre__udp_item *first, const struct gyre__udp_item *s)
 {
     return s != NULL && is_plain(s) && s->iov.iov_len <= first->iov.iov_len && same_way(first, s);
 }
 
 /* Take from the queue what can go with `s`. */
-static unsigned fill(struct gyre_udp *u, struct gyre__udp_send *s, struct gyre__udp_run *run)
+static unsigned fill(struct gyre_udp *u, struct gyre__udp_item *s, struct gyre__udp_run *run)
 {
-    struct gyre__udp_send **last = &run->rest;
+    struct gyre__udp_item **last = &run->rest;
     size_t length = s->iov.iov_len, len = length;
     unsigned count = 1;
     run->iov[0] = s->iov;
     run->bytes = len;
     while (len == length && count < GYRE_UDP_SEGMENTS_MAX && run->bytes + length <= BYTES_MAX &&
            goes_with(s, u->head)) {
-        struct gyre__udp_send *more = u->head;
+        struct gyre__udp_item *more = u->head;
         u->head = more->next;
         len = more->iov.iov_len;
         run->iov[count++] = more->iov;
@@ -77,7 +77,7 @@ static unsigned fill(struct gyre_udp *u, struct gyre__udp_send *s, struct gyre__
     return count;
 }
 
-void gyre__udp_gather(struct gyre_udp *u, struct gyre__udp_send *s)
+void gyre__udp_gather(struct gyre_udp *u, struct gyre__udp_item *s)
 {
     if ((u->flags & (GYRE_UDPF_NO_RUNS | GYRE_UDPF_BLOCKED)) || !is_plain(s) || !goes_with(s, u->head))
         return;
@@ -96,7 +96,7 @@ void gyre__udp_gather(struct gyre_udp *u, struct gyre__udp_send *s)
     gyre__udp_add_segment_size(s, s->iov.iov_len);
 }
 
-struct gyre__udp_send *gyre__udp_scatter(struct gyre_udp *u, struct gyre__udp_send *s)
+struct gyre__udp_item *gyre__udp_scatter(struct gyre_udp *u, struct gyre__udp_item *s)
 {
     struct gyre__udp_run *run = s->run;
     if (run == NULL)

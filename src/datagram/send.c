@@ -34,7 +34,7 @@ static uint32_t window(const struct gyre_udp *u)
     return (u->flags & GYRE_UDPF_BLOCKED) || ordered ? 1 : u->window;
 }
 
-static void submit(struct gyre_udp *u, struct gyre__udp_send *s)
+static void submit(struct gyre_udp *u, struct gyre__udp_item *s)
 {
     bool waits = (u->flags & GYRE_UDPF_BLOCKED) || (is_unix(u) && (u->flags & GYRE_UDPF_CONNECTED));
     s->next = NULL;
@@ -50,9 +50,9 @@ static void submit(struct gyre_udp *u, struct gyre__udp_send *s)
 }
 
 /* They end nearly always in the order of submission. */
-static void landed(struct gyre_udp *u, struct gyre__udp_send *s)
+static void landed(struct gyre_udp *u, struct gyre__udp_item *s)
 {
-    struct gyre__udp_send **at = &u->flying;
+    struct gyre__udp_item **at = &u->flying;
     while (*at != s)
         at = &(*at)->next;
     *at = s->next;
@@ -64,7 +64,7 @@ static void landed(struct gyre_udp *u, struct gyre__udp_send *s)
 void gyre__udp_flush(struct gyre_udp *u)
 {
     while (u->head != NULL && u->sending < window(u)) {
-        struct gyre__udp_send *s = u->head;
+        struct gyre__udp_item *s = u->head;
         u->head = s->next;
         if (u->head == NULL)
             u->tail = &u->head;
@@ -74,7 +74,7 @@ void gyre__udp_flush(struct gyre_udp *u)
     }
 }
 
-static void push(struct gyre_udp *u, struct gyre__udp_send *s)
+static void push(struct gyre_udp *u, struct gyre__udp_item *s)
 {
     s->seq = u->send_seq++;
     s->next = NULL;
@@ -85,9 +85,9 @@ static void push(struct gyre_udp *u, struct gyre__udp_send *s)
 }
 
 /* Back to its place: before all that were queued after it. */
-static void put_back(struct gyre_udp *u, struct gyre__udp_send *s)
+static void put_back(struct gyre_udp *u, struct gyre__udp_item *s)
 {
-    struct gyre__udp_send **at = &u->head;
+    struct gyre__udp_item **at = &u->head;
     while (*at != NULL && (*at)->seq < s->seq)
         at = &(*at)->next;
     s->next = *at;
@@ -96,7 +96,7 @@ static void put_back(struct gyre_udp *u, struct gyre__udp_send *s)
         u->tail = &s->next;
 }
 
-static void forget(struct gyre_udp *u, struct gyre__udp_send *s)
+static void forget(struct gyre_udp *u, struct gyre__udp_item *s)
 {
     u->out_count--;
     u->out_bytes -= s->iov.iov_len;
@@ -106,7 +106,7 @@ static void forget(struct gyre_udp *u, struct gyre__udp_send *s)
 void gyre__udp_drop_queue(struct gyre_udp *u)
 {
     while (u->head != NULL) {
-        struct gyre__udp_send *s = u->head;
+        struct gyre__udp_item *s = u->head;
         u->head = s->next;
         gyre__count(&u->stats.send_dropped, s->pieces);
         forget(u, s);
@@ -116,7 +116,7 @@ void gyre__udp_drop_queue(struct gyre_udp *u)
 
 void gyre__udp_cancel_sends(struct gyre_udp *u)
 {
-    for (struct gyre__udp_send *s = u->flying; s != NULL; s = s->next)
+    for (struct gyre__udp_item *s = u->flying; s != NULL; s = s->next)
         gyre__op_cancel(u->loop, &s->op);
 }
 
@@ -132,7 +132,7 @@ void gyre__udp_tell_drain(struct gyre_udp *u)
 }
 
 /* Whether it goes back to the queue. */
-static bool goes_back(struct gyre_udp *u, struct gyre__udp_send *s, int res)
+static bool goes_back(struct gyre_udp *u, struct gyre__udp_item *s, int res)
 {
     if (u->state == GYRE_UDP_ENDING)
         return false;
@@ -153,7 +153,7 @@ static void tell_error(struct gyre_udp *u, int err)
         u->handlers->on_error(u, err);
 }
 
-static void note_sent(struct gyre_udp *u, const struct gyre__udp_send *s, int res)
+static void note_sent(struct gyre_udp *u, const struct gyre__udp_item *s, int res)
 {
     if (res >= 0) {
         u->window += u->window < GYRE_UDP_WINDOW;
@@ -175,16 +175,16 @@ static bool is_of_run(int err)
 
 /* A run is over. One that failed goes back, to be sent one by one: then each has its own error, if it was not the run
  * that could not be sent. Returns whether the user is to be told of `res`. */
-static bool run_sent(struct gyre_udp *u, struct gyre__udp_send *s, int res)
+static bool run_sent(struct gyre_udp *u, struct gyre__udp_item *s, int res)
 {
     bool over = res >= 0 || res == -ECANCELED || u->state == GYRE_UDP_ENDING;
     bool back = !over && goes_back(u, s, res);
-    struct gyre__udp_send *next;
+    struct gyre__udp_item *next;
     if (over)
         note_sent(u, s, res);
     else if (is_of_run(res))
         u->flags |= GYRE_UDPF_NO_RUNS;
-    for (struct gyre__udp_send *rest = gyre__udp_scatter(u, s); s != NULL; s = next) {
+    for (struct gyre__udp_item *rest = gyre__udp_scatter(u, s); s != NULL; s = next) {
         next = rest;
         rest = next != NULL ? next->next : NULL;
         s->alone = !over && !back;
@@ -199,7 +199,7 @@ static bool run_sent(struct gyre_udp *u, struct gyre__udp_send *s, int res)
 }
 
 /* The same for one datagram. */
-static bool one_sent(struct gyre_udp *u, struct gyre__udp_send *s, int res)
+static bool one_sent(struct gyre_udp *u, struct gyre__udp_item *s, int res)
 {
     if (goes_back(u, s, res)) {
         put_back(u, s);
@@ -211,9 +211,9 @@ static bool one_sent(struct gyre_udp *u, struct gyre__udp_send *s, int res)
     return true;
 }
 
-void gyre__udp_on_sent(struct gyre_op *op, const struct gyre_event *ev)
+void gyre__udp_on_sent(struct gyre__op *op, const struct gyre__event *ev)
 {
-    struct gyre__udp_send *s = GYRE_CONTAINER(op, struct gyre__udp_send, op);
+    struct gyre__udp_item *s = GYRE_CONTAINER(op, struct gyre__udp_item, op);
     struct gyre_udp *u = GYRE_CONTAINER(op->f, struct gyre_udp, f);
     int res = ev->res;
     GYRE_CHECK(u->magic == GYRE_UDP_MAGIC);
@@ -248,7 +248,7 @@ static void map_to_v6(union gyre__udp_name *out, const struct sockaddr_in *in4)
     memcpy(bytes + 12, &in4->sin_addr, 4);
 }
 
-static int place_inet(const struct gyre_udp *u, struct gyre__udp_send *s, const struct sockaddr *to, socklen_t len)
+static int place_inet(const struct gyre_udp *u, struct gyre__udp_item *s, const struct sockaddr *to, socklen_t len)
 {
     union gyre__udp_name name = {.sa = {.sa_family = AF_UNSPEC}};
     size_t need = to->sa_family == AF_INET6 ? sizeof name.in6 : sizeof name.in4;
@@ -268,7 +268,7 @@ static int place_inet(const struct gyre_udp *u, struct gyre__udp_send *s, const 
     return port != 0 ? 0 : GYRE_EADDRESS;
 }
 
-static int place(const struct gyre_udp *u, struct gyre__udp_send *s, const struct sockaddr *to, socklen_t len)
+static int place(const struct gyre_udp *u, struct gyre__udp_item *s, const struct sockaddr *to, socklen_t len)
 {
     s->hdr.msg_name = NULL;
     s->hdr.msg_namelen = 0;
@@ -289,13 +289,13 @@ static int place(const struct gyre_udp *u, struct gyre__udp_send *s, const struc
 }
 
 #ifdef IP_PKTINFO
-static void add_source4(struct gyre__udp_send *s, const struct sockaddr_in *local)
+static void add_source4(struct gyre__udp_item *s, const struct sockaddr_in *local)
 {
     struct in_pktinfo info = {.ipi_spec_dst = local->sin_addr};
     gyre__udp_add_control(s, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
 }
 #else
-static void add_source4(struct gyre__udp_send *s, const struct sockaddr_in *local)
+static void add_source4(struct gyre__udp_item *s, const struct sockaddr_in *local)
 {
     (void)s;
     (void)local;
@@ -303,7 +303,7 @@ static void add_source4(struct gyre__udp_send *s, const struct sockaddr_in *loca
 #endif
 
 /* An answer leaves from the address that was asked, unless that is a group's or everybody's. */
-static void add_source(struct gyre_udp *u, struct gyre__udp_send *s)
+static void add_source(struct gyre_udp *u, struct gyre__udp_item *s)
 {
     const union gyre__dgram_address *local = &u->now_info->source;
     const struct sockaddr_in6 *in6 = &local->in6;
@@ -324,7 +324,7 @@ static bool may_stay(const struct gyre_udp *u, const struct order *o)
     return (size_t)(o->data - d->data.data) <= d->data.len - o->len && !gyre__bufpool_scarce(&u->loop->pool);
 }
 
-static int add_bytes(struct gyre_udp *u, struct gyre__udp_send *s, const struct order *o)
+static int add_bytes(struct gyre_udp *u, struct gyre__udp_item *s, const struct order *o)
 {
     struct gyre__segs *segs = &u->loop->segs;
     s->iov = (struct iovec){.iov_len = o->len};
@@ -349,9 +349,9 @@ static int add_bytes(struct gyre_udp *u, struct gyre__udp_send *s, const struct 
     return 0;
 }
 
-static int make(struct gyre__udp_send **out, struct gyre_udp *u, const struct order *o)
+static int make(struct gyre__udp_item **out, struct gyre_udp *u, const struct order *o)
 {
-    struct gyre__udp_send *s = gyre__udp_new_send(u->loop);
+    struct gyre__udp_item *s = gyre__udp_new_send(u->loop);
     if (s == NULL)
         return -ENOMEM;
     s->hdr = (struct msghdr){.msg_iov = &s->iov};
@@ -390,7 +390,7 @@ static int check_room(struct gyre_udp *u, size_t count, size_t bytes)
 
 static int send_order(struct gyre_udp *u, const struct order *o)
 {
-    struct gyre__udp_send *s;
+    struct gyre__udp_item *s;
     int err = gyre__udp_usable(u);
     if (err == 0 && o->data == NULL && o->len > 0)
         err = -EINVAL;
@@ -444,7 +444,7 @@ size_t gyre_udp_outbound(const struct gyre_udp *u)
 /* All or nothing: none is queued before all are made. */
 static int send_pieces(struct gyre_udp *u, const struct order *whole, size_t each)
 {
-    struct gyre__udp_send *first = NULL, **last = &first, *next;
+    struct gyre__udp_item *first = NULL, **last = &first, *next;
     int err = 0;
     for (size_t at = 0; err == 0 && at < whole->len; at += each) {
         struct order o = *whole;
@@ -456,7 +456,7 @@ static int send_pieces(struct gyre_udp *u, const struct order *whole, size_t eac
             last = &(*last)->next;
         }
     }
-    for (struct gyre__udp_send *s = first; s != NULL; s = next) {
+    for (struct gyre__udp_item *s = first; s != NULL; s = next) {
         next = s->next;
         if (err == 0)
             push(u, s);

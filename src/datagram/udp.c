@@ -73,7 +73,7 @@ void gyre__udps_each(struct gyre_loop *l, void (*fn)(struct gyre_udp *u))
 
 /* ---- beginning and ending ---- */
 
-void gyre__udp_on_timer(struct gyre__timer *t)
+void gyre__udp_on_timer(struct gyre__loop_timer *t)
 {
     struct gyre_udp *u = GYRE_CONTAINER(t, struct gyre_udp, timer);
     GYRE_CHECK(u->magic == GYRE_UDP_MAGIC);
@@ -146,7 +146,7 @@ int gyre_udp_abort(struct gyre_udp *u)
 
 void gyre_udp_stats(const struct gyre_udp *u, struct gyre_udp_counts *out)
 {
-    struct gyre_backend *be = u->loop->be;
+    struct gyre__backend *be = u->loop->be;
     *out = u->stats;
     if (u->state != GYRE_UDP_FREE)
         out->kernel_dropped = (uint64_t)be->ops->sock->dgram_drops(be, u->f.fd);

@@ -46,14 +46,14 @@ enum {
     GYRE_UDP_GRO_BUF_MIN = 65536 + 256,
 };
 
-struct gyre__udp_send;
+struct gyre__udp_item;
 struct gyre__udp_run;
 
 struct gyre_udp {
     uint32_t magic;
     uint32_t flags; /* GYRE_UDPF_* */
-    struct gyre_fd f;
-    struct gyre_op recv;
+    struct gyre__fd f;
+    struct gyre__op recv;
     struct msghdr room; /* in receive buffers; see seam/op.h */
     struct gyre_loop *loop;
     const struct gyre_udp_handlers *handlers;
@@ -65,14 +65,14 @@ struct gyre_udp {
     const struct gyre_datagram *now; /* what on_datagram is looking at; */
     const struct gyre__dgram_info *now_info;
     uint16_t now_buf;
-    struct gyre__udp_send *head, **tail; /* queued, not in flight */
-    struct gyre__udp_send *flying, **flying_tail; /* in flight, oldest first; */
+    struct gyre__udp_item *head, **tail;          /* queued, not in flight */
+    struct gyre__udp_item *flying, **flying_tail; /* in flight, oldest first; */
     uint32_t sending;             /* how many */
     uint32_t window;              /* and how many at most, unless one waits */
     uint32_t out_count;           /* both */
     size_t out_bytes;
     uint64_t send_seq;
-    struct gyre__timer timer;     /* CLOSING: the linger time */
+    struct gyre__loop_timer timer; /* CLOSING: the linger time */
     struct gyre_udp_counts stats;
     struct gyre__path path;       /* the socket file that bind made */
     uint32_t slot;
@@ -80,7 +80,7 @@ struct gyre_udp {
     int err;       /* for on_close */
     int family;
     uint8_t state; /* enum gyre__udp_state */
-    struct gyre_addr addr; /* bound */
+    struct gyre__addr addr; /* bound */
     char address[GYRE_ADDR_TEXT_MAX];
 };
 
@@ -92,7 +92,7 @@ struct gyre__udps {
     struct gyre_udp *free;
     struct gyre_udp *settle_head, **settle_tail;
     struct gyre_udp *starved; /* receives that found no buffer or no memory */
-    struct gyre__udp_send *free_sends;
+    struct gyre__udp_item *free_sends;
     struct gyre__udp_slab *slabs; /* of them */
     struct gyre__udp_run *free_runs;
 };
@@ -133,9 +133,9 @@ static inline int gyre__udp_usable(const struct gyre_udp *u)
 
 /* ---- receive.c; gyre__udp_on_sent(): send.c; gyre__udp_on_timer(): udp.c ---- */
 
-void gyre__udp_on_recv(struct gyre_op *op, const struct gyre_event *ev);
-void gyre__udp_on_sent(struct gyre_op *op, const struct gyre_event *ev);
-void gyre__udp_on_timer(struct gyre__timer *t);
+void gyre__udp_on_recv(struct gyre__op *op, const struct gyre__event *ev);
+void gyre__udp_on_sent(struct gyre__op *op, const struct gyre__event *ev);
+void gyre__udp_on_timer(struct gyre__loop_timer *t);
 /* Arm or cancel the receive as the state of `u` asks; deliver what waits. */
 void gyre__udp_update_recv(struct gyre_udp *u);
 void gyre__udp_deliver_kept(struct gyre_udp *u);
@@ -157,9 +157,9 @@ void gyre__udp_tell_drain(struct gyre_udp *u);
 /* ---- run.c ---- */
 
 /* Let `s`, just taken from the queue, be followed by those next in it that can leave with it. */
-void gyre__udp_gather(struct gyre_udp *u, struct gyre__udp_send *s);
+void gyre__udp_gather(struct gyre_udp *u, struct gyre__udp_item *s);
 /* Undo that. Returns the others, linked in order, or NULL. */
-struct gyre__udp_send *gyre__udp_scatter(struct gyre_udp *u, struct gyre__udp_send *s);
+struct gyre__udp_item *gyre__udp_scatter(struct gyre_udp *u, struct gyre__udp_item *s);
 void gyre__udp_runs_fini(struct gyre_loop *l);
 
 /* ---- open.c ---- */

@@ -210,7 +210,7 @@ static int engine_listen(struct gyre_listener **out, struct gyre_engine *engine,
     else if (atomic_load(&engine->state) == ENGINE_RUNNING && is_ending(engine))
         err = GYRE_ESHUTDOWN;
     else
-        err = gyre__listener_open(&listener, request);
+        err = gyre__listener_make(&listener, request);
     if (err == 0) {
         engine->listeners_made++;
         if (out != NULL)

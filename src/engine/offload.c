@@ -17,7 +17,7 @@ static int make_pool(struct gyre_engine *engine)
     if (engine->affinity.known)
         gyre__affinity_keep(&mine);
     gyre__affinity_restore(&engine->affinity);
-    int err = gyre__pool_create(&engine->pool, &options);
+    int err = gyre__pool_make(&engine->pool, &options);
     gyre__affinity_restore(&mine);
     return err;
 }

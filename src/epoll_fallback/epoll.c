@@ -47,7 +47,7 @@ static int wait_precisely(int fd, struct epoll_event *ev, int cap, int64_t timeo
     return (int)syscall(SYS_epoll_pwait2, fd, ev, cap, &ts, NULL, (size_t)0);
 }
 
-static int ep_open(struct gyre_poller *p)
+static int ep_open(struct gyre__poller *p)
 {
     struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.ptr = NULL};
     p->urgent = true;
@@ -61,7 +61,7 @@ static int ep_open(struct gyre_poller *p)
     return 0;
 }
 
-static void ep_close(struct gyre_poller *p)
+static void ep_close(struct gyre__poller *p)
 {
     if (p->wake_fd >= 0)
         (void)close(p->wake_fd);
@@ -69,26 +69,26 @@ static void ep_close(struct gyre_poller *p)
         (void)close(p->fd);
 }
 
-static int ep_busy_poll(struct gyre_poller *p, uint32_t us, bool prefer)
+static int ep_busy_poll(struct gyre__poller *p, uint32_t us, bool prefer)
 {
     struct busy_poll_params params = {.us = us, .prefer = prefer};
     return ioctl(p->fd, SET_BUSY_POLL, &params) == 0 ? 0 : -errno;
 }
 
-static int ep_add(struct gyre_poller *p, struct gyre_fd *f)
+static int ep_add(struct gyre__poller *p, struct gyre__fd *f)
 {
     struct epoll_event ev = {.events = read_events, .data.ptr = f};
     return epoll_ctl(p->fd, EPOLL_CTL_ADD, f->fd, &ev) == 0 ? 0 : -errno;
 }
 
-static int ep_watch_write(struct gyre_poller *p, struct gyre_fd *f)
+static int ep_watch_write(struct gyre__poller *p, struct gyre__fd *f)
 {
     struct epoll_event ev = {.events = read_events | EPOLLOUT, .data.ptr = f};
     return epoll_ctl(p->fd, EPOLL_CTL_MOD, f->fd, &ev) == 0 ? 0 : -errno;
 }
 
 /* close() would do, were it not for copies of the descriptor in forked children: those keep it watched. */
-static void ep_remove(struct gyre_poller *p, struct gyre_fd *f)
+static void ep_remove(struct gyre__poller *p, struct gyre__fd *f)
 {
     (void)epoll_ctl(p->fd, EPOLL_CTL_DEL, f->fd, NULL);
 }
@@ -112,7 +112,7 @@ static int to_ms(int64_t ns)
     return ms > INT32_MAX ? INT32_MAX : (int)ms;
 }
 
-static int ep_wait(struct gyre_poller *p, struct gyre_ready *out, unsigned cap, int64_t timeout_ns)
+static int ep_wait(struct gyre__poller *p, struct gyre__ready *out, unsigned cap, int64_t timeout_ns)
 {
     struct epoll_event ev[BATCH_MAX];
     int max = cap < BATCH_MAX ? (int)cap : BATCH_MAX;
@@ -121,23 +121,23 @@ static int ep_wait(struct gyre_poller *p, struct gyre_ready *out, unsigned cap, 
     if (n < 0)
         return -errno;
     for (int i = 0; i < n; i++)
-        out[i] = (struct gyre_ready){.f = ev[i].data.ptr, .bits = to_bits(ev[i].events)};
+        out[i] = (struct gyre__ready){.f = ev[i].data.ptr, .bits = to_bits(ev[i].events)};
     return n;
 }
 
-static void ep_wake(struct gyre_poller *p)
+static void ep_wake(struct gyre__poller *p)
 {
     int saved = errno; /* a signal handler's caller must not see it change */
     (void)!write(p->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
     errno = saved;
 }
 
-static const char *ep_features(const struct gyre_poller *p)
+static const char *ep_features(const struct gyre__poller *p)
 {
     return p->precise ? "edge-triggered,pwait2,eventfd" : "edge-triggered,eventfd";
 }
 
-static const struct gyre_poller_ops poller = {
+static const struct gyre__poller_ops poller = {
     .open = ep_open,
     .close = ep_close,
     .busy_poll = ep_busy_poll,
@@ -149,11 +149,11 @@ static const struct gyre_poller_ops poller = {
     .features = ep_features,
 };
 
-extern const struct gyre_backend_ops gyre__backend_epoll;
+extern const struct gyre__backend_ops gyre__backend_epoll;
 
-static int create(struct gyre_backend **out, const struct gyre_backend_config *cfg, char *why, size_t why_size)
+static int create(struct gyre__backend **out, const struct gyre__backend_config *cfg, char *why, size_t why_size)
 {
     return gyre__rd_create(out, cfg, &gyre__backend_epoll, &poller, why, why_size);
 }
 
-const struct gyre_backend_ops gyre__backend_epoll = {.name = "epoll", .create = create, GYRE_READINESS_BACKEND};
+const struct gyre__backend_ops gyre__backend_epoll = {.name = "epoll", .create = create, GYRE_READINESS_BACKEND};

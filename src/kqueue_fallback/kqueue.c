@@ -20,7 +20,7 @@
 
 enum { WAKE_ID = 1, BATCH_MAX = 128, NS_PER_S = 1000 * 1000 * 1000 };
 
-static int kq_open(struct gyre_poller *p)
+static int kq_open(struct gyre__poller *p)
 {
     struct kevent ev;
     p->precise = true;
@@ -31,20 +31,20 @@ static int kq_open(struct gyre_poller *p)
     return kevent(p->fd, &ev, 1, NULL, 0, NULL) == 0 ? 0 : -errno;
 }
 
-static void kq_close(struct gyre_poller *p)
+static void kq_close(struct gyre__poller *p)
 {
     if (p->fd >= 0)
         (void)close(p->fd);
 }
 
-static int kq_add(struct gyre_poller *p, struct gyre_fd *f)
+static int kq_add(struct gyre__poller *p, struct gyre__fd *f)
 {
     struct kevent ev;
     EV_SET(&ev, (uintptr_t)f->fd, EVFILT_READ, EV_ADD | EV_CLEAR, 0, 0, f);
     return kevent(p->fd, &ev, 1, NULL, 0, NULL) == 0 ? 0 : -errno;
 }
 
-static int kq_watch_write(struct gyre_poller *p, struct gyre_fd *f)
+static int kq_watch_write(struct gyre__poller *p, struct gyre__fd *f)
 {
     struct kevent ev;
     EV_SET(&ev, (uintptr_t)f->fd, EVFILT_WRITE, EV_ADD | EV_CLEAR, 0, 0, f);
@@ -52,7 +52,7 @@ static int kq_watch_write(struct gyre_poller *p, struct gyre_fd *f)
 }
 
 /* close() would do, were it not for descriptors that stay open. */
-static void kq_remove(struct gyre_poller *p, struct gyre_fd *f)
+static void kq_remove(struct gyre__poller *p, struct gyre__fd *f)
 {
     struct kevent ev[2];
     EV_SET(&ev[0], (uintptr_t)f->fd, EVFILT_READ, EV_DELETE, 0, 0, NULL);
@@ -60,18 +60,18 @@ static void kq_remove(struct gyre_poller *p, struct gyre_fd *f)
     (void)kevent(p->fd, ev, f->be_flags & GYRE_RDF_WATCHING_WRITE ? 2 : 1, NULL, 0, NULL);
 }
 
-static struct gyre_ready to_ready(const struct kevent *ev)
+static struct gyre__ready to_ready(const struct kevent *ev)
 {
     unsigned bits = ev->filter == EVFILT_WRITE ? GYRE_RDF_WRITABLE : GYRE_RDF_READABLE;
     if (ev->filter == EVFILT_USER)
-        return (struct gyre_ready){.f = NULL};
+        return (struct gyre__ready){.f = NULL};
     /* On the write filter EV_EOF may be our own shutdown(), and says nothing about what can be received. */
     if (ev->filter == EVFILT_READ && (ev->flags & (EV_EOF | EV_ERROR)))
         bits |= GYRE_RDF_ODD;
-    return (struct gyre_ready){.f = ev->udata, .bits = (uint8_t)bits, .err = (int32_t)ev->fflags};
+    return (struct gyre__ready){.f = ev->udata, .bits = (uint8_t)bits, .err = (int32_t)ev->fflags};
 }
 
-static int kq_wait(struct gyre_poller *p, struct gyre_ready *out, unsigned cap, int64_t timeout_ns)
+static int kq_wait(struct gyre__poller *p, struct gyre__ready *out, unsigned cap, int64_t timeout_ns)
 {
     struct kevent ev[BATCH_MAX];
     struct timespec ts = {.tv_sec = (time_t)(timeout_ns / NS_PER_S), .tv_nsec = (long)(timeout_ns % NS_PER_S)};
@@ -83,7 +83,7 @@ static int kq_wait(struct gyre_poller *p, struct gyre_ready *out, unsigned cap, 
     return n;
 }
 
-static void kq_wake(struct gyre_poller *p)
+static void kq_wake(struct gyre__poller *p)
 {
     struct kevent ev;
     int saved = errno; /* a signal handler's caller must not see it change */
@@ -92,13 +92,13 @@ static void kq_wake(struct gyre_poller *p)
     errno = saved;
 }
 
-static const char *kq_features(const struct gyre_poller *p)
+static const char *kq_features(const struct gyre__poller *p)
 {
     (void)p;
     return "edge-triggered,ev_clear,evfilt_user";
 }
 
-static const struct gyre_poller_ops poller = {
+static const struct gyre__poller_ops poller = {
     .open = kq_open,
     .close = kq_close,
     .add = kq_add,
@@ -109,11 +109,11 @@ static const struct gyre_poller_ops poller = {
     .features = kq_features,
 };
 
-extern const struct gyre_backend_ops gyre__backend_kqueue;
+extern const struct gyre__backend_ops gyre__backend_kqueue;
 
-static int create(struct gyre_backend **out, const struct gyre_backend_config *cfg, char *why, size_t why_size)
+static int create(struct gyre__backend **out, const struct gyre__backend_config *cfg, char *why, size_t why_size)
 {
     return gyre__rd_create(out, cfg, &gyre__backend_kqueue, &poller, why, why_size);
 }
 
-const struct gyre_backend_ops gyre__backend_kqueue = {.name = "kqueue", .create = create, GYRE_READINESS_BACKEND};
+const struct gyre__backend_ops gyre__backend_kqueue = {.name = "kqueue", .create = create, GYRE_READINESS_BACKEND};

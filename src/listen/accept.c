@@ -92,7 +92,7 @@ static void go_on(struct gyre__acceptor *a)
         try_start(a);
 }
 
-void gyre__acceptor_on_timer(struct gyre__timer *t)
+void gyre__acceptor_on_timer(struct gyre__loop_timer *t)
 {
     go_on(GYRE_CONTAINER(t, struct gyre__acceptor, timer));
 }
@@ -114,8 +114,8 @@ static void back_off(struct gyre__acceptor *a, int err)
     gyre__wheel_start(&l->wheel, &a->timer, l->now_ns + (uint64_t)a->backoff_ms * (uint64_t)GYRE_TICK_NS);
     if (a->warned_ns == 0 || l->now_ns - a->warned_ns >= UINT64_C(1000000000)) {
         a->warned_ns = l->now_ns;
-        gyre__log(l->log, GYRE_LOG_WARN, "cannot accept on %s: %s (%s); trying again in %u ms", a->listener->address,
-                  gyre_err_name(err), gyre_err_text(err), a->backoff_ms);
+        gyre__log_line(l->log, GYRE_LOG_WARN, "cannot accept on %s: %s (%s); trying again in %u ms",
+                       a->listener->address, gyre_err_name(err), gyre_err_text(err), a->backoff_ms);
     }
 }
 
@@ -162,7 +162,7 @@ static void accepted(struct gyre__acceptor *a, int fd)
 
 static void closed(struct gyre__acceptor *a);
 
-void gyre__acceptor_on_accept(struct gyre_op *op, const struct gyre_event *ev)
+void gyre__acceptor_on_accept(struct gyre__op *op, const struct gyre__event *ev)
 {
     struct gyre__acceptor *a = GYRE_CONTAINER(op, struct gyre__acceptor, op);
     GYRE_CHECK(a->magic == GYRE_ACCEPTOR_MAGIC);

@@ -32,7 +32,7 @@ void gyre__acceptor_init(struct gyre__acceptor *a, struct gyre_loop *l, struct g
     *a = (struct gyre__acceptor){
         .magic = GYRE_ACCEPTOR_MAGIC, .next = next, .linked = linked, .loop = l, .listener = listener};
     a->kept = listener->kept;
-    a->op = (struct gyre_op){.gen = gen, .f = &a->f, .done = GYRE_DONE_ACCEPT};
+    a->op = (struct gyre__op){.gen = gen, .f = &a->f, .done = GYRE_DONE_ACCEPT};
     a->f.fd = -1;
     a->timer.kind = GYRE_TIMER_ACCEPTOR;
     a->used = true;

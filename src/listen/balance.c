@@ -9,12 +9,12 @@
 #include <netinet/in.h>
 #include <string.h>
 
-static uint32_t next_random(struct gyre__balance *balance, uint32_t count)
+static uint32_t next_random(struct gyre__balancer *balance, uint32_t count)
 {
     return (uint32_t)((gyre__random_next(&balance->random) >> 32) * count >> 32);
 }
 
-static uint32_t next_in_turn(struct gyre__balance *balance, uint32_t count)
+static uint32_t next_in_turn(struct gyre__balancer *balance, uint32_t count)
 {
     uint32_t index = balance->next;
     balance->next = (index + 1) % count;
@@ -37,7 +37,7 @@ static uint32_t least_loaded(const struct gyre_listener *listener)
 }
 
 /* The bytes of a host, IPv4 as itself also where it comes as IPv6. Returns how many, 0 if there is none. */
-static size_t host_of(const struct gyre_addr *peer, uint8_t host[16])
+static size_t host_of(const struct gyre__addr *peer, uint8_t host[16])
 {
     static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
     if (peer->ss.ss_family == AF_INET) {
@@ -53,7 +53,7 @@ static size_t host_of(const struct gyre_addr *peer, uint8_t host[16])
     return 4;
 }
 
-static uint32_t by_host(struct gyre__balance *balance, uint32_t count, const struct gyre_addr *peer)
+static uint32_t by_host(struct gyre__balancer *balance, uint32_t count, const struct gyre__addr *peer)
 {
     uint8_t host[16];
     size_t len = host_of(peer, host);
@@ -65,7 +65,7 @@ static uint32_t by_host(struct gyre__balance *balance, uint32_t count, const str
     return (uint32_t)((gyre__random_mix(hash) >> 32) * count >> 32);
 }
 
-static uint32_t by_user(struct gyre_listener *listener, const struct gyre_addr *peer)
+static uint32_t by_user(struct gyre_listener *listener, const struct gyre__addr *peer)
 {
     uint32_t index =
         listener->balance.choose(listener, (const struct sockaddr *)&peer->ss, peer->len, listener->user);
@@ -75,9 +75,9 @@ static uint32_t by_user(struct gyre_listener *listener, const struct gyre_addr *
     return next_in_turn(&listener->balance, listener->acceptor_count);
 }
 
-static uint32_t choose(struct gyre_listener *listener, const struct gyre_addr *peer)
+static uint32_t choose(struct gyre_listener *listener, const struct gyre__addr *peer)
 {
-    struct gyre__balance *balance = &listener->balance;
+    struct gyre__balancer *balance = &listener->balance;
     uint32_t count = listener->acceptor_count;
     switch (balance->kind) {
     case GYRE_BALANCE_LEAST_CONNS:
@@ -96,7 +96,7 @@ static uint32_t choose(struct gyre_listener *listener, const struct gyre_addr *p
     return next_in_turn(balance, count);
 }
 
-struct gyre__acceptor *gyre__balance_choose(struct gyre_listener *listener, const struct gyre_addr *peer)
+struct gyre__acceptor *gyre__balance_choose(struct gyre_listener *listener, const struct gyre__addr *peer)
 {
     uint32_t count = listener->acceptor_count, index = choose(listener, peer), skipped = 0;
     while (skipped < count && gyre__loop_room(listener->acceptors[index]->loop) == 0) {

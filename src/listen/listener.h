@@ -34,9 +34,9 @@ struct gyre__acceptor {
     struct gyre_listener *listener;
     struct gyre__acceptor *next; /* on the loop's list */
     struct gyre__profile profile; /* of what it accepts; refs: its connections, and one if `held` */
-    struct gyre_fd f;             /* fd -1: this one only takes over, or is closed */
-    struct gyre_op op;
-    struct gyre__timer timer; /* back-off */
+    struct gyre__fd f;            /* fd -1: this one only takes over, or is closed */
+    struct gyre__op op;
+    struct gyre__loop_timer timer; /* back-off */
     uint64_t warned_ns;       /* when the log was last told of trouble */
     uint32_t backoff_ms;
     struct gyre__task look_task; /* queued while `look_posted` */
@@ -59,7 +59,7 @@ struct gyre__acceptors {
 };
 
 /* How to choose a loop; balance.c. */
-struct gyre__balance {
+struct gyre__balancer {
     enum gyre_balance kind;
     uint32_t next;   /* whose turn it is, or where to begin looking */
     uint64_t random; /* state, or the key of the hash */
@@ -76,7 +76,7 @@ struct gyre_listener {
     struct gyre__set *set;      /* the engine's loops; likewise */
     const struct gyre_mem *mem;
     struct gyre__acceptor **acceptors;
-    struct gyre__balance balance; /* the accepting loop's */
+    struct gyre__balancer balance; /* the accepting loop's */
     gyre_accept_filter_fn *filter;
     gyre_listener_closed_fn *on_closed;
     void *user;
@@ -89,7 +89,7 @@ struct gyre_listener {
     bool kept;             /* until the engine goes; else it frees itself */
     bool hands_over;       /* only the first acceptor has a socket */
     struct gyre__path path; /* the socket file that bind made */
-    struct gyre_addr addr; /* bound */
+    struct gyre__addr addr; /* bound */
     char address[GYRE_ADDR_TEXT_MAX];
 };
 
@@ -113,7 +113,7 @@ struct gyre__listen_request {
 /* Make a listener. One for an engine is put on its list, even if opening fails later on, and is freed with
  * gyre__listener_free() when the loops have ended; another frees itself with its last connection once closed. Each loop
  * that the calling thread may not touch starts its part by a task. Errors as gyre_engine_listen(). */
-int gyre__listener_open(struct gyre_listener **out, const struct gyre__listen_request *request);
+int gyre__listener_make(struct gyre_listener **out, const struct gyre__listen_request *request);
 
 /* A socket of its is closed. Thread: that of `l`. */
 void gyre__listener_socket_closed(struct gyre_listener *listener, struct gyre_loop *l);
@@ -134,10 +134,10 @@ void gyre__listener_free(struct gyre_listener *listener);
 /* ---- balance.c ---- */
 
 /* The acceptor whose loop gets the connection of `peer`, past loops that are full. */
-struct gyre__acceptor *gyre__balance_choose(struct gyre_listener *listener, const struct gyre_addr *peer);
+struct gyre__acceptor *gyre__balance_choose(struct gyre_listener *listener, const struct gyre__addr *peer);
 
 /* Whether it needs to know the peer. */
-static inline bool gyre__balance_by_peer(const struct gyre__balance *balance)
+static inline bool gyre__balance_by_peer(const struct gyre__balancer *balance)
 {
     return balance->kind == GYRE_BALANCE_SOURCE_HASH || balance->kind == GYRE_BALANCE_CUSTOM;
 }
@@ -189,8 +189,8 @@ void gyre__acceptors_close(struct gyre_loop *l);
 void gyre__acceptors_abandon(struct gyre_loop *l);
 
 /* Its operation and its timer tell. */
-void gyre__acceptor_on_accept(struct gyre_op *op, const struct gyre_event *ev);
-void gyre__acceptor_on_timer(struct gyre__timer *t);
+void gyre__acceptor_on_accept(struct gyre__op *op, const struct gyre__event *ev);
+void gyre__acceptor_on_timer(struct gyre__loop_timer *t);
 
 void gyre__acceptors_retry_now(struct gyre_loop *l);
 

@@ -25,16 +25,16 @@ enum {
 struct plan {
     struct gyre__address address;
     struct gyre_listener_options options;
-    struct gyre_listen_config config;
+    struct gyre__listen_config config;
     bool inet;
     bool per_loop; /* a socket for each */
 };
 
 /* A bound, listening socket on `addr`. Returns the descriptor or an error. */
-static int open_socket(struct gyre_loop *l, const struct plan *plan, const struct gyre_addr *addr,
-                       const struct gyre_listen_config *config)
+static int open_socket(struct gyre_loop *l, const struct plan *plan, const struct gyre__addr *addr,
+                       const struct gyre__listen_config *config)
 {
-    const struct gyre_sock_ops *sock = l->be->ops->sock;
+    const struct gyre__sock_ops *sock = l->be->ops->sock;
     bool inet = !gyre__addr_is_unix(addr);
     int fd = sock->open(l->be, addr->ss.ss_family);
     if (fd < 0)
@@ -57,7 +57,7 @@ static int open_socket(struct gyre_loop *l, const struct plan *plan, const struc
 static int open_first(struct gyre_listener *listener, const struct plan *plan, bool more_follow)
 {
     struct gyre_loop *l = listener->acceptors[0]->loop;
-    struct gyre_listen_config config = plan->config;
+    struct gyre__listen_config config = plan->config;
     config.share = plan->options.share_port;
     config.share_later = more_follow && !config.share;
     listener->addr = plan->address.addr;
@@ -76,7 +76,7 @@ static int open_first(struct gyre_listener *listener, const struct plan *plan, b
 
 static int open_others(struct gyre_listener *listener, const struct plan *plan)
 {
-    struct gyre_listen_config config = plan->config;
+    struct gyre__listen_config config = plan->config;
     config.share = true;
     for (uint32_t i = 1; i < listener->acceptor_count; i++) {
         int fd = open_socket(listener->acceptors[i]->loop, plan, &listener->addr, &config);
@@ -91,7 +91,7 @@ static int open_others(struct gyre_listener *listener, const struct plan *plan)
 static int take_socket(struct gyre_listener *listener, const struct plan *plan, int fd)
 {
     struct gyre_loop *l = listener->acceptors[0]->loop;
-    const struct gyre_sock_ops *sock = l->be->ops->sock;
+    const struct gyre__sock_ops *sock = l->be->ops->sock;
     int err = plan->inet && !plan->options.conn.delay ? sock->set_nodelay(l->be, fd) : 0;
     if (err == 0)
         err = gyre__options_apply(l->be, fd, &plan->options.conn, plan->inet);
@@ -128,8 +128,8 @@ static bool is_valid(const struct plan *plan)
 /* Whether the descriptor is what it must be. */
 static int inspect(struct plan *plan, const struct gyre__listen_request *request)
 {
-    struct gyre_backend *be = request->loops[0]->be;
-    struct gyre_sock_info info;
+    struct gyre__backend *be = request->loops[0]->be;
+    struct gyre__sock_info info;
     int err = gyre__addr_inspect(be, request->fd, &info);
     if (err != 0)
         return err;
@@ -155,12 +155,12 @@ static int make_plan(struct plan *plan, const struct gyre__listen_request *reque
         return GYRE_EOPTION;
     plan->per_loop = request->address != NULL && plan->inet &&
                      (o->balance == GYRE_BALANCE_AUTO || o->balance == GYRE_BALANCE_KERNEL);
-    plan->config = (struct gyre_listen_config){.backlog = o->backlog != 0 ? o->backlog : BACKLOG_DEFAULT,
-                                               .unix_mode = o->unix_mode,
-                                               .v6_only = plan->address.v6_only || o->v6_only,
-                                               .defer_accept_s = o->defer_accept_s,
-                                               .fastopen_queue = o->fastopen_queue,
-                                               .device = o->device};
+    plan->config = (struct gyre__listen_config){.backlog = o->backlog != 0 ? o->backlog : BACKLOG_DEFAULT,
+                                                .unix_mode = o->unix_mode,
+                                                .v6_only = plan->address.v6_only || o->v6_only,
+                                                .defer_accept_s = o->defer_accept_s,
+                                                .fastopen_queue = o->fastopen_queue,
+                                                .device = o->device};
     return 0;
 }
 
@@ -229,7 +229,7 @@ static void set_up(struct gyre_listener *listener, const struct plan *plan, cons
     listener->filter = o->filter;
     listener->on_closed = o->on_closed;
     listener->user = o->user;
-    listener->balance = (struct gyre__balance){.kind = o->balance, .choose = o->choose, .random = o->seed};
+    listener->balance = (struct gyre__balancer){.kind = o->balance, .choose = o->choose, .random = o->seed};
     for (uint32_t i = 0; i < listener->acceptor_count; i++) {
         struct gyre__profile *own = &listener->acceptors[i]->profile;
         *own = *profile;
@@ -275,7 +275,7 @@ static void undo(struct gyre_listener *listener)
     gyre__listener_release(listener);
 }
 
-int gyre__listener_open(struct gyre_listener **out, const struct gyre__listen_request *request)
+int gyre__listener_make(struct gyre_listener **out, const struct gyre__listen_request *request)
 {
     struct plan plan = {.inet = false};
     struct gyre__profile profile;
@@ -312,7 +312,7 @@ static int loop_listen(struct gyre_listener **out, struct gyre_loop *loop, struc
         return GYRE_ESHUTDOWN;
     request->loops = &loop;
     request->loop_count = 1;
-    int err = gyre__listener_open(&listener, request);
+    int err = gyre__listener_make(&listener, request);
     if (err == 0 && out != NULL)
         *out = listener;
     return err;

@@ -81,7 +81,7 @@ static void hand_over(struct gyre__acceptor *a, struct gyre__acceptor *to, int f
 
 static void refuse(struct gyre__acceptor *a, int fd, bool reset)
 {
-    struct gyre_backend *be = a->loop->be;
+    struct gyre__backend *be = a->loop->be;
     gyre__count(&be->stats.refused, 1);
     if (reset)
         (void)be->ops->sock->set_reset(be, fd);
@@ -89,7 +89,7 @@ static void refuse(struct gyre__acceptor *a, int fd, bool reset)
 }
 
 /* Asks the filter. Returns whether the connection is let in; else it is closed. */
-static bool let_in(struct gyre__acceptor *a, int fd, const struct gyre_addr *peer)
+static bool let_in(struct gyre__acceptor *a, int fd, const struct gyre__addr *peer)
 {
     const struct gyre_listener *listener = a->listener;
     if (listener->filter == NULL)
@@ -105,8 +105,8 @@ static bool let_in(struct gyre__acceptor *a, int fd, const struct gyre_addr *pee
 void gyre__acceptor_take(struct gyre__acceptor *a, int fd)
 {
     struct gyre_listener *listener = a->listener;
-    struct gyre_backend *be = a->loop->be;
-    struct gyre_addr peer = {.len = 0};
+    struct gyre__backend *be = a->loop->be;
+    struct gyre__addr peer = {.len = 0};
     bool by_peer = listener->filter != NULL || (listener->hands_over && gyre__balance_by_peer(&listener->balance));
     if (by_peer && be->ops->sock->name(be, fd, true, &peer) != 0) { /* it has gone already */
         gyre__count(&be->stats.accept_errors, 1);

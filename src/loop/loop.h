@@ -43,7 +43,7 @@ enum gyre__done {
     GYRE_DONES,
 };
 
-typedef void gyre__done_fn(struct gyre_op *op, const struct gyre_event *ev);
+typedef void gyre__done_fn(struct gyre__op *op, const struct gyre__event *ev);
 
 /* Whose timer it is; likewise. */
 enum gyre__timer_kind {
@@ -88,13 +88,13 @@ struct gyre_loop {
     uint32_t index; /* in its set */
     uint32_t reconnectors; /* made so far */
     uint32_t forks; /* what gyre__forks was when it was made */
-    struct gyre_backend *be;
+    struct gyre__backend *be;
     gyre__done_fn *const *done_fns; /* by enum gyre__done */
     uint64_t now_ns;
     uint64_t now_tick; /* the same in ticks of the wheel, rounded up */
 
     struct gyre__segs segs;
-    struct gyre_bufpool pool;
+    struct gyre__bufpool pool;
     struct gyre__wheel wheel;
     uint32_t conns_max;
     _Atomic(uint64_t) conn_load; /* low half: connections; high half: places reserved for those on their way */
@@ -111,14 +111,14 @@ struct gyre_loop {
     struct gyre__later *laters;    /* delayed tasks whose timers run */
     _Atomic(uint32_t) later_count; /* those, and the ones on their way here */
     _Atomic(uint32_t) jobs;        /* of pools, still to be told here */
-    struct gyre__timer tick_timer; /* the engine's on_tick */
+    struct gyre__loop_timer tick_timer; /* the engine's on_tick */
 
     _Atomic(bool) closed; /* being destroyed: no more tasks */
     _Atomic(int) request;
     _Atomic(int64_t) drain_ns; /* how long draining may take */
-    struct gyre__timer drain_timer;
-    struct gyre__timer famine_timer; /* active: starved receives wait for memory; firing is all it does */
-    struct gyre__timer trim_timer; /* active: receive buffers may have to be given back */
+    struct gyre__loop_timer drain_timer;
+    struct gyre__loop_timer famine_timer; /* active: starved receives wait for memory; firing is all it does */
+    struct gyre__loop_timer trim_timer;   /* active: receive buffers may have to be given back */
     int64_t buf_keep_ns;
     unsigned trim_left; /* how many that was the last time, when no more could be given back */
     enum gyre__loop_phase phase;
@@ -133,7 +133,7 @@ struct gyre_loop {
     const struct gyre_log *log;
     void *user;
     struct gyre_backend_report report;
-    struct gyre_event events[GYRE_EVENTS_PER_WAIT];
+    struct gyre__event events[GYRE_EVENTS_PER_WAIT];
 };
 
 /* Ask from another thread or a signal handler; a stronger request is never replaced by a weaker one. */
@@ -154,8 +154,8 @@ void gyre__loop_look_at_clock(struct gyre_loop *l);
 uint64_t gyre__loop_now(struct gyre_loop *l);
 
 /* timer.c: a timer of the user's has expired; the time of something posted for later has come. */
-void gyre__timer_expired(struct gyre__timer *t);
-void gyre__timer_later_over(struct gyre__timer *t);
+void gyre__timer_expired(struct gyre__loop_timer *t);
+void gyre__timer_later_over(struct gyre__loop_timer *t);
 
 /* The calling thread becomes the loop's owner, for good. */
 void gyre__loop_own(struct gyre_loop *l, pthread_t owner);
@@ -200,7 +200,7 @@ static inline void gyre__loop_unreserve(struct gyre_loop *l)
 }
 
 /* State and count move here, in gyre__op_cancel() and in gyre__op_done() only, so no backend can get them wrong. */
-static inline void gyre__op_submit(struct gyre_loop *l, struct gyre_op *op)
+static inline void gyre__op_submit(struct gyre_loop *l, struct gyre__op *op)
 {
     GYRE_CHECK(op->state == GYRE_OPS_IDLE && op->f->fd >= 0);
     op->state = GYRE_OPS_INFLIGHT;
@@ -210,7 +210,7 @@ static inline void gyre__op_submit(struct gyre_loop *l, struct gyre_op *op)
 }
 
 /* Ask for the end of `op`; nothing happens if it is idle or asked already. */
-static inline void gyre__op_cancel(struct gyre_loop *l, struct gyre_op *op)
+static inline void gyre__op_cancel(struct gyre_loop *l, struct gyre__op *op)
 {
     if (op->state != GYRE_OPS_INFLIGHT)
         return;
@@ -220,9 +220,9 @@ static inline void gyre__op_cancel(struct gyre_loop *l, struct gyre_op *op)
 }
 
 /* An event goes to whom its operation belongs to. */
-static inline void gyre__op_done(struct gyre_loop *l, const struct gyre_event *ev)
+static inline void gyre__op_done(struct gyre_loop *l, const struct gyre__event *ev)
 {
-    struct gyre_op *op = ev->op;
+    struct gyre__op *op = ev->op;
     GYRE_CHECK(op->state != GYRE_OPS_IDLE);
     if (!(ev->flags & GYRE_EV_MORE)) {
         op->state = GYRE_OPS_IDLE;
@@ -233,10 +233,10 @@ static inline void gyre__op_done(struct gyre_loop *l, const struct gyre_event *e
 }
 
 /* The backend is lost and will not tell of `op`: its last event comes from here, as if it had been cancelled. */
-static inline void gyre__op_abandon(struct gyre_loop *l, struct gyre_op *op)
+static inline void gyre__op_abandon(struct gyre_loop *l, struct gyre__op *op)
 {
     if (op->state != GYRE_OPS_IDLE)
-        gyre__op_done(l, &(struct gyre_event){.op = op, .res = -ECANCELED});
+        gyre__op_done(l, &(struct gyre__event){.op = op, .res = -ECANCELED});
 }
 
 /* Write down, for readers on other threads, what is not counted in the backend's struct. At the end of each turn. */

@@ -13,7 +13,7 @@ _Static_assert(sizeof(struct gyre_stats) % sizeof(uint64_t) == 0, "nothing but n
 void gyre__stats_publish(struct gyre_loop *l)
 {
     struct gyre_stats *s = &l->be->stats;
-    const struct gyre_bufpool *pool = &l->pool;
+    const struct gyre__bufpool *pool = &l->pool;
     gyre__gauge(&s->bufs_max, pool->count);
     gyre__gauge(&s->bufs_resident, gyre__bufpool_resident(pool));
     gyre__gauge(&s->bufs_held, pool->held);

@@ -14,14 +14,14 @@ enum { TIMER_MAGIC = 0x74696d65 };
 struct gyre_timer {
     uint32_t magic;
     struct gyre_loop *loop;
-    struct gyre__timer timer;
+    struct gyre__loop_timer timer;
     gyre_timer_fn *fn;
     void *user;
     uint64_t due_ns;
     int64_t period_ns;
 };
 
-void gyre__timer_expired(struct gyre__timer *t)
+void gyre__timer_expired(struct gyre__loop_timer *t)
 {
     struct gyre_timer *timer = GYRE_CONTAINER(t, struct gyre_timer, timer);
     struct gyre_loop *l = timer->loop;
@@ -81,14 +81,14 @@ void gyre_timer_stop(struct gyre_timer *timer)
 
 bool gyre_timer_is_active(const struct gyre_timer *timer)
 {
-    return gyre__timer_is_active(&timer->timer);
+    return gyre__timer_is_set(&timer->timer);
 }
 
 /* ---- delayed tasks ---- */
 
 struct gyre__later {
     struct gyre__task task; /* on its way to the loop */
-    struct gyre__timer timer;
+    struct gyre__loop_timer timer;
     struct gyre__later *next, **prev; /* on the loop's list */
     struct gyre_loop *loop;
     gyre_task_fn *run;
@@ -115,7 +115,7 @@ static void unlink_later(struct gyre__later *later)
         later->next->prev = later->prev;
 }
 
-void gyre__timer_later_over(struct gyre__timer *t)
+void gyre__timer_later_over(struct gyre__loop_timer *t)
 {
     struct gyre__later *later = GYRE_CONTAINER(t, struct gyre__later, timer);
     unlink_later(later);

@@ -12,18 +12,18 @@
 #include <string.h>
 
 #ifdef GYRE_HAVE_URING
-extern const struct gyre_backend_ops gyre__backend_uring;
+extern const struct gyre__backend_ops gyre__backend_uring;
 #endif
 #ifdef GYRE_HAVE_EPOLL
-extern const struct gyre_backend_ops gyre__backend_epoll;
+extern const struct gyre__backend_ops gyre__backend_epoll;
 #endif
 #ifdef GYRE_HAVE_KQUEUE
-extern const struct gyre_backend_ops gyre__backend_kqueue;
+extern const struct gyre__backend_ops gyre__backend_kqueue;
 #endif
-extern const struct gyre_backend_ops gyre__backend_sim;
+extern const struct gyre__backend_ops gyre__backend_sim;
 
 /* Best first. */
-static const struct gyre_backend_ops *const compiled_in[] = {
+static const struct gyre__backend_ops *const compiled_in[] = {
 #ifdef GYRE_HAVE_URING
     &gyre__backend_uring,
 #endif
@@ -47,7 +47,7 @@ static const char *const left_out = "no io_uring: not compiled into this library
 
 static const char *const known[] = {"io_uring", "epoll", "kqueue"};
 
-const struct gyre_backend_ops *gyre__backend_find(const char *name)
+const struct gyre__backend_ops *gyre__backend_find(const char *name)
 {
     if (strcmp(name, gyre__backend_sim.name) == 0)
         return &gyre__backend_sim;
@@ -95,8 +95,8 @@ static void explain(struct gyre_backend_report *report, const char *text)
     (void)snprintf(report->reason + used, sizeof report->reason - used, "%s%s", used > 0 ? "; " : "", text);
 }
 
-static int open_one(struct gyre_backend **out, const struct gyre_backend_ops *ops,
-                    const struct gyre_backend_config *cfg, struct gyre_backend_report *report)
+static int open_one(struct gyre__backend **out, const struct gyre__backend_ops *ops,
+                    const struct gyre__backend_config *cfg, struct gyre_backend_report *report)
 {
     char why[sizeof report->reason] = "";
     int err = ops->create(out, cfg, why, sizeof why);
@@ -110,11 +110,11 @@ static int open_one(struct gyre_backend **out, const struct gyre_backend_ops *op
     return err;
 }
 
-static int open_named(struct gyre_backend **out, const char *name, const char *asked_by,
-                      const struct gyre_backend_config *cfg, struct gyre_backend_report *report)
+static int open_named(struct gyre__backend **out, const char *name, const char *asked_by,
+                      const struct gyre__backend_config *cfg, struct gyre_backend_report *report)
 {
     char text[96];
-    const struct gyre_backend_ops *ops = gyre__backend_find(name);
+    const struct gyre__backend_ops *ops = gyre__backend_find(name);
     if (!is_known(name)) {
         (void)snprintf(text, sizeof text, "%s asks for \"%.32s\", which is no backend", asked_by, name);
         explain(report, text);
@@ -133,7 +133,7 @@ static int open_named(struct gyre_backend **out, const char *name, const char *a
     return err;
 }
 
-static int open_best(struct gyre_backend **out, const struct gyre_backend_config *cfg,
+static int open_best(struct gyre__backend **out, const struct gyre__backend_config *cfg,
                      struct gyre_backend_report *report)
 {
     int err = GYRE_ENOBACKEND;
@@ -152,7 +152,7 @@ static int open_best(struct gyre_backend **out, const struct gyre_backend_config
     return err;
 }
 
-int gyre__backend_open(struct gyre_backend **out, const char *name, const struct gyre_backend_config *cfg,
+int gyre__backend_open(struct gyre__backend **out, const char *name, const struct gyre__backend_config *cfg,
                        struct gyre_backend_report *report)
 {
     *report = (struct gyre_backend_report){.backend = ""};

@@ -56,11 +56,11 @@ static int complete(struct gyre_loop_options *o)
         o->buf_count_max > BUF_COUNT_LIMIT || o->buf_count > o->buf_count_max || o->buf_keep_ns < 0)
         return GYRE_EOPTION;
     if (!gyre__bufpool_fits(o->buf_size_bytes, o->buf_count_max)) {
-        gyre__log(o->log, GYRE_LOG_ERROR,
-                  "buf_count_max %u of buf_size_bytes %u are %u MiB, more than the addresses of this system; "
-                  "make one of them smaller",
-                  o->buf_count_max, o->buf_size_bytes,
-                  (unsigned)((uint64_t)o->buf_count_max * gyre__bufpool_stride(o->buf_size_bytes) >> 20));
+        gyre__log_line(o->log, GYRE_LOG_ERROR,
+                       "buf_count_max %u of buf_size_bytes %u are %u MiB, more than the addresses of this system; "
+                       "make one of them smaller",
+                       o->buf_count_max, o->buf_size_bytes,
+                       (unsigned)((uint64_t)o->buf_count_max * gyre__bufpool_stride(o->buf_size_bytes) >> 20));
         return GYRE_EOPTION;
     }
     if (o->busy_poll_us > BUSY_POLL_US_MAX || (o->busy_poll_prefer && o->busy_poll_us == 0))
@@ -110,9 +110,9 @@ static void free_rooms(struct gyre_loop *l)
     gyre__watches_fini(l);
 }
 
-static int open_backend(struct gyre_loop *l, const struct gyre_loop_options *o, const struct gyre_backend_config *tune)
+static int open_backend(struct gyre_loop *l, const struct gyre_loop_options *o, const struct gyre__backend_config *tune)
 {
-    struct gyre_backend_config config = tune != NULL ? *tune : (struct gyre_backend_config){.ops_max = 0};
+    struct gyre__backend_config config = tune != NULL ? *tune : (struct gyre__backend_config){.ops_max = 0};
     config.ops_max = o->ops_max;
     config.mem = o->mem;
     config.log = o->log;
@@ -121,13 +121,14 @@ static int open_backend(struct gyre_loop *l, const struct gyre_loop_options *o, 
     config.busy_poll_prefer = o->busy_poll_prefer;
     int err = gyre__backend_open(&l->be, o->backend, &config, &l->report);
     if (err != 0) {
-        gyre__log(l->log, GYRE_LOG_WARN, "no backend: %s", l->report.reason);
+        gyre__log_line(l->log, GYRE_LOG_WARN, "no backend: %s", l->report.reason);
         return err;
     }
     l->be->ops->features(l->be, l->report.features, sizeof l->report.features);
     if (o->busy_poll_us > 0 && !l->be->busy_polls)
-        gyre__log(l->log, GYRE_LOG_INFO,
-                  "no busy polling: %s cannot do it here (io_uring and epoll can, from Linux 6.9)", l->report.backend);
+        gyre__log_line(l->log, GYRE_LOG_INFO,
+                       "no busy polling: %s cannot do it here (io_uring and epoll can, from Linux 6.9)",
+                       l->report.backend);
     err = gyre__bufpool_init(&l->pool, l->mem, o->buf_size_bytes, o->buf_count, o->buf_count_max);
     if (err == 0) {
         err = l->be->ops->pool_add(l->be, &l->pool);
@@ -139,8 +140,8 @@ static int open_backend(struct gyre_loop *l, const struct gyre_loop_options *o, 
     return err;
 }
 
-int gyre__loop_create(struct gyre_loop **out, const struct gyre_loop_options *options,
-                      const struct gyre_backend_config *tune)
+int gyre__loop_make(struct gyre_loop **out, const struct gyre_loop_options *options,
+                    const struct gyre__backend_config *tune)
 {
     struct gyre_loop_options o = *options;
     int err = complete(&o);
@@ -161,7 +162,7 @@ int gyre__loop_create(struct gyre_loop **out, const struct gyre_loop_options *op
     gyre__segs_init(&l->segs, l->mem, &l->pool, l->be);
     gyre__wheel_init(&l->wheel, gyre__loop_clock(l), gyre__turn_fire_fns);
     gyre__loop_look_at_clock(l);
-    gyre__log(l->log, GYRE_LOG_DEBUG, "backend %s (%s)", l->report.backend, l->report.reason);
+    gyre__log_line(l->log, GYRE_LOG_DEBUG, "backend %s (%s)", l->report.backend, l->report.reason);
     *out = l;
     return 0;
 }
@@ -170,7 +171,7 @@ int gyre_loop_create_sized(struct gyre_loop **out, const struct gyre_loop_option
 {
     struct gyre_loop_options copy;
     int err = out == NULL ? -EINVAL : gyre__options_copy(&copy, sizeof copy, options, size_bytes);
-    return err != 0 ? err : gyre__loop_create(out, &copy, NULL);
+    return err != 0 ? err : gyre__loop_make(out, &copy, NULL);
 }
 
 void gyre__loop_end(struct gyre_loop *l)

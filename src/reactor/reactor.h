@@ -7,8 +7,8 @@
 
 /* Like gyre_loop_create(), with the parts of the backend's configuration that tests set (queue sizes, features off);
  * NULL: none. */
-int gyre__loop_create(struct gyre_loop **out, const struct gyre_loop_options *options,
-                      const struct gyre_backend_config *tune);
+int gyre__loop_make(struct gyre_loop **out, const struct gyre_loop_options *options,
+                    const struct gyre__backend_config *tune);
 
 /* One turn, waiting at most `timeout_ns` (-1: for ever). Returns 0, or -errno if the backend is lost. */
 int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns);

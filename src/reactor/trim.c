@@ -10,15 +10,15 @@
 
 void gyre__trim_begin(struct gyre_loop *l)
 {
-    if (l->buf_keep_ns == INT64_MAX || l->phase == GYRE_PHASE_ENDING || gyre__timer_is_active(&l->trim_timer))
+    if (l->buf_keep_ns == INT64_MAX || l->phase == GYRE_PHASE_ENDING || gyre__timer_is_set(&l->trim_timer))
         return;
     gyre__wheel_start(&l->wheel, &l->trim_timer, l->now_ns + (uint64_t)l->buf_keep_ns);
 }
 
-void gyre__trim_on_timer(struct gyre__timer *t)
+void gyre__trim_on_timer(struct gyre__loop_timer *t)
 {
     struct gyre_loop *l = GYRE_CONTAINER(t, struct gyre_loop, trim_timer);
-    struct gyre_bufpool *pool = &l->pool;
+    struct gyre__bufpool *pool = &l->pool;
     unsigned before = pool->nfree;
     bool quiet = pool->low == pool->nfree; /* none was taken or came back since the last look */
     if (l->be->ops->pool_trim != NULL)

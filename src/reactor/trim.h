@@ -8,7 +8,7 @@
 /* trim.c: buffers that a burst has touched are to be looked after; the time has come. */
 void gyre__trim_begin(struct gyre_loop *l);
 
-void gyre__trim_on_timer(struct gyre__timer *t);
+void gyre__trim_on_timer(struct gyre__loop_timer *t);
 
 /* At the end of each turn; `busy`: there were events. */
 static inline void gyre__trim_look(struct gyre_loop *l, bool busy)

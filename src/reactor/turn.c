@@ -21,21 +21,21 @@ void gyre__turn_end_one(struct gyre_conn *c)
     gyre__conn_end(c, GYRE_CLOSE_SHUTDOWN, GYRE_ESHUTDOWN);
 }
 
-static void on_drain_over(struct gyre__timer *t)
+static void on_drain_over(struct gyre__loop_timer *t)
 {
     struct gyre_loop *l = GYRE_CONTAINER(t, struct gyre_loop, drain_timer);
     gyre__conns_each(l, gyre__turn_end_one);
     gyre__udps_each(l, gyre__udp_shut);
 }
 
-static void on_tick(struct gyre__timer *t)
+static void on_tick(struct gyre__loop_timer *t)
 {
     struct gyre_loop *l = GYRE_CONTAINER(t, struct gyre_loop, tick_timer);
     l->set->tick(l);
 }
 
 /* The turn it wakes does the rest. */
-static void on_famine_over(struct gyre__timer *t)
+static void on_famine_over(struct gyre__loop_timer *t)
 {
     (void)t;
 }
@@ -66,7 +66,7 @@ gyre__timer_fire_fn *const gyre__turn_fire_fns[GYRE_TIMERS] = {
 
 static bool has_work(const struct gyre_loop *l)
 {
-    bool starved = l->conns->starved_head != NULL && !gyre__timer_is_active(&l->famine_timer);
+    bool starved = l->conns->starved_head != NULL && !gyre__timer_is_set(&l->famine_timer);
     return l->conns->settle_head != NULL || l->udps->settle_head != NULL || starved || gyre__tasks_any(&l->urgent) ||
            gyre__tasks_any(&l->tasks);
 }
@@ -125,10 +125,10 @@ void gyre__turn_run_tasks(struct gyre_loop *l)
 
 int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns)
 {
-    struct gyre_backend *be = l->be;
+    struct gyre__backend *be = l->be;
     int n = be->ops->wait(be, l->events, GYRE_EVENTS_PER_WAIT, next_wait(l, timeout_ns));
     if (n < 0) {
-        gyre__log(l->log, GYRE_LOG_ERROR, "%s: %s", lost_text, gyre_err_text(n));
+        gyre__log_line(l->log, GYRE_LOG_ERROR, "%s: %s", lost_text, gyre_err_text(n));
         return n;
     }
     gyre__loop_look_at_clock(l);
@@ -145,7 +145,7 @@ int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns)
     gyre__segs_settle(&l->segs);
     if (be->stats.closed != closed)
         gyre__acceptors_retry(l);
-    if (GYRE_UNLIKELY(l->conns->starved_head != NULL && !gyre__timer_is_active(&l->famine_timer)))
+    if (GYRE_UNLIKELY(l->conns->starved_head != NULL && !gyre__timer_is_set(&l->famine_timer)))
         gyre__conns_feed_starved(l);
     gyre__trim_look(l, n > 0);
     gyre__stats_publish(l);

@@ -75,12 +75,12 @@ static int blocked_or(int err)
 
 static size_t overhead_of(const struct msghdr *room)
 {
-    return sizeof(struct gyre_dgram_head) + room->msg_namelen + room->msg_controllen;
+    return sizeof(struct gyre__dgram_head) + room->msg_namelen + room->msg_controllen;
 }
 
 static void offer(struct mmsghdr *msg, struct iovec *iov, uint8_t *buf, const struct msghdr *room, uint32_t size)
 {
-    uint8_t *name = buf + sizeof(struct gyre_dgram_head), *control = name + room->msg_namelen;
+    uint8_t *name = buf + sizeof(struct gyre__dgram_head), *control = name + room->msg_namelen;
     size_t overhead = overhead_of(room);
     *iov = (struct iovec){.iov_base = buf + overhead, .iov_len = size - overhead};
     msg->msg_hdr = (struct msghdr){
@@ -94,9 +94,9 @@ static void offer(struct mmsghdr *msg, struct iovec *iov, uint8_t *buf, const st
 }
 
 /* A datagram has come: its header, and the event. */
-static void note(struct gyre_event *ev, const struct mmsghdr *msg, uint8_t *buf, const struct msghdr *room, int index)
+static void note(struct gyre__event *ev, const struct mmsghdr *msg, uint8_t *buf, const struct msghdr *room, int index)
 {
-    struct gyre_dgram_head head = {
+    struct gyre__dgram_head head = {
         .name_len = msg->msg_hdr.msg_name != NULL ? msg->msg_hdr.msg_namelen : 0,
         .control_len = msg->msg_hdr.msg_control != NULL ? (uint32_t)msg->msg_hdr.msg_controllen : 0,
         .payload_len = msg->msg_len,
@@ -108,13 +108,13 @@ static void note(struct gyre_event *ev, const struct mmsghdr *msg, uint8_t *buf,
     ev->buf = (uint16_t)index;
 }
 
-unsigned gyre__perform_recvmsg(const struct gyre_op *op, struct gyre_event *out, unsigned room,
+unsigned gyre__perform_recvmsg(const struct gyre__op *op, struct gyre__event *out, unsigned room,
                                struct gyre_stats *stats)
 {
     struct mmsghdr msgs[GYRE_DGRAM_BATCH];
     struct iovec iov[GYRE_DGRAM_BATCH];
     uint16_t bufs[GYRE_DGRAM_BATCH];
-    struct gyre_bufpool *pool = op->u.recvmsg.pool;
+    struct gyre__bufpool *pool = op->u.recvmsg.pool;
     unsigned want = room < GYRE_DGRAM_BATCH ? room : GYRE_DGRAM_BATCH, count = 0;
     int n;
     GYRE_ASSERT(overhead_of(op->u.recvmsg.room) < pool->size);
@@ -122,7 +122,7 @@ unsigned gyre__perform_recvmsg(const struct gyre_op *op, struct gyre_event *out,
         bufs[count] = (uint16_t)buf;
         offer(&msgs[count], &iov[count], gyre__bufpool_data(pool, bufs[count]), op->u.recvmsg.room, pool->size);
     }
-    *out = (struct gyre_event){.op = (struct gyre_op *)(uintptr_t)op, .res = -ENOBUFS};
+    *out = (struct gyre__event){.op = (struct gyre__op *)(uintptr_t)op, .res = -ENOBUFS};
     if (GYRE_UNLIKELY(count == 0)) {
         gyre__count(&stats->enobufs, 1);
         return 1;
@@ -134,7 +134,7 @@ unsigned gyre__perform_recvmsg(const struct gyre_op *op, struct gyre_event *out,
     unsigned got = n > 0 ? (unsigned)n : 0;
     out->res = n < 0 ? blocked_or(errno) : 0;
     for (unsigned i = 0; i < got; i++) {
-        out[i] = (struct gyre_event){.op = out->op};
+        out[i] = (struct gyre__event){.op = out->op};
         note(&out[i], &msgs[i], gyre__bufpool_data(pool, bufs[i]), op->u.recvmsg.room, bufs[i]);
     }
     for (unsigned i = count; i > got; i--)
@@ -146,7 +146,7 @@ unsigned gyre__perform_recvmsg(const struct gyre_op *op, struct gyre_event *out,
 
 /* ---- sending ---- */
 
-unsigned gyre__perform_sendmsgs(struct gyre_op *const *ops, unsigned count, struct gyre_event *out,
+unsigned gyre__perform_sendmsgs(struct gyre__op *const *ops, unsigned count, struct gyre__event *out,
                                 struct gyre_stats *stats)
 {
     struct mmsghdr msgs[GYRE_DGRAM_BATCH];
@@ -158,15 +158,15 @@ unsigned gyre__perform_sendmsgs(struct gyre_op *const *ops, unsigned count, stru
         n = send_many(ops[0]->f->fd, msgs, count);
     } while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
     for (int i = 0; i < n; i++)
-        out[i] = (struct gyre_event){.op = ops[i], .res = (int32_t)msgs[i].msg_len};
+        out[i] = (struct gyre__event){.op = ops[i], .res = (int32_t)msgs[i].msg_len};
     if (n > 0)
         return (unsigned)n;
-    *out = (struct gyre_event){.op = ops[0], .res = blocked_or(errno)};
+    *out = (struct gyre__event){.op = ops[0], .res = blocked_or(errno)};
     if (out->res != GYRE_BLOCKED)
         return 1;
     /* What was queued behind must not overtake it. */
     unsigned refused = 0;
     for (; refused < count && (ops[refused]->flags & GYRE_OPF_DONTWAIT); refused++)
-        out[refused] = (struct gyre_event){.op = ops[refused], .res = -EAGAIN};
+        out[refused] = (struct gyre__event){.op = ops[refused], .res = -EAGAIN};
     return refused;
 }

@@ -13,7 +13,7 @@
 enum { ROOM_FIRST = 256 };
 
 /* Without memory for it there is still the flag; see error_of(). */
-void gyre__error_keep(struct gyre__kept_errors *all, const struct gyre_mem *mem, struct gyre_fd *f, int32_t err)
+void gyre__error_keep(struct gyre__kept_errors *all, const struct gyre_mem *mem, struct gyre__fd *f, int32_t err)
 {
     uint32_t fd = (uint32_t)f->fd, room = all->room > 0 ? all->room : ROOM_FIRST;
     while (room <= fd)
@@ -28,16 +28,16 @@ void gyre__error_keep(struct gyre__kept_errors *all, const struct gyre_mem *mem,
     f->be_flags |= GYRE_RDF_FAILED;
 }
 
-static int32_t error_of(const struct gyre__kept_errors *all, const struct gyre_fd *f)
+static int32_t error_of(const struct gyre__kept_errors *all, const struct gyre__fd *f)
 {
     uint32_t fd = (uint32_t)f->fd;
     return fd < all->room ? all->by_fd[fd] : ECONNRESET; /* which it nearly always is */
 }
 
 /* Whether a call's result says less than an error that is known of the socket. */
-static bool says_less(const struct gyre_op *op, int32_t res)
+static bool says_less(const struct gyre__op *op, int32_t res)
 {
-    switch ((enum gyre_op_kind)op->kind) {
+    switch ((enum gyre__op_kind)op->kind) {
     case GYRE_OP_CONNECT:
         return res == GYRE_BLOCKED || res == -ECONNRESET;
     case GYRE_OP_RECV:
@@ -56,12 +56,12 @@ static bool says_less(const struct gyre_op *op, int32_t res)
     return false;
 }
 
-unsigned gyre__error_tell(const struct gyre__kept_errors *all, struct gyre_op *op, struct gyre_event *ev, unsigned n)
+unsigned gyre__error_tell(const struct gyre__kept_errors *all, struct gyre__op *op, struct gyre__event *ev, unsigned n)
 {
-    struct gyre_fd *f = op->f;
+    struct gyre__fd *f = op->f;
     int32_t res = n > 0 ? ev->res : GYRE_BLOCKED;
     if (says_less(op, res)) {
-        *ev = (struct gyre_event){.op = op, .res = -error_of(all, f)};
+        *ev = (struct gyre__event){.op = op, .res = -error_of(all, f)};
         if (op->kind == GYRE_OP_CONNECT)
             f->be_flags |= GYRE_RDF_READABLE; /* a receive fails at once, as perform.c has it */
     } else if (res >= 0 || res == -ENOBUFS || res == GYRE_BLOCKED) {

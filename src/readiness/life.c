@@ -13,9 +13,9 @@
 #include <stdio.h>
 
 /* A wake must arrive, or posting would be lost on this system. */
-static int prove(struct gyre_rd *rd)
+static int prove(struct gyre__rd *rd)
 {
-    struct gyre_ready ready[1];
+    struct gyre__ready ready[1];
     rd->poller->wake(&rd->p);
     int got = rd->poller->wait(&rd->p, ready, 1, 0);
     if (got < 0)
@@ -44,7 +44,7 @@ static const char *reason(int err)
     }
 }
 
-static int fail(struct gyre_rd *rd, const char *name, int err, char *why, size_t why_size)
+static int fail(struct gyre__rd *rd, const char *name, int err, char *why, size_t why_size)
 {
     (void)snprintf(why, why_size, "%s: %s (errno %d)", name, reason(err), -err);
     if (rd != NULL) {
@@ -54,27 +54,28 @@ static int fail(struct gyre_rd *rd, const char *name, int err, char *why, size_t
     return err;
 }
 
-static bool busy_poll(struct gyre_rd *rd, const struct gyre_backend_config *cfg)
+static bool busy_poll(struct gyre__rd *rd, const struct gyre__backend_config *cfg)
 {
     if (cfg->busy_poll_us == 0 || rd->poller->busy_poll == NULL)
         return false;
     int err = rd->poller->busy_poll(&rd->p, cfg->busy_poll_us, cfg->busy_poll_prefer);
     if (err != 0)
-        gyre__log(cfg->log, GYRE_LOG_DEBUG, "%s: asking for busy polling: %s", rd->base.ops->name, gyre_err_text(err));
+        gyre__log_line(cfg->log, GYRE_LOG_DEBUG, "%s: asking for busy polling: %s", rd->base.ops->name,
+                       gyre_err_text(err));
     return err == 0;
 }
 
-int gyre__rd_create(struct gyre_backend **out, const struct gyre_backend_config *cfg,
-                    const struct gyre_backend_ops *ops, const struct gyre_poller_ops *poller, char *why,
+int gyre__rd_create(struct gyre__backend **out, const struct gyre__backend_config *cfg,
+                    const struct gyre__backend_ops *ops, const struct gyre__poller_ops *poller, char *why,
                     size_t why_size)
 {
-    struct gyre_rd *rd = gyre__alloc(cfg->mem, sizeof *rd);
+    struct gyre__rd *rd = gyre__alloc(cfg->mem, sizeof *rd);
     if (rd == NULL)
         return fail(NULL, ops->name, -ENOMEM, why, why_size);
     rd->base.ops = ops;
     rd->mem = cfg->mem;
     rd->poller = poller;
-    rd->p = (struct gyre_poller){.fd = -1, .wake_fd = -1};
+    rd->p = (struct gyre__poller){.fd = -1, .wake_fd = -1};
     atomic_init(&rd->woken, false);
     int err = poller->open(&rd->p);
     if (err == 0)
@@ -87,9 +88,9 @@ int gyre__rd_create(struct gyre_backend **out, const struct gyre_backend_config 
     return 0;
 }
 
-void gyre__rd_destroy(struct gyre_backend *be)
+void gyre__rd_destroy(struct gyre__backend *be)
 {
-    struct gyre_rd *rd = gyre__rd_of(be);
+    struct gyre__rd *rd = gyre__rd_of(be);
     GYRE_ASSERT(rd->cancelled == NULL);
     rd->poller->close(&rd->p);
     gyre__fdq_fini(&rd->run[GYRE_DIR_READ], rd->mem);

@@ -64,7 +64,7 @@ static int accept_one(int listener)
     return -1;
 }
 
-int gyre__perform_prepare(const struct gyre_fd *f)
+int gyre__perform_prepare(const struct gyre__fd *f)
 {
     int on = 1;
     /* EINVAL: its peer has gone, and it is over. Without the option it must not be used, for a send would raise. */
@@ -78,7 +78,7 @@ static int accept_one(int listener)
     return accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 }
 
-int gyre__perform_prepare(const struct gyre_fd *f)
+int gyre__perform_prepare(const struct gyre__fd *f)
 {
     return f->flags & GYRE_FDF_ACCEPTED ? 0 : set_nonblocking(f->fd);
 }
@@ -108,9 +108,9 @@ static bool another_waits(int listener)
 
 /* To find that no other connection waits costs Linux a socket made and freed again, ten times what poll(2) costs, and
  * with single connections coming in it would be every second call. */
-static int32_t do_accept(const struct gyre_op *op, struct gyre_stats *stats)
+static int32_t do_accept(const struct gyre__op *op, struct gyre_stats *stats)
 {
-    struct gyre_fd *f = op->f;
+    struct gyre__fd *f = op->f;
     int fd;
     if (f->be_flags & GYRE_RDF_FILLED) {
         f->be_flags &= (uint8_t)~GYRE_RDF_FILLED;
@@ -128,7 +128,7 @@ static int32_t do_accept(const struct gyre_op *op, struct gyre_stats *stats)
 
 /* A unix socket whose listener's backlog is full says EAGAIN, and no edge ever follows; likewise Linux's TCP when it
  * has no local port left. To wait would need a timer, so that is the result, for the user to try again. */
-static int32_t start_connect(struct gyre_op *op, struct gyre_stats *stats)
+static int32_t start_connect(struct gyre__op *op, struct gyre_stats *stats)
 {
     op->u.connect.started = true;
     /* What was seen of the socket so far is not about the connection: Linux polls it as hung up. */
@@ -151,7 +151,7 @@ static int32_t socket_error(int fd)
 /* connect() is called once; after that the outcome is in SO_ERROR, but only once the socket has a peer, or an early
  * edge would read as success. EINVAL is macOS's for a socket that is over in both directions: it failed since SO_ERROR
  * was asked, or its peer came and went. No further edge would come. */
-static int32_t finish_connect(const struct gyre_op *op, struct gyre_stats *stats)
+static int32_t finish_connect(const struct gyre__op *op, struct gyre_stats *stats)
 {
     struct sockaddr_storage peer;
     socklen_t peer_len = sizeof peer;
@@ -167,7 +167,7 @@ static int32_t finish_connect(const struct gyre_op *op, struct gyre_stats *stats
     return err != 0 ? err : -ECONNRESET;
 }
 
-static int32_t do_connect(struct gyre_op *op, struct gyre_stats *stats)
+static int32_t do_connect(struct gyre__op *op, struct gyre_stats *stats)
 {
     int32_t res = op->u.connect.started ? finish_connect(op, stats) : start_connect(op, stats);
     if (res < 0 && res != BLOCKED)
@@ -185,7 +185,7 @@ static int32_t receive(int fd, void *buf, uint32_t room, struct gyre_stats *stat
     return result(n);
 }
 
-static int32_t receive_in_many(int fd, const struct gyre_bufpool *pool, const uint16_t *bufs, unsigned count,
+static int32_t receive_in_many(int fd, const struct gyre__bufpool *pool, const uint16_t *bufs, unsigned count,
                                struct gyre_stats *stats)
 {
     struct iovec iov[BUFS_MAX];
@@ -201,10 +201,10 @@ static int32_t receive_in_many(int fd, const struct gyre_bufpool *pool, const ui
 
 /* Receive into up to `want` buffers (1 to BUFS_MAX), an event for each, as far as the bytes go. They are taken for the
  * call only: those it leaves empty go back. Sets `*room`; returns the sum of the bytes. */
-static int32_t receive_in_pool(const struct gyre_op *op, struct gyre_event *ev, unsigned want, uint32_t *room,
+static int32_t receive_in_pool(const struct gyre__op *op, struct gyre__event *ev, unsigned want, uint32_t *room,
                                struct gyre_stats *stats)
 {
-    struct gyre_bufpool *pool = op->u.recv.pool;
+    struct gyre__bufpool *pool = op->u.recv.pool;
     uint16_t bufs[BUFS_MAX];
     unsigned count = 0;
     for (int buf; count < want && (buf = gyre__bufpool_take(pool)) != GYRE_BUF_NONE; count++)
@@ -223,7 +223,7 @@ static int32_t receive_in_pool(const struct gyre_op *op, struct gyre_event *ev, 
 /* How many buffers to offer. A receive that just fills its one buffer leaves open whether there is more, and the call
  * that finds out there is not costs as much as receiving 4 KiB. So from then on there are several, until the bytes of
  * one call no longer fill the first: a bulk stream moves in pieces of 256 KiB, a fifth cheaper than in pieces of 64. */
-static unsigned bufs_wanted(const struct gyre_op *op, unsigned room)
+static unsigned bufs_wanted(const struct gyre__op *op, unsigned room)
 {
     if (!(op->f->be_flags & GYRE_RDF_FILLED) || !(op->flags & GYRE_OPF_MULTI))
         return 1;
@@ -238,7 +238,7 @@ static unsigned bufs_wanted(const struct gyre_op *op, unsigned room)
  * the poller (epoll: RDHUP, HUP, ERR, PRI; kqueue: EV_EOF, but nothing for urgent data), and from then on only EAGAIN
  * counts. If either arrives between the poller's answer and the receive, it makes an edge of its own, not yet reported,
  * and that brings the belief back. Over kqueue, bytes that follow urgent data wait for the next edge. */
-static void learn(struct gyre_fd *f, int32_t res, uint32_t size, uint32_t room)
+static void learn(struct gyre__fd *f, int32_t res, uint32_t size, uint32_t room)
 {
     f->be_flags &= (uint8_t)~GYRE_RDF_FILLED;
     if (!(f->flags & GYRE_FDF_INET) || res <= 0)
@@ -251,10 +251,10 @@ static void learn(struct gyre_fd *f, int32_t res, uint32_t size, uint32_t room)
 
 /* Receive into a pipe, if one is free and that is worth it: it is not worth it for few bytes, and hang-ups, errors and
  * urgent data are for ordinary receives. Returns 0 if nothing was received so. */
-static int32_t receive_in_pipe(const struct gyre_op *op, struct gyre_event *ev, struct gyre_stats *stats)
+static int32_t receive_in_pipe(const struct gyre__op *op, struct gyre__event *ev, struct gyre_stats *stats)
 {
-    struct gyre_fd *f = op->f;
-    struct gyre_bufpool *pool = op->u.recv.pool;
+    struct gyre__fd *f = op->f;
+    struct gyre__bufpool *pool = op->u.recv.pool;
     if (pool->pipe_nfree == 0 || (f->be_flags & GYRE_RDF_ODD))
         return 0;
     gyre__count(&stats->calls, 1);
@@ -278,7 +278,7 @@ static int32_t receive_in_pipe(const struct gyre_op *op, struct gyre_event *ev, 
 }
 
 /* Returns how many events it made; as gyre__perform(). */
-static unsigned do_recv(const struct gyre_op *op, struct gyre_event *ev, unsigned room, struct gyre_stats *stats)
+static unsigned do_recv(const struct gyre__op *op, struct gyre__event *ev, unsigned room, struct gyre_stats *stats)
 {
     bool pooled = op->flags & GYRE_OPF_POOL;
     if (GYRE_UNLIKELY(op->f->flags & GYRE_FDF_PIPE) && pooled && (op->flags & GYRE_OPF_MULTI) &&
@@ -295,7 +295,7 @@ static unsigned do_recv(const struct gyre_op *op, struct gyre_event *ev, unsigne
     return res == BLOCKED ? 0 : 1;
 }
 
-static int32_t do_send(const struct gyre_op *op, struct gyre_stats *stats)
+static int32_t do_send(const struct gyre__op *op, struct gyre_stats *stats)
 {
     uint32_t len = op->u.send.len < CALL_MAX ? op->u.send.len : CALL_MAX;
     ssize_t n;
@@ -306,7 +306,7 @@ static int32_t do_send(const struct gyre_op *op, struct gyre_stats *stats)
     return sent(n);
 }
 
-static int32_t do_sendmsg(const struct gyre_op *op, struct gyre_stats *stats)
+static int32_t do_sendmsg(const struct gyre__op *op, struct gyre_stats *stats)
 {
     ssize_t n;
     do {
@@ -316,7 +316,7 @@ static int32_t do_sendmsg(const struct gyre_op *op, struct gyre_stats *stats)
     return sent(n);
 }
 
-static int32_t do_splice(const struct gyre_op *op, struct gyre_stats *stats)
+static int32_t do_splice(const struct gyre__op *op, struct gyre_stats *stats)
 {
     gyre__count(&stats->calls, 1);
     int32_t n = gyre__pipe_drain(op->u.splice.pipe, op->f->fd, op->u.splice.len);
@@ -324,9 +324,9 @@ static int32_t do_splice(const struct gyre_op *op, struct gyre_stats *stats)
 }
 
 /* A file is always ready: the disk may make this wait, which no poller can tell. */
-static int32_t do_read(const struct gyre_op *op, struct gyre_stats *stats)
+static int32_t do_read(const struct gyre__op *op, struct gyre_stats *stats)
 {
-    const struct gyre_op_read *r = op->u.read;
+    const struct gyre__op_read *r = op->u.read;
     ssize_t n;
     do {
         gyre__count(&stats->calls, 1);
@@ -335,7 +335,7 @@ static int32_t do_read(const struct gyre_op *op, struct gyre_stats *stats)
     return n >= 0 ? (int32_t)n : -errno;
 }
 
-static int32_t do_poll(const struct gyre_op *op, struct gyre_stats *stats)
+static int32_t do_poll(const struct gyre__op *op, struct gyre_stats *stats)
 {
     struct pollfd p = {.fd = op->f->fd, .events = (short)op->u.poll.events};
     int n;
@@ -349,9 +349,9 @@ static int32_t do_poll(const struct gyre_op *op, struct gyre_stats *stats)
     return holds != 0 ? holds : BLOCKED;
 }
 
-static int32_t call(struct gyre_op *op, struct gyre_stats *stats)
+static int32_t call(struct gyre__op *op, struct gyre_stats *stats)
 {
-    switch ((enum gyre_op_kind)op->kind) {
+    switch ((enum gyre__op_kind)op->kind) {
     case GYRE_OP_ACCEPT:
         return do_accept(op, stats);
     case GYRE_OP_CONNECT:
@@ -373,13 +373,13 @@ static int32_t call(struct gyre_op *op, struct gyre_stats *stats)
     return -EINVAL;
 }
 
-unsigned gyre__perform(struct gyre_op *op, struct gyre_event *out, unsigned room, struct gyre_stats *stats)
+unsigned gyre__perform(struct gyre__op *op, struct gyre__event *out, unsigned room, struct gyre_stats *stats)
 {
     bool receives = op->kind == GYRE_OP_RECV;
     unsigned n = 1;
     if (op->kind == GYRE_OP_RECVMSG)
         return gyre__perform_recvmsg(op, out, room, stats);
-    *out = (struct gyre_event){.op = op};
+    *out = (struct gyre__event){.op = op};
     if (receives)
         n = do_recv(op, out, room, stats);
     else

@@ -36,14 +36,14 @@ enum {
 
 /* Where the events of a turn go, and how far it has come. */
 struct turn {
-    struct gyre_event *out;
+    struct gyre__event *out;
     unsigned n, cap;
     uint32_t bytes; /* received */
 };
 
-static unsigned op_dir(const struct gyre_op *op)
+static unsigned op_dir(const struct gyre__op *op)
 {
-    switch ((enum gyre_op_kind)op->kind) {
+    switch ((enum gyre__op_kind)op->kind) {
     case GYRE_OP_CONNECT:
     case GYRE_OP_SEND:
     case GYRE_OP_SENDMSG:
@@ -62,7 +62,7 @@ static unsigned op_dir(const struct gyre_op *op)
 
 /* ---- Queues of ops: circular, held by the last one. ---- */
 
-static void push(struct gyre_op **tail, struct gyre_op *op)
+static void push(struct gyre__op **tail, struct gyre__op *op)
 {
     op->next = op;
     if (*tail != NULL) {
@@ -74,9 +74,9 @@ static void push(struct gyre_op **tail, struct gyre_op *op)
 
 /* Returns whether `op` was there. The queues are one or two ops long, for core keeps one op per direction of a stream;
  * those of datagrams to send are longer, and from them the first is taken, but for a cancel. */
-static bool unlink_op(struct gyre_op **tail, struct gyre_op *op)
+static bool unlink_op(struct gyre__op **tail, struct gyre__op *op)
 {
-    struct gyre_op *prev = *tail;
+    struct gyre__op *prev = *tail;
     if (prev == NULL)
         return false;
     while (prev->next != op) {
@@ -97,12 +97,12 @@ static unsigned queued_bit(unsigned dir)
     return (unsigned)GYRE_RDF_QUEUED << dir;
 }
 
-static bool can_run(const struct gyre_fd *f, unsigned dir)
+static bool can_run(const struct gyre__fd *f, unsigned dir)
 {
     return f->be.rd.tail[dir] != NULL && (f->be_flags & (1u << dir));
 }
 
-static void run_later(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir)
+static void run_later(struct gyre__rd *rd, struct gyre__fd *f, unsigned dir)
 {
     if (!can_run(f, dir) || (f->be_flags & queued_bit(dir)))
         return;
@@ -110,15 +110,15 @@ static void run_later(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir)
     gyre__fdq_push(&rd->run[dir], f);
 }
 
-static struct gyre_fd *run_pop(struct gyre_rd *rd, unsigned dir)
+static struct gyre__fd *run_pop(struct gyre__rd *rd, unsigned dir)
 {
-    struct gyre_fd *f = gyre__fdq_pop(&rd->run[dir]);
+    struct gyre__fd *f = gyre__fdq_pop(&rd->run[dir]);
     f->be_flags &= (uint8_t)~queued_bit(dir);
     return f;
 }
 
 /* Only for a descriptor that is closed while in the queue, which takes a cancel just before. */
-static void run_remove(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir)
+static void run_remove(struct gyre__rd *rd, struct gyre__fd *f, unsigned dir)
 {
     if (!(f->be_flags & queued_bit(dir)))
         return;
@@ -128,14 +128,14 @@ static void run_remove(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir)
 
 /* ---- Serving descriptors. ---- */
 
-static bool asks_urgent(const struct gyre_op *op)
+static bool asks_urgent(const struct gyre__op *op)
 {
     return op->kind == GYRE_OP_POLL && (op->u.poll.events & POLLPRI) != 0;
 }
 
 /* A call would have blocked. Writing is watched from the first time that this happens, or else each read of a peer on
  * a unix socket would be an edge. Returns whether an event says that watching is impossible. */
-static bool blocked(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir, struct gyre_event *ev)
+static bool blocked(struct gyre__rd *rd, struct gyre__fd *f, unsigned dir, struct gyre__event *ev)
 {
     f->be_flags &= (uint8_t) ~(1u << dir);
     if ((f->flags & GYRE_FDF_FOREIGN) && asks_urgent(f->be.rd.tail[dir]->next) && !rd->p.urgent) {
@@ -161,10 +161,10 @@ static bool turn_over(const struct turn *t)
 }
 
 /* Send the datagrams that wait on `f`. Returns false if it blocks. */
-static bool serve_datagrams(struct gyre_rd *rd, struct gyre_fd *f, struct turn *t, unsigned end)
+static bool serve_datagrams(struct gyre__rd *rd, struct gyre__fd *f, struct turn *t, unsigned end)
 {
-    struct gyre_op *ops[GYRE_DGRAM_BATCH], *last = f->be.rd.tail[GYRE_DIR_WRITE], *op = last->next;
-    struct gyre_event *ev = &t->out[t->n];
+    struct gyre__op *ops[GYRE_DGRAM_BATCH], *last = f->be.rd.tail[GYRE_DIR_WRITE], *op = last->next;
+    struct gyre__event *ev = &t->out[t->n];
     unsigned count = 0, max = end - t->n < GYRE_DGRAM_BATCH ? end - t->n : GYRE_DGRAM_BATCH;
     for (bool more = true; more && count < max; op = op->next) {
         ops[count++] = op;
@@ -183,13 +183,13 @@ static bool serve_datagrams(struct gyre_rd *rd, struct gyre_fd *f, struct turn *
 }
 
 /* How many events one descriptor may have of what is left of the turn. */
-static unsigned share(const struct gyre_fd *f, const struct turn *t)
+static unsigned share(const struct gyre__fd *f, const struct turn *t)
 {
     unsigned most = f->flags & GYRE_FDF_DGRAM ? GYRE_DGRAM_BATCH : FD_TURN;
     return t->cap - t->n < most ? t->cap - t->n : most;
 }
 
-static void serve(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir, struct turn *t)
+static void serve(struct gyre__rd *rd, struct gyre__fd *f, unsigned dir, struct turn *t)
 {
     unsigned end = t->n + share(f, t);
     while (t->n < end && can_run(f, dir) && !turn_over(t)) {
@@ -198,8 +198,8 @@ static void serve(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir, struct tu
                 return;
             continue;
         }
-        struct gyre_op *op = f->be.rd.tail[dir]->next;
-        struct gyre_event *ev = &t->out[t->n];
+        struct gyre__op *op = f->be.rd.tail[dir]->next;
+        struct gyre__event *ev = &t->out[t->n];
         unsigned n = gyre__perform(op, ev, end - t->n, &rd->base.stats);
         if (GYRE_UNLIKELY(f->be_flags & GYRE_RDF_FAILED))
             n = gyre__error_tell(&rd->errors, op, ev + (n > 0 ? n - 1 : 0), n);
@@ -214,17 +214,17 @@ static void serve(struct gyre_rd *rd, struct gyre_fd *f, unsigned dir, struct tu
 }
 
 /* Each descriptor in the queue has at most one go; those not done go to the back. */
-static void run(struct gyre_rd *rd, unsigned dir, struct turn *t)
+static void run(struct gyre__rd *rd, unsigned dir, struct turn *t)
 {
     for (uint32_t left = gyre__fdq_count(&rd->run[dir]); left > 0 && !turn_over(t); left--) {
-        struct gyre_fd *f = run_pop(rd, dir);
+        struct gyre__fd *f = run_pop(rd, dir);
         serve(rd, f, dir, t);
         run_later(rd, f, dir);
         run_later(rd, f, GYRE_DIR_READ); /* a connect changes the belief in reading */
     }
 }
 
-static void run_both(struct gyre_rd *rd, struct turn *t)
+static void run_both(struct gyre__rd *rd, struct turn *t)
 {
     if (rd->reads_due)
         run(rd, GYRE_DIR_READ, t);
@@ -234,17 +234,17 @@ static void run_both(struct gyre_rd *rd, struct turn *t)
     rd->reads_due = !rd->reads_due && t->bytes == 0 && t->n == t->cap;
 }
 
-static void take_cancelled(struct gyre_rd *rd, struct turn *t)
+static void take_cancelled(struct gyre__rd *rd, struct turn *t)
 {
     while (rd->cancelled != NULL && t->n < t->cap) {
-        struct gyre_op *op = rd->cancelled->next;
+        struct gyre__op *op = rd->cancelled->next;
         (void)unlink_op(&rd->cancelled, op);
-        t->out[t->n++] = (struct gyre_event){.op = op, .res = -ECANCELED};
+        t->out[t->n++] = (struct gyre__event){.op = op, .res = -ECANCELED};
     }
 }
 
 /* The bits that an answer sets. A poll may wait for both directions, and stands in the queue of one. */
-static uint8_t raised(const struct gyre_ready *r)
+static uint8_t raised(const struct gyre__ready *r)
 {
     if (GYRE_UNLIKELY(r->f->flags & GYRE_FDF_FOREIGN))
         return GYRE_RDF_READABLE | GYRE_RDF_WRITABLE;
@@ -252,15 +252,15 @@ static uint8_t raised(const struct gyre_ready *r)
 }
 
 /* Ask the poller, and turn its answers into bits and places in the run queues. Returns 0 or -errno. */
-static int poll_fds(struct gyre_rd *rd, int64_t timeout_ns)
+static int poll_fds(struct gyre__rd *rd, int64_t timeout_ns)
 {
-    struct gyre_ready ready[POLL_BATCH];
+    struct gyre__ready ready[POLL_BATCH];
     rd->unpolled = 0;
     gyre__count(&rd->base.stats.enters, 1);
     int got = rd->poller->wait(&rd->p, ready, POLL_BATCH, timeout_ns);
     gyre__observe(&rd->base.stats.enter_completions, got > 0 ? (uint64_t)got : 0);
     for (int i = 0; i < got; i++) {
-        struct gyre_fd *f = ready[i].f;
+        struct gyre__fd *f = ready[i].f;
         if (f == NULL) {
             rd->shown = false;
             /* Not a load and a store: what was posted before it was set must be seen by who unsets it. */
@@ -277,14 +277,14 @@ static int poll_fds(struct gyre_rd *rd, int64_t timeout_ns)
     return got >= 0 || got == -EINTR ? 0 : got;
 }
 
-static bool has_work(const struct gyre_rd *rd)
+static bool has_work(const struct gyre__rd *rd)
 {
     return gyre__fdq_count(&rd->run[GYRE_DIR_READ]) > 0 || gyre__fdq_count(&rd->run[GYRE_DIR_WRITE]) > 0 ||
            rd->cancelled != NULL;
 }
 
 /* Returns 0, or -errno. */
-static int take_turn(struct gyre_rd *rd, struct turn *t, int64_t timeout_ns)
+static int take_turn(struct gyre__rd *rd, struct turn *t, int64_t timeout_ns)
 {
     take_cancelled(rd, t);
     run_both(rd, t);
@@ -297,9 +297,9 @@ static int take_turn(struct gyre_rd *rd, struct turn *t, int64_t timeout_ns)
     return err;
 }
 
-int gyre__rd_wait(struct gyre_backend *be, struct gyre_event *out, unsigned cap, int64_t timeout_ns)
+int gyre__rd_wait(struct gyre__backend *be, struct gyre__event *out, unsigned cap, int64_t timeout_ns)
 {
-    struct gyre_rd *rd = gyre__rd_of(be);
+    struct gyre__rd *rd = gyre__rd_of(be);
     struct turn t = {.out = out, .cap = cap};
     GYRE_ASSERT(cap > 0);
     int err = take_turn(rd, &t, timeout_ns);
@@ -312,7 +312,7 @@ int gyre__rd_wait(struct gyre_backend *be, struct gyre_event *out, unsigned cap,
 
 /* ---- The rest of the table. ---- */
 
-void gyre__rd_submit(struct gyre_backend *be, struct gyre_op *op)
+void gyre__rd_submit(struct gyre__backend *be, struct gyre__op *op)
 {
     unsigned dir = op_dir(op);
     GYRE_ASSERT(op->state == GYRE_OPS_INFLIGHT && op->f->fd >= 0);
@@ -324,16 +324,16 @@ void gyre__rd_submit(struct gyre_backend *be, struct gyre_op *op)
     run_later(gyre__rd_of(be), op->f, dir);
 }
 
-void gyre__rd_cancel(struct gyre_backend *be, struct gyre_op *op)
+void gyre__rd_cancel(struct gyre__backend *be, struct gyre__op *op)
 {
-    struct gyre_rd *rd = gyre__rd_of(be);
+    struct gyre__rd *rd = gyre__rd_of(be);
     if (unlink_op(&op->f->be.rd.tail[op_dir(op)], op))
         push(&rd->cancelled, op);
 }
 
 /* With a copy, a descriptor may be watched several times, and closed by its owner without the poller going on to name
  * one of ours. */
-static int copy(const struct gyre_rd *rd, struct gyre_fd *f)
+static int copy(const struct gyre__rd *rd, struct gyre__fd *f)
 {
     int fd = f->fd == rd->p.fd ? -EINVAL : gyre__sock_copy(f->fd);
     if (fd >= 0)
@@ -342,16 +342,16 @@ static int copy(const struct gyre_rd *rd, struct gyre_fd *f)
 }
 
 /* The poller did not take the copy of `fd`. Returns what to say: -EPERM is epoll's for what is always ready. */
-static int uncopy(struct gyre_fd *f, int fd, int err)
+static int uncopy(struct gyre__fd *f, int fd, int err)
 {
     (void)close(f->fd);
     f->fd = fd;
     return err == -EPERM || err == -ENODEV ? GYRE_EFDTYPE : err;
 }
 
-int gyre__rd_attach(struct gyre_backend *be, struct gyre_fd *f)
+int gyre__rd_attach(struct gyre__backend *be, struct gyre__fd *f)
 {
-    struct gyre_rd *rd = gyre__rd_of(be);
+    struct gyre__rd *rd = gyre__rd_of(be);
     int err = gyre__fdq_reserve(&rd->run[GYRE_DIR_READ], rd->mem, rd->attached + 1);
     if (err == 0)
         err = gyre__fdq_reserve(&rd->run[GYRE_DIR_WRITE], rd->mem, rd->attached + 1);
@@ -373,7 +373,7 @@ int gyre__rd_attach(struct gyre_backend *be, struct gyre_fd *f)
     return err == 0 || !(f->flags & GYRE_FDF_FOREIGN) ? err : uncopy(f, given, err);
 }
 
-static void let_go(struct gyre_rd *rd, struct gyre_fd *f)
+static void let_go(struct gyre__rd *rd, struct gyre__fd *f)
 {
     for (unsigned dir = GYRE_DIR_READ; dir <= GYRE_DIR_WRITE; dir++) {
         GYRE_CHECK(f->be.rd.tail[dir] == NULL);
@@ -383,14 +383,14 @@ static void let_go(struct gyre_rd *rd, struct gyre_fd *f)
     rd->attached--;
 }
 
-void gyre__rd_close(struct gyre_backend *be, struct gyre_fd *f)
+void gyre__rd_close(struct gyre__backend *be, struct gyre__fd *f)
 {
     let_go(gyre__rd_of(be), f);
     (void)close(f->fd);
     f->fd = -1;
 }
 
-int gyre__rd_detach(struct gyre_backend *be, struct gyre_fd *f)
+int gyre__rd_detach(struct gyre__backend *be, struct gyre__fd *f)
 {
     let_go(gyre__rd_of(be), f);
     int fd = f->fd;
@@ -401,36 +401,36 @@ int gyre__rd_detach(struct gyre_backend *be, struct gyre_fd *f)
 
 /* Callers that find the flag set leave it at that: the answer of the one who set it is still to be taken, after which
  * core looks at all that was posted. */
-void gyre__rd_wake(struct gyre_backend *be)
+void gyre__rd_wake(struct gyre__backend *be)
 {
-    struct gyre_rd *rd = gyre__rd_of(be);
+    struct gyre__rd *rd = gyre__rd_of(be);
     if (!atomic_exchange(&rd->woken, true))
         rd->poller->wake(&rd->p);
 }
 
-int gyre__rd_pollable(struct gyre_backend *be)
+int gyre__rd_pollable(struct gyre__backend *be)
 {
-    struct gyre_rd *rd = gyre__rd_of(be);
+    struct gyre__rd *rd = gyre__rd_of(be);
     rd->pollable = true;
     return rd->p.fd;
 }
 
 /* Nothing is posted ahead, so a pool needs no preparing: ops bring theirs along. */
-int gyre__rd_pool_add(struct gyre_backend *be, struct gyre_bufpool *pool)
+int gyre__rd_pool_add(struct gyre__backend *be, struct gyre__bufpool *pool)
 {
     (void)be;
     (void)pool;
     return 0;
 }
 
-void gyre__rd_pool_remove(struct gyre_backend *be, struct gyre_bufpool *pool)
+void gyre__rd_pool_remove(struct gyre__backend *be, struct gyre__bufpool *pool)
 {
     (void)be;
     (void)pool;
 }
 
-void gyre__rd_features(struct gyre_backend *be, char *out, size_t size)
+void gyre__rd_features(struct gyre__backend *be, char *out, size_t size)
 {
-    struct gyre_rd *rd = gyre__rd_of(be);
+    struct gyre__rd *rd = gyre__rd_of(be);
     (void)snprintf(out, size, "%s%s", rd->poller->features(&rd->p), be->busy_polls ? ",napi" : "");
 }

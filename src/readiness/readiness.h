@@ -8,15 +8,15 @@
 
 #include <stdatomic.h>
 
-struct gyre_rd {
-    struct gyre_backend base;
+struct gyre__rd {
+    struct gyre__backend base;
     const struct gyre_mem *mem;
-    const struct gyre_poller_ops *poller;
-    struct gyre_poller p;
+    const struct gyre__poller_ops *poller;
+    struct gyre__poller p;
     struct gyre__fdq run[2];   /* descriptors with a waiting op in a direction believed ready */
     struct gyre__kept_errors errors; /* that the poller told of */
     uint32_t attached;
-    struct gyre_op *cancelled; /* circular list of ops whose -ECANCELED is due; the last one */
+    struct gyre__op *cancelled; /* circular list of ops whose -ECANCELED is due; the last one */
     unsigned unpolled;         /* turns since the poller was asked */
     bool reads_due;            /* sends took up all of the turn before */
     bool pollable;             /* somebody polls our descriptor: it must show what is left in the run queues too */
@@ -24,9 +24,9 @@ struct gyre_rd {
     atomic_bool woken;         /* wake() was called, and its answer has not been taken */
 };
 
-static inline struct gyre_rd *gyre__rd_of(struct gyre_backend *be)
+static inline struct gyre__rd *gyre__rd_of(struct gyre__backend *be)
 {
-    return GYRE_CONTAINER(be, struct gyre_rd, base);
+    return GYRE_CONTAINER(be, struct gyre__rd, base);
 }
 
 #endif

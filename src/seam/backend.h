@@ -51,17 +51,17 @@
 
 #include <netinet/in.h>
 
-struct gyre_backend;
-struct gyre_pipe;
+struct gyre__backend;
+struct gyre__pipe;
 struct gyre_sim;
 
 /* An address as the kernel takes it. */
-struct gyre_addr {
+struct gyre__addr {
     struct sockaddr_storage ss;
     socklen_t len;
 };
 
-struct gyre_listen_config {
+struct gyre__listen_config {
     uint32_t backlog;
     uint32_t unix_mode; /* 0: as umask says */
     bool share;         /* SO_REUSEPORT before bind: others, of this user, may be bound there already */
@@ -74,7 +74,7 @@ struct gyre_listen_config {
 };
 
 /* What a descriptor is that somebody else opened. */
-struct gyre_sock_info {
+struct gyre__sock_info {
     int family;     /* AF_INET, AF_INET6, AF_UNIX, or another that is of no use here */
     bool stream;    /* SOCK_STREAM */
     bool dgram;     /* SOCK_DGRAM */
@@ -85,27 +85,27 @@ struct gyre_sock_info {
 
 /* Options of a socket, as gyre/sockopt.h has them. -EOPNOTSUPP: the system, or this kind of socket, has it not; -ERANGE
  * as there; else what the system refused with. */
-struct gyre_sockopt_ops {
-    int (*set)(struct gyre_backend *be, int fd, enum gyre_sockopt option, int64_t value);
-    int (*get)(struct gyre_backend *be, int fd, enum gyre_sockopt option, int64_t *out);
-    int (*set_congestion)(struct gyre_backend *be, int fd, const char *name);
-    int (*congestion)(struct gyre_backend *be, int fd, char *out, size_t size);
-    int (*tcp_info)(struct gyre_backend *be, int fd, struct gyre_tcp_info *out);
-    int (*credentials)(struct gyre_backend *be, int fd, struct gyre_credentials *out);
-    int (*original)(struct gyre_backend *be, int fd, struct gyre_addr *out); /* before it was redirected to here */
+struct gyre__sockopt_ops {
+    int (*set)(struct gyre__backend *be, int fd, enum gyre_sockopt option, int64_t value);
+    int (*get)(struct gyre__backend *be, int fd, enum gyre_sockopt option, int64_t *out);
+    int (*set_congestion)(struct gyre__backend *be, int fd, const char *name);
+    int (*congestion)(struct gyre__backend *be, int fd, char *out, size_t size);
+    int (*tcp_info)(struct gyre__backend *be, int fd, struct gyre_tcp_info *out);
+    int (*credentials)(struct gyre__backend *be, int fd, struct gyre_credentials *out);
+    int (*original)(struct gyre__backend *be, int fd, struct gyre__addr *out); /* before it was redirected to here */
 };
 
 /* Pipes for what GYRE_FDF_PIPE and GYRE_OP_SPLICE move. */
-struct gyre_pipe_ops {
+struct gyre__pipe_ops {
     /* A pipe for up to `size_bytes`, or less if the system grants no more. Returns 0, or -errno; -ENOBUFS if that is
      * too little to be of use. */
-    int (*open)(struct gyre_backend *be, struct gyre_pipe *out, uint32_t size_bytes);
-    int64_t (*read)(struct gyre_backend *be, const struct gyre_pipe *p, void *buf, size_t len); /* bytes, or -errno */
-    void (*close)(struct gyre_backend *be, struct gyre_pipe *p); /* what is in it is lost */
+    int (*open)(struct gyre__backend *be, struct gyre__pipe *out, uint32_t size_bytes);
+    int64_t (*read)(struct gyre__backend *be, const struct gyre__pipe *p, void *buf, size_t len); /* bytes, or -errno */
+    void (*close)(struct gyre__backend *be, struct gyre__pipe *p); /* what is in it is lost */
 };
 
 /* Options of a datagram socket, in our words; each takes an int. */
-enum gyre_sock_option {
+enum gyre__sock_option {
     GYRE_SOCK_RECV_BUF = 1, /* bytes */
     GYRE_SOCK_SEND_BUF,
     GYRE_SOCK_SHARE_PORT,    /* SO_REUSEPORT */
@@ -125,49 +125,51 @@ enum gyre_sock_option {
 
 /* Making, tuning and trying sockets: fast, synchronous, the same for every backend but the simulator, whose descriptors
  * are not the kernel's. All return -errno on failure. */
-struct gyre_sock_ops {
-    int (*open)(struct gyre_backend *be, int family); /* a stream socket, close-on-exec; returns the descriptor */
-    int (*listen)(struct gyre_backend *be, int fd, const struct gyre_addr *addr, const struct gyre_listen_config *cfg);
+struct gyre__sock_ops {
+    int (*open)(struct gyre__backend *be, int family); /* a stream socket, close-on-exec; returns the descriptor */
+    int (*listen)(struct gyre__backend *be, int fd, const struct gyre__addr *addr,
+                  const struct gyre__listen_config *cfg);
     /* Give a socket of open() its own address before it connects. With `port_last` it is a port from `addr`'s to that
      * one: no two connections to one peer get the same; -EADDRNOTAVAIL, here or from CONNECT, if none is left. */
-    int (*bind)(struct gyre_backend *be, int fd, const struct gyre_addr *addr, in_port_t port_last);
+    int (*bind)(struct gyre__backend *be, int fd, const struct gyre__addr *addr, in_port_t port_last);
     /* Look at a descriptor that somebody else opened, and make it close-on-exec. -ENOTSOCK if it is no socket. */
-    int (*inspect)(struct gyre_backend *be, int fd, struct gyre_sock_info *out);
-    int (*dup)(struct gyre_backend *be, int fd);      /* another descriptor for the same socket, close-on-exec */
-    int (*device)(struct gyre_backend *be, int fd, const char *name); /* of either kind: use that device only */
-    int (*shutdown)(struct gyre_backend *be, int fd); /* send FIN: SHUT_WR */
-    int (*set_nodelay)(struct gyre_backend *be, int fd);
-    int (*set_reset)(struct gyre_backend *be, int fd); /* close() will send RST and drop what is unsent */
+    int (*inspect)(struct gyre__backend *be, int fd, struct gyre__sock_info *out);
+    int (*dup)(struct gyre__backend *be, int fd); /* another descriptor for the same socket, close-on-exec */
+    int (*device)(struct gyre__backend *be, int fd, const char *name); /* of either kind: use that device only */
+    int (*shutdown)(struct gyre__backend *be, int fd);                 /* send FIN: SHUT_WR */
+    int (*set_nodelay)(struct gyre__backend *be, int fd);
+    int (*set_reset)(struct gyre__backend *be, int fd); /* close() will send RST and drop what is unsent */
     /* Its own address, or the peer's: of TCP also while it connects and when it is over, where the system can tell. */
-    int (*name)(struct gyre_backend *be, int fd, bool peer, struct gyre_addr *out);
+    int (*name)(struct gyre__backend *be, int fd, bool peer, struct gyre__addr *out);
     /* Send what the socket takes at once. Returns how many bytes (at least 1), -EAGAIN if none, or why it cannot send.
      * No SEND or SENDMSG may be in flight on it. */
-    int64_t (*try_send)(struct gyre_backend *be, int fd, const void *data, size_t len);
-    int64_t (*unacked)(struct gyre_backend *be, int fd); /* of TCP: bytes sent, not acknowledged; 0 if unknown */
-    void (*close)(struct gyre_backend *be, int fd);      /* of a descriptor that was never attached */
-    const struct gyre_sockopt_ops *options;
-    const struct gyre_pipe_ops *pipe; /* NULL: none */
+    int64_t (*try_send)(struct gyre__backend *be, int fd, const void *data, size_t len);
+    int64_t (*unacked)(struct gyre__backend *be, int fd); /* of TCP: bytes sent, not acknowledged; 0 if unknown */
+    void (*close)(struct gyre__backend *be, int fd);      /* of a descriptor that was never attached */
+    const struct gyre__sockopt_ops *options;
+    const struct gyre__pipe_ops *pipe; /* NULL: none */
 
     /* Datagram sockets, UDP and unix. dgram_bind() replaces a unix path that nobody is bound to; an address of unix
      * without a name asks for any. dgram_connect() is immediate and may be repeated. */
-    int (*dgram_open)(struct gyre_backend *be, int family);
-    int (*dgram_bind)(struct gyre_backend *be, int fd, const struct gyre_addr *addr, uint32_t unix_mode);
-    int (*dgram_connect)(struct gyre_backend *be, int fd, const struct gyre_addr *addr);
-    int (*dgram_set)(struct gyre_backend *be, int fd, int family, enum gyre_sock_option option, int value);
-    int (*dgram_member)(struct gyre_backend *be, int fd, const struct gyre_addr *group, uint32_t interface, bool join);
-    int64_t (*dgram_drops)(struct gyre_backend *be, int fd); /* received and thrown away for want of room; 0 unknown */
+    int (*dgram_open)(struct gyre__backend *be, int family);
+    int (*dgram_bind)(struct gyre__backend *be, int fd, const struct gyre__addr *addr, uint32_t unix_mode);
+    int (*dgram_connect)(struct gyre__backend *be, int fd, const struct gyre__addr *addr);
+    int (*dgram_set)(struct gyre__backend *be, int fd, int family, enum gyre__sock_option option, int value);
+    int (*dgram_member)(struct gyre__backend *be, int fd, const struct gyre__addr *group, uint32_t interface,
+                        bool join);
+    int64_t (*dgram_drops)(struct gyre__backend *be, int fd); /* received and thrown away for want of room; 0 unknown */
 };
 
-extern const struct gyre_sockopt_ops gyre__sockopt_system; /* of the kernel's sockets; socket/sockopt.c */
-extern const struct gyre_sock_ops gyre__sock_system; /* the kernel's sockets; socket/system.c */
+extern const struct gyre__sockopt_ops gyre__sockopt_system; /* of the kernel's sockets; socket/sockopt.c */
+extern const struct gyre__sock_ops gyre__sock_system;       /* the kernel's sockets; socket/system.c */
 
 /* For backends on the kernel's sockets, socket/sock_pipe.c: how many bytes wait to be received (0: unknown); fill an
  * empty pipe from `fd`, where bytes wait; move up to `len` bytes of a pipe into `fd`, which does not block. The latter
  * return bytes, 0 if there are none after all, -EAGAIN if nothing can be moved now, or -errno, whatever was moved
  * before. */
 uint32_t gyre__pipe_waiting(int fd);
-int32_t gyre__pipe_fill(const struct gyre_pipe *p, int fd);
-int32_t gyre__pipe_drain(const struct gyre_pipe *p, int fd, uint32_t len);
+int32_t gyre__pipe_fill(const struct gyre__pipe *p, int fd);
+int32_t gyre__pipe_drain(const struct gyre__pipe *p, int fd, uint32_t len);
 
 /* For backends on the kernel's descriptors, socket/sock.c: a copy, close-on-exec, of a descriptor that can be waited
  * for. Returns it, or -errno or GYRE_EFDTYPE. */
@@ -177,7 +179,7 @@ int gyre__sock_copy(int fd);
  * away just then, and may say for ever: that is -ECONNRESET. */
 int32_t gyre__sock_send_error(int err);
 
-struct gyre_backend_config {
+struct gyre__backend_config {
     uint32_t ops_max;    /* how many ops to expect in flight; a hint */
     uint32_t sq_entries; /* io_uring's queue sizes; 0: chosen by the backend */
     uint32_t cq_entries;
@@ -189,61 +191,61 @@ struct gyre_backend_config {
     struct gyre_sim *sim; /* the simulator's network; NULL elsewhere */
 };
 
-struct gyre_backend_ops {
+struct gyre__backend_ops {
     const char *name; /* "io_uring", "epoll", "kqueue", "sim" */
-    const struct gyre_sock_ops *sock;
+    const struct gyre__sock_ops *sock;
 
     /* Open, and prove that it works (io_uring: an exchange over a socket pair through the ring). On failure returns
      * -ENOSYS, -EPERM, -EOPNOTSUPP or what else keeps it from running, and writes to `why` a sentence saying what that
      * was and what a person can do about it. Busy polling that cannot be had is no failure: `busy_polls` stays false,
      * and features() has the word "napi" just where it is true. */
-    int (*create)(struct gyre_backend **out, const struct gyre_backend_config *cfg, char *why, size_t why_size);
+    int (*create)(struct gyre__backend **out, const struct gyre__backend_config *cfg, char *why, size_t why_size);
     /* No op may be in flight. Pools still added are removed. */
-    void (*destroy)(struct gyre_backend *be);
+    void (*destroy)(struct gyre__backend *be);
 
     /* Take on `f->fd`. Returns 0 or -errno, and then `f` is as before. With GYRE_FDF_FOREIGN, `f->fd` becomes a copy,
      * for close() to close, where the system has copies (the simulator has not: there close() leaves it open); the
      * mode is not touched; GYRE_EFDTYPE if it is of a kind that cannot be waited for, -EINVAL if it is the backend's
      * own. The copy may be made of a descriptor that is attached already. */
-    int (*attach)(struct gyre_backend *be, struct gyre_fd *f);
+    int (*attach)(struct gyre__backend *be, struct gyre__fd *f);
     /* Let go of `f` and close its descriptor. No op may be in flight on it. */
-    void (*close)(struct gyre_backend *be, struct gyre_fd *f);
+    void (*close)(struct gyre__backend *be, struct gyre__fd *f);
     /* Let go of `f` and leave its descriptor open, in blocking mode, which is returned; `f->fd` is -1. No op may be in
      * flight on it. Not with GYRE_FDF_FOREIGN. */
-    int (*detach)(struct gyre_backend *be, struct gyre_fd *f);
+    int (*detach)(struct gyre__backend *be, struct gyre__fd *f);
 
-    void (*submit)(struct gyre_backend *be, struct gyre_op *op);
-    void (*cancel)(struct gyre_backend *be, struct gyre_op *op);
+    void (*submit)(struct gyre__backend *be, struct gyre__op *op);
+    void (*cancel)(struct gyre__backend *be, struct gyre__op *op);
 
     /* Hand everything submitted to the kernel, then wait for events: at most `timeout_ns`, 0 to look and return, -1 for
      * ever. Writes up to `cap` events and returns how many; 0 on time-out, wake() or signal; -errno only if the backend
      * is lost. May return fewer events than are ready, to keep the bytes of one turn in cache. */
-    int (*wait)(struct gyre_backend *be, struct gyre_event *out, unsigned cap, int64_t timeout_ns);
+    int (*wait)(struct gyre__backend *be, struct gyre__event *out, unsigned cap, int64_t timeout_ns);
     /* Make the current or next wait() return early. Any thread; async-signal-safe. */
-    void (*wake)(struct gyre_backend *be);
+    void (*wake)(struct gyre__backend *be);
     /* A descriptor that polls readable when wait() would find events, once wait() has returned none (until then there
      * may be more that no descriptor tells of); -1 if there is none. */
-    int (*pollable)(struct gyre_backend *be);
+    int (*pollable)(struct gyre__backend *be);
     /* The clock that timers run by, in nanoseconds, never going back. NULL: CLOCK_MONOTONIC. */
-    uint64_t (*now)(struct gyre_backend *be);
+    uint64_t (*now)(struct gyre__backend *be);
 
     /* Receive buffers for GYRE_OPF_POOL ops. The backend takes buffers with gyre__bufpool_take(), which core gives back
      * with gyre__bufpool_release(). One pool at a time is enough. Returns 0 or -errno. After pool_remove(), for which
      * no op may be in flight on it, the backend owns none of its buffers. */
-    int (*pool_add)(struct gyre_backend *be, struct gyre_bufpool *pool);
-    void (*pool_remove)(struct gyre_backend *be, struct gyre_bufpool *pool);
+    int (*pool_add)(struct gyre__backend *be, struct gyre__bufpool *pool);
+    void (*pool_remove)(struct gyre__backend *be, struct gyre__bufpool *pool);
     /* Put back on the stack what is posted beyond the use that was made of it since the last call; a backend that
      * cannot take it back posts less from now on. Not while an event of wait() is still to be looked at. NULL: the
      * backend posts nothing ahead. */
-    void (*pool_trim)(struct gyre_backend *be, struct gyre_bufpool *pool);
+    void (*pool_trim)(struct gyre__backend *be, struct gyre__bufpool *pool);
 
     /* Which kernel features are in use, comma-separated. */
-    void (*features)(struct gyre_backend *be, char *out, size_t size);
+    void (*features)(struct gyre__backend *be, char *out, size_t size);
 };
 
 /* First member of each backend's own struct. */
-struct gyre_backend {
-    const struct gyre_backend_ops *ops;
+struct gyre__backend {
+    const struct gyre__backend_ops *ops;
     struct gyre_stats stats; /* both sides of the seam count here */
     bool busy_polls;              /* as the config asks; create() sets it */
     bool sends_late;              /* a SEND is a call that the next wait() makes: core may as well call try_send() */

@@ -13,7 +13,7 @@ int gyre__fdq_reserve(struct gyre__fdq *q, const struct gyre_mem *mem, uint32_t 
         return 0;
     for (room = room > 0 ? room : PLACES_FIRST; room < count; room *= 2)
         ;
-    struct gyre_fd **fds = gyre__resize_many(mem, NULL, 0, room, sizeof(struct gyre_fd *));
+    struct gyre__fd **fds = gyre__resize_many(mem, NULL, 0, room, sizeof(struct gyre__fd *));
     if (fds == NULL)
         return -ENOMEM;
     for (; q->head != q->tail; q->head++)
@@ -29,7 +29,7 @@ void gyre__fdq_fini(struct gyre__fdq *q, const struct gyre_mem *mem)
     *q = (struct gyre__fdq){.fds = NULL};
 }
 
-void gyre__fdq_remove(struct gyre__fdq *q, const struct gyre_fd *f)
+void gyre__fdq_remove(struct gyre__fdq *q, const struct gyre__fd *f)
 {
     uint32_t at = q->head;
     for (; q->fds[at & q->mask] != f; at++)

@@ -13,7 +13,7 @@
 #include "op.h"
 
 struct gyre__fdq {
-    struct gyre_fd **fds;
+    struct gyre__fd **fds;
     uint32_t head, tail; /* of those between, the place is the number & mask */
     uint32_t mask;
 };
@@ -23,24 +23,24 @@ int gyre__fdq_reserve(struct gyre__fdq *q, const struct gyre_mem *mem, uint32_t 
 void gyre__fdq_fini(struct gyre__fdq *q, const struct gyre_mem *mem);
 
 /* Take out one that is in it, wherever. */
-void gyre__fdq_remove(struct gyre__fdq *q, const struct gyre_fd *f);
+void gyre__fdq_remove(struct gyre__fdq *q, const struct gyre__fd *f);
 
 static inline uint32_t gyre__fdq_count(const struct gyre__fdq *q)
 {
     return q->tail - q->head;
 }
 
-static inline void gyre__fdq_push(struct gyre__fdq *q, struct gyre_fd *f)
+static inline void gyre__fdq_push(struct gyre__fdq *q, struct gyre__fd *f)
 {
     GYRE_ASSERT(q->fds != NULL && gyre__fdq_count(q) <= q->mask);
     q->fds[q->tail++ & q->mask] = f;
 }
 
 /* The oldest; there is one. */
-static inline struct gyre_fd *gyre__fdq_pop(struct gyre__fdq *q)
+static inline struct gyre__fd *gyre__fdq_pop(struct gyre__fdq *q)
 {
     GYRE_ASSERT(q->head != q->tail);
-    struct gyre_fd *f = q->fds[q->head++ & q->mask];
+    struct gyre__fd *f = q->fds[q->head++ & q->mask];
     if (q->head == q->tail)
         q->head = q->tail = 0;
     return f;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The vocabulary of the seam: descriptors, operations, events.
  *
- * An operation is one thing asked of the kernel on one descriptor. Its owner fills a struct gyre_op and submits it;
+ * An operation is one thing asked of the kernel on one descriptor. Its owner fills a struct gyre__op and submits it;
  * from then until its last event the struct and everything it points to belong to the backend. That is io_uring's rule
  * for a request, and every backend keeps it.
  *
@@ -15,20 +15,20 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
-struct gyre_bufpool;
-struct gyre_event;
-struct gyre_fd;
-struct gyre_op;
-struct gyre_pipe;
+struct gyre__bufpool;
+struct gyre__event;
+struct gyre__fd;
+struct gyre__op;
+struct gyre__pipe;
 
 /* What to do, and what `res` says when it is done. An error is -errno. */
-enum gyre_op_kind {
+enum gyre__op_kind {
     GYRE_OP_ACCEPT = 1, /* res: a new descriptor, close-on-exec, in the mode (blocking or not) the backend wants */
     GYRE_OP_CONNECT,    /* res: 0 */
     GYRE_OP_RECV,       /* res: bytes; 0 is the end of the stream */
     GYRE_OP_SEND,       /* res: bytes; may be short */
     GYRE_OP_SENDMSG,    /* res: bytes; may be short, but for datagrams, which go whole or not at all */
-    GYRE_OP_RECVMSG,    /* MULTI and POOL always. res: bytes in the buffer, laid out as struct gyre_dgram_head says */
+    GYRE_OP_RECVMSG,    /* MULTI and POOL always. res: bytes in the buffer, laid out as struct gyre__dgram_head says */
     GYRE_OP_READ,       /* of the file in `u.read`, not of `f`, which is a connected socket; res: bytes; may be short; 0
                            is the end of the file */
     GYRE_OP_SPLICE,     /* from the pipe in `u.splice` into `f`; res: bytes, at least 1; may be short */
@@ -43,14 +43,14 @@ enum {
     GYRE_OPF_DONTWAIT = 1u << 3,   /* end with -EAGAIN rather than wait (SENDMSG of datagrams) */
 };
 
-enum gyre_op_state {
+enum gyre__op_state {
     GYRE_OPS_IDLE = 0,   /* the owner's: may be filled, reused, freed */
     GYRE_OPS_INFLIGHT,   /* the backend's, until the last event */
     GYRE_OPS_CANCELLING, /* the backend's; the last event is on its way */
 };
 
 /* A piece of a regular file. */
-struct gyre_op_read {
+struct gyre__op_read {
     int fd;
     uint32_t len; /* room at `buf` */
     void *buf;
@@ -62,13 +62,13 @@ enum {
     GYRE_PIPE_WORTH = 32 << 10,  /* with fewer bytes waiting buffers do better */
 };
 
-struct gyre_pipe {
+struct gyre__pipe {
     int read_fd, write_fd;
 };
 
-struct gyre_op {
-    struct gyre_op *next; /* the backend's while in flight, the owner's while idle */
-    struct gyre_fd *f;
+struct gyre__op {
+    struct gyre__op *next; /* the backend's while in flight, the owner's while idle */
+    struct gyre__fd *f;
     uint8_t kind;
     uint8_t state; /* moved only by loop/loop.h */
     uint16_t flags;
@@ -78,7 +78,7 @@ struct gyre_op {
         struct {
             union {
                 void *buf;                 /* without GYRE_OPF_POOL */
-                struct gyre_bufpool *pool; /* with it */
+                struct gyre__bufpool *pool; /* with it */
             };
             uint32_t len; /* room at `buf` */
         } recv;
@@ -89,13 +89,13 @@ struct gyre_op {
         struct {
             struct msghdr *hdr; /* it and its iovecs stay valid and are not changed until the last event */
         } msg;
-        const struct gyre_op_read *read; /* stays valid and unchanged until the last event */
+        const struct gyre__op_read *read; /* stays valid and unchanged until the last event */
         struct {
-            const struct gyre_pipe *pipe; /* likewise; it holds `len` bytes or more */
+            const struct gyre__pipe *pipe; /* likewise; it holds `len` bytes or more */
             uint32_t len;
         } splice;
         struct {
-            struct gyre_bufpool *pool;
+            struct gyre__bufpool *pool;
             struct msghdr *room; /* msg_namelen and msg_controllen: how much of each buffer is for the sender's address
                                     and for control data, multiples of 8; the rest is 0 */
         } recvmsg;
@@ -123,7 +123,7 @@ enum {
 /* How RECVMSG fills a buffer: this, the sender's address, control data (each in as much room as the op gave), and the
  * bytes of the datagram. All of the room counts in `res`, used or not. It is what io_uring writes, so that there it
  * needs no copying; lengths come from the kernel and are to be checked all the same (datagram/parse.h). */
-struct gyre_dgram_head {
+struct gyre__dgram_head {
     uint32_t name_len;    /* of the address; more than there is room for if it was cut */
     uint32_t control_len; /* bytes of control data */
     uint32_t payload_len;
@@ -131,17 +131,18 @@ struct gyre_dgram_head {
 };
 
 /* One open descriptor, embedded in its owner. The owner may be freed once `inflight` is 0 and close() has returned. */
-struct gyre_fd {
+struct gyre__fd {
     int fd;            /* -1 once closed */
     uint16_t inflight; /* submitted ops whose last event is not yet dispatched; moved only by loop/loop.h */
     uint8_t flags;     /* GYRE_FDF_*; set by core, but for GYRE_FDF_PIPE before attach() */
     uint8_t be_flags;  /* the backend's own; zeroed by attach() */
     union {            /* the backend's own bookkeeping; nobody else reads it; set up by attach() */
         struct {
-            struct gyre_op *tail[2]; /* circular lists of waiting ops by direction (read, write): tail->next is first */
+            struct gyre__op
+                *tail[2]; /* circular lists of waiting ops by direction (read, write): tail->next is first */
         } rd;
         struct {
-            struct gyre_op *op; /* the receive */
+            struct gyre__op *op; /* the receive */
             int32_t res;        /* of its last event, until that may leave */
             uint8_t score;      /* how much of a bulk stream it is */
             uint8_t shots;      /* of a multishot receive: those that left more behind them */
@@ -163,19 +164,19 @@ enum {
 
 /* One completion, by value. One event carries at most one buffer: a backend that receives several with one kernel
  * completion (an io_uring bundle) makes one event of each, GYRE_EV_MORE on all but the last, in stream order. */
-struct gyre_event {
-    struct gyre_op *op;
+struct gyre__event {
+    struct gyre__op *op;
     int32_t res;
     uint16_t flags;
     uint16_t buf;
 };
 
-_Static_assert(sizeof(struct gyre_dgram_head) == 16, "as io_uring has it");
+_Static_assert(sizeof(struct gyre__dgram_head) == 16, "as io_uring has it");
 _Static_assert(sizeof(off_t) == 8, "build with _FILE_OFFSET_BITS=64: files are larger than 2 GiB on 32 bits, too");
 
 /* What these cost is counted where pointers have 64 bits. With smaller ones they are smaller. */
-_Static_assert(sizeof(void *) != 8 || sizeof(struct gyre_event) == 16, "four events to a cache line");
-_Static_assert(sizeof(void *) != 8 || sizeof(struct gyre_op) <= 40, "each connection has two of them");
-_Static_assert(sizeof(void *) != 8 || sizeof(struct gyre_fd) <= 24, "each connection has one of them");
+_Static_assert(sizeof(void *) != 8 || sizeof(struct gyre__event) == 16, "four events to a cache line");
+_Static_assert(sizeof(void *) != 8 || sizeof(struct gyre__op) <= 40, "each connection has two of them");
+_Static_assert(sizeof(void *) != 8 || sizeof(struct gyre__fd) <= 24, "each connection has one of them");
 
 #endif

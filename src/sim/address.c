@@ -10,7 +10,7 @@
 
 enum { PORT_FIRST = 32768, PORT_LAST = 60999 };
 
-struct sim_inet gyre__sim_inet_of(const struct gyre_addr *addr)
+struct sim_inet gyre__sim_inet_of(const struct gyre__addr *addr)
 {
     static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
     static const uint8_t zero[16];
@@ -32,7 +32,7 @@ struct sim_inet gyre__sim_inet_of(const struct gyre_addr *addr)
     return out;
 }
 
-void gyre__sim_set_port(struct gyre_addr *addr, in_port_t port)
+void gyre__sim_set_port(struct gyre__addr *addr, in_port_t port)
 {
     if (addr->ss.ss_family == AF_INET6)
         ((struct sockaddr_in6 *)&addr->ss)->sin6_port = port;
@@ -41,7 +41,7 @@ void gyre__sim_set_port(struct gyre_addr *addr, in_port_t port)
 }
 
 /* Connecting to every address means to this host. */
-void gyre__sim_any_to_loopback(struct gyre_addr *addr)
+void gyre__sim_any_to_loopback(struct gyre__addr *addr)
 {
     if (!gyre__sim_inet_of(addr).any)
         return;
@@ -52,16 +52,16 @@ void gyre__sim_any_to_loopback(struct gyre_addr *addr)
 }
 
 /* As an IPv6 socket sees an IPv4 address. */
-void gyre__sim_map_to_v6(struct gyre_addr *addr)
+void gyre__sim_map_to_v6(struct gyre__addr *addr)
 {
     struct sim_inet inet = gyre__sim_inet_of(addr);
     struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = inet.port};
     memcpy(&in6.sin6_addr, inet.host, sizeof inet.host);
-    *addr = (struct gyre_addr){.len = sizeof in6};
+    *addr = (struct gyre__addr){.len = sizeof in6};
     memcpy(&addr->ss, &in6, sizeof in6);
 }
 
-void gyre__sim_see_as(struct gyre_addr *addr, int family)
+void gyre__sim_see_as(struct gyre__addr *addr, int family)
 {
     if (family == AF_INET6 && addr->ss.ss_family == AF_INET)
         gyre__sim_map_to_v6(addr);
@@ -70,27 +70,27 @@ void gyre__sim_see_as(struct gyre_addr *addr, int family)
     struct sim_inet inet = gyre__sim_inet_of(addr);
     struct sockaddr_in in4 = {.sin_family = AF_INET, .sin_port = inet.port};
     memcpy(&in4.sin_addr, inet.host + 12, 4);
-    *addr = (struct gyre_addr){.len = sizeof in4};
+    *addr = (struct gyre__addr){.len = sizeof in4};
     memcpy(&addr->ss, &in4, sizeof in4);
 }
 
-struct gyre_addr gyre__sim_source(const struct sim_sock *s, const struct gyre_addr *to)
+struct gyre__addr gyre__sim_source(const struct sim_sock *s, const struct gyre__addr *to)
 {
     if (s->family == AF_UNIX || !gyre__sim_inet_of(&s->local).any)
         return s->local;
-    struct gyre_addr from = *to;
+    struct gyre__addr from = *to;
     gyre__sim_set_port(&from, gyre__sim_inet_of(&s->local).port);
     return from;
 }
 
-static size_t unix_name_len(const struct gyre_addr *addr)
+static size_t unix_name_len(const struct gyre__addr *addr)
 {
     const struct sockaddr_un *un = (const struct sockaddr_un *)&addr->ss;
     size_t len = addr->len - offsetof(struct sockaddr_un, sun_path);
     return un->sun_path[0] == '\0' ? len : strnlen(un->sun_path, len);
 }
 
-static bool same_unix_name(const struct gyre_addr *a, const struct gyre_addr *b)
+static bool same_unix_name(const struct gyre__addr *a, const struct gyre__addr *b)
 {
     const struct sockaddr_un *un_a = (const struct sockaddr_un *)&a->ss;
     const struct sockaddr_un *un_b = (const struct sockaddr_un *)&b->ss;
@@ -98,9 +98,9 @@ static bool same_unix_name(const struct gyre_addr *a, const struct gyre_addr *b)
     return len == unix_name_len(b) && memcmp(un_a->sun_path, un_b->sun_path, len) == 0;
 }
 
-void gyre__sim_unix_unnamed(struct gyre_addr *out)
+void gyre__sim_unix_unnamed(struct gyre__addr *out)
 {
-    *out = (struct gyre_addr){.len = offsetof(struct sockaddr_un, sun_path)};
+    *out = (struct gyre__addr){.len = offsetof(struct sockaddr_un, sun_path)};
     out->ss.ss_family = AF_UNIX;
 }
 
@@ -117,7 +117,7 @@ int gyre__sim_check_addr(const struct sim_sock *s, const struct sockaddr *addr, 
     return addr->sa_family == s->family ? 0 : -EAFNOSUPPORT;
 }
 
-static bool conflicts(const struct sim_sock *l, const struct sim_sock *s, const struct gyre_addr *addr, bool v6_only)
+static bool conflicts(const struct sim_sock *l, const struct sim_sock *s, const struct gyre__addr *addr, bool v6_only)
 {
     if ((l->family == AF_UNIX) != (addr->ss.ss_family == AF_UNIX))
         return false;
@@ -135,7 +135,7 @@ static bool conflicts(const struct sim_sock *l, const struct sim_sock *s, const 
     return a.v4 ? b.any && !v6_only : a.any && !l->v6_only;
 }
 
-bool gyre__sim_in_use(const struct sim_sock *s, const struct gyre_addr *addr, bool v6_only)
+bool gyre__sim_in_use(const struct sim_sock *s, const struct gyre__addr *addr, bool v6_only)
 {
     for (const struct sim_sock *d = s->dgram ? s->sim->socks : NULL; d != NULL; d = d->next)
         if (d->dgram && d->bound && d != s && conflicts(d, s, addr, v6_only))
@@ -156,7 +156,7 @@ in_port_t gyre__sim_next_port(struct gyre_sim *sim)
 }
 
 /* A port that nobody listens on, at the host of `addr`. */
-int gyre__sim_choose_port(struct sim_sock *s, struct gyre_addr *addr, bool v6_only)
+int gyre__sim_choose_port(struct sim_sock *s, struct gyre__addr *addr, bool v6_only)
 {
     bool share = s->share;
     s->share = false;
@@ -171,7 +171,7 @@ int gyre__sim_choose_port(struct sim_sock *s, struct gyre_addr *addr, bool v6_on
     return -EADDRINUSE;
 }
 
-int gyre__sim_choose(struct sim_sock *s, struct gyre_addr *addr)
+int gyre__sim_choose(struct sim_sock *s, struct gyre__addr *addr)
 {
     int err = gyre__sim_check_addr(s, (const struct sockaddr *)&addr->ss, addr->len);
     if (err != 0)
@@ -181,7 +181,7 @@ int gyre__sim_choose(struct sim_sock *s, struct gyre_addr *addr)
     return gyre__sim_in_use(s, addr, s->v6_only) ? -EADDRINUSE : 0;
 }
 
-bool gyre__sim_same_address(const struct gyre_addr *a, const struct gyre_addr *b)
+bool gyre__sim_same_address(const struct gyre__addr *a, const struct gyre__addr *b)
 {
     if ((a->ss.ss_family == AF_UNIX) != (b->ss.ss_family == AF_UNIX))
         return false;
@@ -192,7 +192,7 @@ bool gyre__sim_same_address(const struct gyre_addr *a, const struct gyre_addr *b
 }
 
 /* 0: does not serve that address; 1: as one of many; 2: as its own. */
-int gyre__sim_serves(const struct sim_sock *l, const struct gyre_addr *addr)
+int gyre__sim_serves(const struct sim_sock *l, const struct gyre__addr *addr)
 {
     if ((l->family == AF_UNIX) != (addr->ss.ss_family == AF_UNIX))
         return 0;

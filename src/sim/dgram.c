@@ -24,14 +24,14 @@ struct sim_packet {
     struct sim_packet *prev, *next; /* on its way: all of the simulation; then `next` in its receiver's queue */
     struct gyre_sim *sim;
     uint64_t sender; /* its socket's id */
-    struct gyre_addr from, to;
+    struct gyre__addr from, to;
     uint32_t len;
     uint8_t data[];
 };
 
 /* ---- packets ---- */
 
-static struct sim_packet *new_packet(struct sim_sock *s, const struct gyre_addr *to, uint32_t len)
+static struct sim_packet *new_packet(struct sim_sock *s, const struct gyre__addr *to, uint32_t len)
 {
     struct sim_packet *p = gyre__resize_many(s->sim->mem, NULL, sizeof *p, len, 1);
     if (p == NULL)
@@ -161,9 +161,9 @@ void gyre__sim_packet_due(struct sim_due *due)
 
 /* ---- binding and connecting ---- */
 
-int gyre__sim_dgram_bind(struct sim_sock *s, const struct gyre_addr *addr)
+int gyre__sim_dgram_bind(struct sim_sock *s, const struct gyre__addr *addr)
 {
-    struct gyre_addr local = *addr;
+    struct gyre__addr local = *addr;
     if (s->bound)
         return -EINVAL;
     if (is_unix(s) && addr->len <= offsetof(struct sockaddr_un, sun_path)) {
@@ -189,7 +189,7 @@ static int bind_any(struct sim_sock *s)
     return gyre__sim_dgram_bind(s, &s->local);
 }
 
-int gyre__sim_dgram_connect(struct sim_sock *s, const struct gyre_addr *addr)
+int gyre__sim_dgram_connect(struct sim_sock *s, const struct gyre__addr *addr)
 {
     int err = gyre__sim_check_addr(s, (const struct sockaddr *)&addr->ss, addr->len);
     if (err == 0)
@@ -249,7 +249,7 @@ static void launch(struct sim_packet *p)
     gyre__sim_due_set(sim, &p->due, sim->now_ns + delay_ns);
 }
 
-static int send_udp(struct sim_sock *s, const struct msghdr *hdr, const struct gyre_addr *to, uint32_t len)
+static int send_udp(struct sim_sock *s, const struct msghdr *hdr, const struct gyre__addr *to, uint32_t len)
 {
     struct gyre_sim *sim = s->sim;
     unsigned copies = 1;
@@ -273,7 +273,7 @@ static int send_udp(struct sim_sock *s, const struct msghdr *hdr, const struct g
 }
 
 /* Returns -EAGAIN if the receiver's queue is full. */
-static int send_unix(struct sim_sock *s, const struct msghdr *hdr, const struct gyre_addr *to, uint32_t len)
+static int send_unix(struct sim_sock *s, const struct msghdr *hdr, const struct gyre__addr *to, uint32_t len)
 {
     struct sim_packet *p = new_packet(s, to, len);
     if (p == NULL)
@@ -293,7 +293,7 @@ static int send_unix(struct sim_sock *s, const struct msghdr *hdr, const struct 
 
 static int send_one(struct sim_sock *s, const struct msghdr *hdr)
 {
-    struct gyre_addr to = s->remote;
+    struct gyre__addr to = s->remote;
     uint64_t len = datagram_size(hdr);
     if (s->err != 0) {
         int err = s->err;
@@ -306,7 +306,7 @@ static int send_one(struct sim_sock *s, const struct msghdr *hdr)
         int err = gyre__sim_check_addr(s, hdr->msg_name, hdr->msg_namelen);
         if (err != 0)
             return err;
-        to = (struct gyre_addr){.len = hdr->msg_namelen};
+        to = (struct gyre__addr){.len = hdr->msg_namelen};
         memcpy(&to.ss, hdr->msg_name, hdr->msg_namelen);
     } else if (!s->dgram_connected) {
         return is_unix(s) ? -ENOTCONN : -EDESTADDRREQ;
@@ -326,7 +326,7 @@ static bool has_predecessor(const struct sim_req *req)
     return false;
 }
 
-bool gyre__sim_perform_sendmsg(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
+bool gyre__sim_perform_sendmsg(struct sim_backend *be, struct sim_req *req, struct gyre__event *ev)
 {
     struct gyre_sim *sim = be->sim;
     const struct msghdr *hdr = req->op->u.msg.hdr;
@@ -351,14 +351,14 @@ bool gyre__sim_perform_sendmsg(struct sim_backend *be, struct sim_req *req, stru
 
 /* ---- receiving ---- */
 
-static int32_t fill(const struct sim_sock *s, const struct sim_packet *p, const struct gyre_op *op, uint8_t *buf)
+static int32_t fill(const struct sim_sock *s, const struct sim_packet *p, const struct gyre__op *op, uint8_t *buf)
 {
     const struct msghdr *room = op->u.recvmsg.room;
-    size_t overhead = sizeof(struct gyre_dgram_head) + room->msg_namelen + room->msg_controllen;
+    size_t overhead = sizeof(struct gyre__dgram_head) + room->msg_namelen + room->msg_controllen;
     size_t here = op->u.recvmsg.pool->size - overhead, len = p->len < here ? p->len : here;
-    struct gyre_addr from = p->from;
+    struct gyre__addr from = p->from;
     gyre__sim_see_as(&from, s->family);
-    struct gyre_dgram_head head = {.name_len = from.len, .payload_len = (uint32_t)len};
+    struct gyre__dgram_head head = {.name_len = from.len, .payload_len = (uint32_t)len};
     if (len < p->len)
         head.flags = MSG_TRUNC;
     memset(buf, SIM_SCRIBBLE, overhead);
@@ -389,10 +389,10 @@ static struct sim_packet *take_packet(struct sim_sock *s)
     return p;
 }
 
-bool gyre__sim_perform_recvmsg(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev, bool goes_on)
+bool gyre__sim_perform_recvmsg(struct sim_backend *be, struct sim_req *req, struct gyre__event *ev, bool goes_on)
 {
     struct sim_sock *s = req->sock;
-    struct gyre_bufpool *pool = req->op->u.recvmsg.pool;
+    struct gyre__bufpool *pool = req->op->u.recvmsg.pool;
     bool cancelled = req->cancelled && req->held == 0;
     GYRE_CHECK(pool == be->pool);
     ev->res = cancelled ? -ECANCELED : s->err;

@@ -128,9 +128,9 @@ struct sim_sock *gyre__sim_fd_find(const struct gyre_sim *sim, int fd)
 
 /* ---- Listening ---- */
 
-int gyre__sim_listen(struct sim_sock *s, const struct gyre_addr *addr, const struct gyre_listen_config *cfg)
+int gyre__sim_listen(struct sim_sock *s, const struct gyre__addr *addr, const struct gyre__listen_config *cfg)
 {
-    struct gyre_addr local = *addr;
+    struct gyre__addr local = *addr;
     if (s->state != SIM_FRESH)
         return -EINVAL;
     int err = gyre__sim_check_addr(s, (const struct sockaddr *)&addr->ss, addr->len);
@@ -158,7 +158,7 @@ int gyre__sim_listen(struct sim_sock *s, const struct gyre_addr *addr, const str
 }
 
 /* Of those that serve the address best, any one. */
-static struct sim_sock *find_listener(struct gyre_sim *sim, const struct gyre_addr *addr)
+static struct sim_sock *find_listener(struct gyre_sim *sim, const struct gyre__addr *addr)
 {
     struct sim_sock *found = NULL;
     uint64_t count = 0;
@@ -272,7 +272,7 @@ static uint64_t connect_delay_ns(struct sim_sock *s)
     return gyre__sim_delay_ns(sim) + gyre__sim_delay_ns(sim);
 }
 
-int gyre__sim_bind(struct sim_sock *s, const struct gyre_addr *addr, in_port_t port_last)
+int gyre__sim_bind(struct sim_sock *s, const struct gyre__addr *addr, in_port_t port_last)
 {
     if (s->state != SIM_FRESH || s->family == AF_UNIX)
         return -EINVAL;
@@ -324,7 +324,7 @@ static int choose_local(struct sim_sock *s)
     return -EADDRNOTAVAIL;
 }
 
-int gyre__sim_connect(struct sim_sock *s, const struct sockaddr *addr, socklen_t len)
+int gyre__sim_sock_connect(struct sim_sock *s, const struct sockaddr *addr, socklen_t len)
 {
     struct gyre_sim *sim = s->sim;
     if (s->state == SIM_CONNECTING)
@@ -334,7 +334,7 @@ int gyre__sim_connect(struct sim_sock *s, const struct sockaddr *addr, socklen_t
     int err = gyre__sim_check_addr(s, addr, len);
     if (err != 0)
         return err;
-    s->remote = (struct gyre_addr){.len = len};
+    s->remote = (struct gyre__addr){.len = len};
     memcpy(&s->remote.ss, addr, len);
     if (s->family == AF_UNIX) {
         gyre__sim_unix_unnamed(&s->local);

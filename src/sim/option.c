@@ -12,7 +12,7 @@ static bool is_of_tcp(enum gyre_sockopt option)
            option != GYRE_SOCKOPT_COOKIE;
 }
 
-static int find_for(struct gyre_backend *be, int fd, enum gyre_sockopt option, struct sim_sock **out)
+static int find_for(struct gyre__backend *be, int fd, enum gyre_sockopt option, struct sim_sock **out)
 {
     *out = gyre__sim_fd_find(((struct sim_backend *)be)->sim, fd);
     if (*out == NULL)
@@ -20,7 +20,7 @@ static int find_for(struct gyre_backend *be, int fd, enum gyre_sockopt option, s
     return (*out)->family != AF_UNIX || !is_of_tcp(option) ? 0 : -EOPNOTSUPP;
 }
 
-static int sockopt_set(struct gyre_backend *be, int fd, enum gyre_sockopt option, int64_t value)
+static int sockopt_set(struct gyre__backend *be, int fd, enum gyre_sockopt option, int64_t value)
 {
     struct sim_sock *s;
     int err = find_for(be, fd, option, &s);
@@ -34,7 +34,7 @@ static int sockopt_set(struct gyre_backend *be, int fd, enum gyre_sockopt option
     return 0;
 }
 
-static int sockopt_get(struct gyre_backend *be, int fd, enum gyre_sockopt option, int64_t *out)
+static int sockopt_get(struct gyre__backend *be, int fd, enum gyre_sockopt option, int64_t *out)
 {
     struct sim_sock *s;
     int err = find_for(be, fd, option, &s);
@@ -46,7 +46,7 @@ static int sockopt_get(struct gyre_backend *be, int fd, enum gyre_sockopt option
     return 0;
 }
 
-static int set_congestion(struct gyre_backend *be, int fd, const char *name)
+static int set_congestion(struct gyre__backend *be, int fd, const char *name)
 {
     (void)be;
     (void)fd;
@@ -54,7 +54,7 @@ static int set_congestion(struct gyre_backend *be, int fd, const char *name)
     return -EOPNOTSUPP;
 }
 
-static int congestion(struct gyre_backend *be, int fd, char *out, size_t size)
+static int congestion(struct gyre__backend *be, int fd, char *out, size_t size)
 {
     (void)be;
     (void)fd;
@@ -63,7 +63,7 @@ static int congestion(struct gyre_backend *be, int fd, char *out, size_t size)
     return -EOPNOTSUPP;
 }
 
-static int tcp_info(struct gyre_backend *be, int fd, struct gyre_tcp_info *out)
+static int tcp_info(struct gyre__backend *be, int fd, struct gyre_tcp_info *out)
 {
     (void)be;
     (void)fd;
@@ -71,7 +71,7 @@ static int tcp_info(struct gyre_backend *be, int fd, struct gyre_tcp_info *out)
     return -EOPNOTSUPP;
 }
 
-static int credentials(struct gyre_backend *be, int fd, struct gyre_credentials *out)
+static int credentials(struct gyre__backend *be, int fd, struct gyre_credentials *out)
 {
     (void)be;
     (void)fd;
@@ -79,7 +79,7 @@ static int credentials(struct gyre_backend *be, int fd, struct gyre_credentials 
     return -EOPNOTSUPP;
 }
 
-static int original(struct gyre_backend *be, int fd, struct gyre_addr *out)
+static int original(struct gyre__backend *be, int fd, struct gyre__addr *out)
 {
     (void)be;
     (void)fd;
@@ -87,7 +87,7 @@ static int original(struct gyre_backend *be, int fd, struct gyre_addr *out)
     return -EOPNOTSUPP;
 }
 
-const struct gyre_sockopt_ops gyre__sockopt_sim = {
+const struct gyre__sockopt_ops gyre__sockopt_sim = {
     .set = sockopt_set,
     .get = sockopt_get,
     .set_congestion = set_congestion,

@@ -48,7 +48,7 @@ int gyre_sim_connect(struct gyre_sim *sim, struct gyre_sim_peer **out, const cha
     err = make_peer(&peer, s);
     if (err != 0)
         return err;
-    peer->err = gyre__sim_connect(s, (const struct sockaddr *)&parsed.addr.ss, parsed.addr.len);
+    peer->err = gyre__sim_sock_connect(s, (const struct sockaddr *)&parsed.addr.ss, parsed.addr.len);
     *out = peer;
     return 0;
 }
@@ -62,7 +62,7 @@ int gyre_sim_listen_peer(struct gyre_sim *sim, struct gyre_sim_listener **out, c
     struct sim_sock *s = gyre__sim_sock_create(sim, parsed.addr.ss.ss_family);
     if (s == NULL)
         return -ENOMEM;
-    struct gyre_listen_config cfg = {.backlog = PEER_BACKLOG, .v6_only = parsed.v6_only};
+    struct gyre__listen_config cfg = {.backlog = PEER_BACKLOG, .v6_only = parsed.v6_only};
     err = gyre__sim_listen(s, &parsed.addr, &cfg);
     struct gyre_sim_listener *listener = err == 0 ? gyre__alloc(sim->mem, sizeof *listener) : NULL;
     if (listener == NULL) {

@@ -25,14 +25,14 @@ static bool cancel_wins(struct sim_backend *be, const struct sim_req *req)
     return be->sim->opt.profile == GYRE_SIM_QUIET || gyre__sim_below(be->sim, 2) == 0;
 }
 
-static bool finish(struct gyre_event *ev, int32_t res)
+static bool finish(struct gyre__event *ev, int32_t res)
 {
     ev->res = res;
     return true;
 }
 
 /* Whether a multi operation goes on after this event. */
-static bool goes_on(struct sim_backend *be, const struct gyre_op *op, bool one)
+static bool goes_on(struct sim_backend *be, const struct gyre__op *op, bool one)
 {
     struct gyre_sim *sim = be->sim;
     if (!(op->flags & GYRE_OPF_MULTI) || one)
@@ -63,7 +63,7 @@ static int accept_fault(struct sim_sock *s)
     return -ECONNABORTED;
 }
 
-static bool perform_accept(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
+static bool perform_accept(struct sim_backend *be, struct sim_req *req, struct gyre__event *ev)
 {
     struct sim_sock *s = req->sock;
     if (s->state != SIM_LISTENING)
@@ -83,14 +83,14 @@ static bool perform_accept(struct sim_backend *be, struct sim_req *req, struct g
 
 /* ---- Connect ---- */
 
-static bool perform_connect(struct sim_req *req, struct gyre_event *ev)
+static bool perform_connect(struct sim_req *req, struct gyre__event *ev)
 {
     struct sim_sock *s = req->sock;
-    const struct gyre_op *op = req->op;
+    const struct gyre__op *op = req->op;
     if (!req->started) {
         if (is_cancelled(req))
             return finish(ev, -ECANCELED);
-        int err = gyre__sim_connect(s, op->u.connect.addr, op->u.connect.len);
+        int err = gyre__sim_sock_connect(s, op->u.connect.addr, op->u.connect.len);
         if (err != 0)
             return finish(ev, err);
     }
@@ -114,17 +114,17 @@ static uint32_t recv_size(struct sim_backend *be, const struct sim_sock *s, uint
     return 1 + (uint32_t)gyre__sim_below(sim, len - 1);
 }
 
-static bool no_bufs(struct sim_backend *be, struct gyre_event *ev)
+static bool no_bufs(struct sim_backend *be, struct gyre__event *ev)
 {
     be->sim->counts.enobufs++;
     gyre__count(&be->base.stats.enobufs, 1);
     return finish(ev, -ENOBUFS);
 }
 
-static bool recv_into_pool(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
+static bool recv_into_pool(struct sim_backend *be, struct sim_req *req, struct gyre__event *ev)
 {
     struct gyre_sim *sim = be->sim;
-    struct gyre_bufpool *pool = req->op->u.recv.pool;
+    struct gyre__bufpool *pool = req->op->u.recv.pool;
     GYRE_CHECK(pool == be->pool);
     if (gyre__sim_chance(sim, sim->opt.enobufs_permille))
         return no_bufs(be, ev);
@@ -145,15 +145,15 @@ static bool recv_into_pool(struct sim_backend *be, struct sim_req *req, struct g
 }
 
 /* One buffer, so one event: a second would overwrite what the first is about. */
-static bool recv_into_own(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
+static bool recv_into_own(struct sim_backend *be, struct sim_req *req, struct gyre__event *ev)
 {
-    const struct gyre_op *op = req->op;
+    const struct gyre__op *op = req->op;
     uint32_t len = recv_size(be, req->sock, op->u.recv.len < INT32_MAX ? op->u.recv.len : INT32_MAX);
     (void)gyre__sim_stream_take(req->sock, op->u.recv.buf, len);
     return finish(ev, (int32_t)len);
 }
 
-static bool perform_recv(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
+static bool perform_recv(struct sim_backend *be, struct sim_req *req, struct gyre__event *ev)
 {
     struct sim_sock *s = req->sock;
     if (s->state == SIM_CONNECTED && gyre__sim_stream_inbound(s) > 0) {
@@ -172,7 +172,7 @@ static bool perform_recv(struct sim_backend *be, struct sim_req *req, struct gyr
 /* ---- Send ---- */
 
 /* The pieces of a send; `one` holds the piece of a plain one. */
-static const struct iovec *pieces(const struct gyre_op *op, struct iovec *one, size_t *count)
+static const struct iovec *pieces(const struct gyre__op *op, struct iovec *one, size_t *count)
 {
     if (op->kind == GYRE_OP_SENDMSG) {
         *count = (size_t)op->u.msg.hdr->msg_iovlen;
@@ -185,7 +185,7 @@ static const struct iovec *pieces(const struct gyre_op *op, struct iovec *one, s
     return one;
 }
 
-uint64_t gyre__sim_content(const struct gyre_op *op)
+uint64_t gyre__sim_content(const struct gyre__op *op)
 {
     struct iovec one;
     size_t count;
@@ -238,7 +238,7 @@ static uint32_t send_size(struct sim_backend *be, uint32_t room, uint64_t left)
     return 1 + (uint32_t)gyre__sim_below(sim, len - 1);
 }
 
-static bool perform_send(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
+static bool perform_send(struct sim_backend *be, struct sim_req *req, struct gyre__event *ev)
 {
     struct sim_sock *s = req->sock;
     struct iovec one;
@@ -275,10 +275,10 @@ static bool perform_send(struct sim_backend *be, struct sim_req *req, struct gyr
 /* ---- Read ---- */
 
 /* Files are the system's, and do not change while they are read. */
-static bool perform_read(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
+static bool perform_read(struct sim_backend *be, struct sim_req *req, struct gyre__event *ev)
 {
     struct gyre_sim *sim = be->sim;
-    const struct gyre_op_read *r = req->op->u.read;
+    const struct gyre__op_read *r = req->op->u.read;
     uint32_t len = r->len;
     if (cancel_wins(be, req))
         return finish(ev, -ECANCELED);
@@ -308,7 +308,7 @@ static unsigned conditions(const struct sim_sock *s)
     return POLLOUT | POLLHUP | (s->connect_done ? POLLIN | POLLERR : 0u);
 }
 
-static bool perform_poll(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
+static bool perform_poll(struct sim_backend *be, struct sim_req *req, struct gyre__event *ev)
 {
     uint32_t asked = req->op->u.poll.events;
     if (asked & POLLPRI) /* nothing is urgent here */
@@ -319,9 +319,9 @@ static bool perform_poll(struct sim_backend *be, struct sim_req *req, struct gyr
     return is_cancelled(req) ? finish(ev, -ECANCELED) : false;
 }
 
-bool gyre__sim_perform(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev)
+bool gyre__sim_perform(struct sim_backend *be, struct sim_req *req, struct gyre__event *ev)
 {
-    switch ((enum gyre_op_kind)req->op->kind) {
+    switch ((enum gyre__op_kind)req->op->kind) {
     case GYRE_OP_ACCEPT:
         return perform_accept(be, req, ev);
     case GYRE_OP_CONNECT:

@@ -41,7 +41,7 @@ static bool add_chunk(struct sim_backend *be)
     return true;
 }
 
-static struct sim_req *new_req(struct sim_backend *be, struct gyre_op *op, struct sim_sock *s)
+static struct sim_req *new_req(struct sim_backend *be, struct gyre__op *op, struct sim_sock *s)
 {
     if (be->free == NULL && !add_chunk(be))
         return NULL;
@@ -80,7 +80,7 @@ static void free_req(struct sim_backend *be, struct sim_req *req)
     be->free = req;
 }
 
-static struct sim_req *find_req(const struct sim_sock *s, const struct gyre_op *op)
+static struct sim_req *find_req(const struct sim_sock *s, const struct gyre__op *op)
 {
     struct sim_req *req = s->reqs;
     while (req != NULL && req->op != op)
@@ -89,7 +89,7 @@ static struct sim_req *find_req(const struct sim_sock *s, const struct gyre_op *
 }
 
 /* Nobody may look at what is being received into: not before its event says how many bytes there are. */
-static void scribble(const struct sim_backend *be, const struct gyre_op *op)
+static void scribble(const struct sim_backend *be, const struct gyre__op *op)
 {
     if (op->kind != GYRE_OP_RECV || (op->flags & GYRE_OPF_POOL) || be->sim->opt.profile != GYRE_SIM_CHAOS)
         return;
@@ -97,7 +97,7 @@ static void scribble(const struct sim_backend *be, const struct gyre_op *op)
         memset(op->u.recv.buf, SIM_SCRIBBLE, op->u.recv.len < SCRIBBLE_MAX ? op->u.recv.len : SCRIBBLE_MAX);
 }
 
-static void sim_submit(struct gyre_backend *base, struct gyre_op *op)
+static void sim_submit(struct gyre__backend *base, struct gyre__op *op)
 {
     struct sim_backend *be = (struct sim_backend *)base;
     struct sim_sock *s = op->f->be.sim.sock;
@@ -116,7 +116,7 @@ static void sim_submit(struct gyre_backend *base, struct gyre_op *op)
     gyre__sim_req_push(&be->ready, req, SIM_READY);
 }
 
-static void sim_cancel(struct gyre_backend *base, struct gyre_op *op)
+static void sim_cancel(struct gyre__backend *base, struct gyre__op *op)
 {
     struct sim_backend *be = (struct sim_backend *)base;
     struct gyre_sim *sim = be->sim;
@@ -152,7 +152,7 @@ static void count_down_held(struct sim_backend *be)
     }
 }
 
-static void trace(struct sim_backend *be, const struct sim_sock *s, const struct gyre_event *ev)
+static void trace(struct sim_backend *be, const struct sim_sock *s, const struct gyre__event *ev)
 {
     struct gyre_sim *sim = be->sim;
     sim->activity++;
@@ -163,7 +163,7 @@ static void trace(struct sim_backend *be, const struct sim_sock *s, const struct
 }
 
 /* What holds for every event, whatever it is. */
-static void check_event(struct sim_backend *be, const struct sim_req *req, const struct gyre_event *ev)
+static void check_event(struct sim_backend *be, const struct sim_req *req, const struct gyre__event *ev)
 {
     GYRE_CHECK(req->op->state != GYRE_OPS_IDLE && req->op->gen == req->gen); /* it is over already */
     GYRE_CHECK(!(ev->flags & GYRE_EV_MORE) || (ev->res >= 0 && (req->op->flags & GYRE_OPF_MULTI)));
@@ -174,9 +174,9 @@ static void check_event(struct sim_backend *be, const struct sim_req *req, const
 }
 
 /* Returns whether it made an event. */
-static bool perform(struct sim_backend *be, struct sim_req *req, struct gyre_event *out)
+static bool perform(struct sim_backend *be, struct sim_req *req, struct gyre__event *out)
 {
-    struct gyre_event ev = {.op = req->op};
+    struct gyre__event ev = {.op = req->op};
     req->queue = SIM_BUSY;
     req->again = false;
     bool done = gyre__sim_perform(be, req, &ev);
@@ -223,19 +223,19 @@ static unsigned take_lot(struct sim_backend *be, struct sim_req **lot)
 }
 
 /* Operations that there was no memory for. */
-static unsigned fail_broken(struct sim_backend *be, struct gyre_event *out, unsigned cap)
+static unsigned fail_broken(struct sim_backend *be, struct gyre__event *out, unsigned cap)
 {
     unsigned n = 0;
     while (n < cap && be->broken != NULL) {
-        struct gyre_op *op = be->broken;
+        struct gyre__op *op = be->broken;
         be->broken = op->next;
-        out[n] = (struct gyre_event){.op = op, .res = -ENOMEM};
+        out[n] = (struct gyre__event){.op = op, .res = -ENOMEM};
         trace(be, op->f->be.sim.sock, &out[n++]);
     }
     return n;
 }
 
-static unsigned look(struct sim_backend *be, struct gyre_event *out, unsigned cap)
+static unsigned look(struct sim_backend *be, struct gyre__event *out, unsigned cap)
 {
     struct gyre_sim *sim = be->sim;
     struct sim_req *lot[LOT];
@@ -270,7 +270,7 @@ static bool pass_time(struct gyre_sim *sim, uint64_t until_ns)
     return next_ns <= until_ns;
 }
 
-static int wait_for_events(struct gyre_backend *base, struct gyre_event *out, unsigned cap, int64_t timeout_ns)
+static int wait_for_events(struct gyre__backend *base, struct gyre__event *out, unsigned cap, int64_t timeout_ns)
 {
     struct sim_backend *be = (struct sim_backend *)base;
     struct gyre_sim *sim = be->sim;
@@ -289,7 +289,7 @@ static int wait_for_events(struct gyre_backend *base, struct gyre_event *out, un
     }
 }
 
-static int sim_wait(struct gyre_backend *base, struct gyre_event *out, unsigned cap, int64_t timeout_ns)
+static int sim_wait(struct gyre__backend *base, struct gyre__event *out, unsigned cap, int64_t timeout_ns)
 {
     int n = wait_for_events(base, out, cap, timeout_ns);
     gyre__count(&base->stats.enters, 1);
@@ -297,18 +297,18 @@ static int sim_wait(struct gyre_backend *base, struct gyre_event *out, unsigned 
     return n;
 }
 
-static void sim_wake(struct gyre_backend *base)
+static void sim_wake(struct gyre__backend *base)
 {
     atomic_store(&((struct sim_backend *)base)->woken, true);
 }
 
-static int sim_pollable(struct gyre_backend *base)
+static int sim_pollable(struct gyre__backend *base)
 {
     (void)base;
     return -1;
 }
 
-static uint64_t sim_now(struct gyre_backend *base)
+static uint64_t sim_now(struct gyre__backend *base)
 {
     return ((struct sim_backend *)base)->sim->now_ns;
 }
@@ -328,7 +328,7 @@ static bool is_off(const char *off, const char *feature)
     return false;
 }
 
-static int sim_create(struct gyre_backend **out, const struct gyre_backend_config *cfg, char *why, size_t why_size)
+static int sim_create(struct gyre__backend **out, const struct gyre__backend_config *cfg, char *why, size_t why_size)
 {
     const struct gyre_mem *mem = cfg->mem != NULL ? cfg->mem : &gyre__mem_system;
     if (cfg->sim == NULL) {
@@ -359,14 +359,14 @@ static int sim_create(struct gyre_backend **out, const struct gyre_backend_confi
     return 0;
 }
 
-static void sim_pool_remove(struct gyre_backend *base, struct gyre_bufpool *pool)
+static void sim_pool_remove(struct gyre__backend *base, struct gyre__bufpool *pool)
 {
     struct sim_backend *be = (struct sim_backend *)base;
     GYRE_CHECK(be->pool == pool && be->bufs_taken == be->bufs_delivered);
     be->pool = NULL;
 }
 
-static void sim_destroy(struct gyre_backend *base)
+static void sim_destroy(struct gyre__backend *base)
 {
     struct sim_backend *be = (struct sim_backend *)base;
     GYRE_CHECK(be->inflight == 0 && be->broken == NULL);
@@ -389,7 +389,7 @@ static void sim_destroy(struct gyre_backend *base)
     gyre__free(be->mem, be);
 }
 
-static int sim_attach(struct gyre_backend *base, struct gyre_fd *f)
+static int sim_attach(struct gyre__backend *base, struct gyre__fd *f)
 {
     struct sim_backend *be = (struct sim_backend *)base;
     struct sim_sock *s = gyre__sim_fd_find(be->sim, f->fd);
@@ -409,7 +409,7 @@ static int sim_attach(struct gyre_backend *base, struct gyre_fd *f)
     return 0;
 }
 
-static void sim_close(struct gyre_backend *base, struct gyre_fd *f)
+static void sim_close(struct gyre__backend *base, struct gyre__fd *f)
 {
     struct sim_sock *s = f->be.sim.sock;
     bool watches = f->flags & GYRE_FDF_FOREIGN;
@@ -426,7 +426,7 @@ static void sim_close(struct gyre_backend *base, struct gyre_fd *f)
         gyre__sim_sock_destroy(s);
 }
 
-static int sim_detach(struct gyre_backend *base, struct gyre_fd *f)
+static int sim_detach(struct gyre__backend *base, struct gyre__fd *f)
 {
     struct sim_sock *s = f->be.sim.sock;
     GYRE_CHECK(s != NULL && s->f == f && s->be == (struct sim_backend *)base);
@@ -439,7 +439,7 @@ static int sim_detach(struct gyre_backend *base, struct gyre_fd *f)
     return fd;
 }
 
-static int sim_pool_add(struct gyre_backend *base, struct gyre_bufpool *pool)
+static int sim_pool_add(struct gyre__backend *base, struct gyre__bufpool *pool)
 {
     struct sim_backend *be = (struct sim_backend *)base;
     if (be->pool != NULL)
@@ -448,7 +448,7 @@ static int sim_pool_add(struct gyre_backend *base, struct gyre_bufpool *pool)
     return 0;
 }
 
-static void sim_features(struct gyre_backend *base, char *out, size_t size)
+static void sim_features(struct gyre__backend *base, char *out, size_t size)
 {
     const struct sim_backend *be = (const struct sim_backend *)base;
     bool chaos = be->sim->opt.profile == GYRE_SIM_CHAOS;
@@ -456,7 +456,7 @@ static void sim_features(struct gyre_backend *base, char *out, size_t size)
                    be->one_accept ? "" : ",multishot_accept", be->one_recv ? "" : ",multishot_recv");
 }
 
-const struct gyre_backend_ops gyre__backend_sim = {
+const struct gyre__backend_ops gyre__backend_sim = {
     .name = "sim",
     .sock = &gyre__sock_sim,
     .create = sim_create,

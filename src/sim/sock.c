@@ -7,12 +7,12 @@
 #include <netinet/in.h>
 #include <sys/un.h>
 
-static struct sim_sock *find(struct gyre_backend *be, int fd)
+static struct sim_sock *find(struct gyre__backend *be, int fd)
 {
     return gyre__sim_fd_find(((struct sim_backend *)be)->sim, fd);
 }
 
-static int new_sock(struct gyre_backend *be, int family, bool dgram)
+static int new_sock(struct gyre__backend *be, int family, bool dgram)
 {
     struct gyre_sim *sim = ((struct sim_backend *)be)->sim;
     if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
@@ -31,59 +31,59 @@ static int new_sock(struct gyre_backend *be, int family, bool dgram)
     return fd;
 }
 
-static int sock_open(struct gyre_backend *be, int family)
+static int sock_open(struct gyre__backend *be, int family)
 {
     return new_sock(be, family, false);
 }
 
-static int sock_listen(struct gyre_backend *be, int fd, const struct gyre_addr *addr,
-                       const struct gyre_listen_config *cfg)
+static int sock_listen(struct gyre__backend *be, int fd, const struct gyre__addr *addr,
+                       const struct gyre__listen_config *cfg)
 {
     struct sim_sock *s = find(be, fd);
     return s != NULL ? gyre__sim_listen(s, addr, cfg) : -EBADF;
 }
 
-static int sock_bind(struct gyre_backend *be, int fd, const struct gyre_addr *addr, in_port_t port_last)
+static int sock_bind(struct gyre__backend *be, int fd, const struct gyre__addr *addr, in_port_t port_last)
 {
     struct sim_sock *s = find(be, fd);
     return s != NULL ? gyre__sim_bind(s, addr, port_last) : -EBADF;
 }
 
-static int sock_inspect(struct gyre_backend *be, int fd, struct gyre_sock_info *out)
+static int sock_inspect(struct gyre__backend *be, int fd, struct gyre__sock_info *out)
 {
     const struct sim_sock *s = find(be, fd);
     if (s == NULL)
         return -ENOTSOCK;
-    *out = (struct gyre_sock_info){.family = s->family,
-                                   .stream = !s->dgram,
-                                   .dgram = s->dgram,
-                                   .dual = s->family == AF_INET6 && !s->v6_only,
-                                   .listening = s->state == SIM_LISTENING,
-                                   .connected = s->state == SIM_CONNECTED || (s->dgram && s->dgram_connected)};
+    *out = (struct gyre__sock_info){.family = s->family,
+                                    .stream = !s->dgram,
+                                    .dgram = s->dgram,
+                                    .dual = s->family == AF_INET6 && !s->v6_only,
+                                    .listening = s->state == SIM_LISTENING,
+                                    .connected = s->state == SIM_CONNECTED || (s->dgram && s->dgram_connected)};
     return 0;
 }
 
 /* A descriptor of the simulation has one owner. */
-static int sock_dup(struct gyre_backend *be, int fd)
+static int sock_dup(struct gyre__backend *be, int fd)
 {
     (void)be;
     (void)fd;
     return -EOPNOTSUPP;
 }
 
-static int sock_device(struct gyre_backend *be, int fd, const char *name)
+static int sock_device(struct gyre__backend *be, int fd, const char *name)
 {
     (void)name;
     return find(be, fd) != NULL ? -EOPNOTSUPP : -EBADF;
 }
 
-static int sock_shutdown(struct gyre_backend *be, int fd)
+static int sock_shutdown(struct gyre__backend *be, int fd)
 {
     struct sim_sock *s = find(be, fd);
     return s != NULL ? gyre__sim_shutdown(s) : -EBADF;
 }
 
-static int sock_set_nodelay(struct gyre_backend *be, int fd)
+static int sock_set_nodelay(struct gyre__backend *be, int fd)
 {
     struct sim_sock *s = find(be, fd);
     if (s == NULL)
@@ -94,7 +94,7 @@ static int sock_set_nodelay(struct gyre_backend *be, int fd)
     return 0;
 }
 
-static int sock_set_reset(struct gyre_backend *be, int fd)
+static int sock_set_reset(struct gyre__backend *be, int fd)
 {
     struct sim_sock *s = find(be, fd);
     if (s == NULL)
@@ -103,7 +103,7 @@ static int sock_set_reset(struct gyre_backend *be, int fd)
     return 0;
 }
 
-static int sock_name(struct gyre_backend *be, int fd, bool peer, struct gyre_addr *out)
+static int sock_name(struct gyre__backend *be, int fd, bool peer, struct gyre__addr *out)
 {
     struct sim_sock *s = find(be, fd);
     if (s == NULL)
@@ -123,13 +123,13 @@ static int sock_name(struct gyre_backend *be, int fd, bool peer, struct gyre_add
     return 0;
 }
 
-static int64_t sock_unacked(struct gyre_backend *be, int fd)
+static int64_t sock_unacked(struct gyre__backend *be, int fd)
 {
     struct sim_sock *s = find(be, fd);
     return s != NULL && s->state == SIM_CONNECTED ? (int64_t)gyre__sim_stream_unacked(s) : 0;
 }
 
-static int64_t sock_try_send(struct gyre_backend *be, int fd, const void *data, size_t len)
+static int64_t sock_try_send(struct gyre__backend *be, int fd, const void *data, size_t len)
 {
     struct sim_sock *s = find(be, fd);
     if (s == NULL)
@@ -150,7 +150,7 @@ static int64_t sock_try_send(struct gyre_backend *be, int fd, const void *data, 
     return n;
 }
 
-static void sock_close(struct gyre_backend *be, int fd)
+static void sock_close(struct gyre__backend *be, int fd)
 {
     struct sim_sock *s = find(be, fd);
     if (s == NULL)
@@ -161,26 +161,26 @@ static void sock_close(struct gyre_backend *be, int fd)
 
 /* ---- datagrams ---- */
 
-static int dgram_open(struct gyre_backend *be, int family)
+static int dgram_open(struct gyre__backend *be, int family)
 {
     return new_sock(be, family, true);
 }
 
-static int dgram_bind(struct gyre_backend *be, int fd, const struct gyre_addr *addr, uint32_t unix_mode)
+static int dgram_bind(struct gyre__backend *be, int fd, const struct gyre__addr *addr, uint32_t unix_mode)
 {
     struct sim_sock *s = find(be, fd);
     (void)unix_mode;
     return s != NULL ? gyre__sim_dgram_bind(s, addr) : -EBADF;
 }
 
-static int dgram_connect(struct gyre_backend *be, int fd, const struct gyre_addr *addr)
+static int dgram_connect(struct gyre__backend *be, int fd, const struct gyre__addr *addr)
 {
     struct sim_sock *s = find(be, fd);
     return s != NULL ? gyre__sim_dgram_connect(s, addr) : -EBADF;
 }
 
 /* Those that change nothing here are taken; those that would have to change something are not there. */
-static int dgram_set(struct gyre_backend *be, int fd, int family, enum gyre_sock_option option, int value)
+static int dgram_set(struct gyre__backend *be, int fd, int family, enum gyre__sock_option option, int value)
 {
     struct sim_sock *s = find(be, fd);
     if (s == NULL)
@@ -212,7 +212,7 @@ static int dgram_set(struct gyre_backend *be, int fd, int family, enum gyre_sock
     return -EOPNOTSUPP;
 }
 
-static int dgram_member(struct gyre_backend *be, int fd, const struct gyre_addr *group, uint32_t interface, bool join)
+static int dgram_member(struct gyre__backend *be, int fd, const struct gyre__addr *group, uint32_t interface, bool join)
 {
     (void)group;
     (void)interface;
@@ -220,13 +220,13 @@ static int dgram_member(struct gyre_backend *be, int fd, const struct gyre_addr 
     return find(be, fd) != NULL ? -EOPNOTSUPP : -EBADF;
 }
 
-static int64_t dgram_drops(struct gyre_backend *be, int fd)
+static int64_t dgram_drops(struct gyre__backend *be, int fd)
 {
     struct sim_sock *s = find(be, fd);
     return s != NULL ? (int64_t)s->drops : 0;
 }
 
-const struct gyre_sock_ops gyre__sock_sim = {
+const struct gyre__sock_ops gyre__sock_sim = {
     .open = sock_open,
     .listen = sock_listen,
     .bind = sock_bind,

@@ -25,7 +25,7 @@
 #include <stdatomic.h>
 
 #define SIM_NEVER_NS   UINT64_MAX
-#define SIM_KIND(kind) (1u << (kind)) /* a set of enum gyre_op_kind */
+#define SIM_KIND(kind) (1u << (kind)) /* a set of enum gyre__op_kind */
 #define SIM_KINDS_OUT  (SIM_KIND(GYRE_OP_SEND) | SIM_KIND(GYRE_OP_SENDMSG))
 
 enum {
@@ -110,7 +110,7 @@ struct sim_sock {
     uint64_t id;                  /* how many were made before it; names it in the trace */
     struct sim_due due;           /* of connecting */
     struct sim_backend *be;       /* whose it is, between attach() and close() */
-    struct gyre_fd *f;
+    struct gyre__fd *f;
     struct sim_req *reqs; /* in flight on it, in order of submission */
     int fd;               /* -1: a scripted peer's, or not yet accepted */
     uint32_t watches;     /* descriptors of GYRE_FDF_FOREIGN attached to it */
@@ -130,8 +130,8 @@ struct sim_sock {
     int err_connect;
     int fault;      /* with what the connect under way shall fail; 0: with nothing */
     unsigned tries; /* of connecting, when the listener's queue was full */
-    struct gyre_addr local;
-    struct gyre_addr remote;
+    struct gyre__addr local;
+    struct gyre__addr remote;
     struct sim_stream *stream;
     struct sim_sock *listener_next; /* of all that listen */
     struct sim_sock *queue_first;   /* of a listener: connections to accept */
@@ -165,7 +165,7 @@ struct sim_req {
     struct sim_req *next;       /* of its socket; or free */
     struct sim_req *queue_next; /* in the ready or the later queue */
     struct sim_req *held_next;  /* of those cancelled and not yet told so */
-    struct gyre_op *op;
+    struct gyre__op *op;
     struct sim_sock *sock;
     struct sim_backend *be; /* it was submitted to; not the socket's own if it only watches */
     uint64_t content; /* a hash of the bytes to send, which must not change */
@@ -188,11 +188,11 @@ struct sim_queue_list {
 struct sim_chunk;
 
 struct sim_backend {
-    struct gyre_backend base; /* first */
+    struct gyre__backend base; /* first */
     struct gyre_sim *sim;
     const struct gyre_mem *mem;
     struct sim_backend *next; /* of the simulation, in order of creation */
-    struct gyre_bufpool *pool;
+    struct gyre__bufpool *pool;
     uint64_t bufs_taken;
     uint64_t bufs_delivered;
     atomic_bool woken;
@@ -201,7 +201,7 @@ struct sim_backend {
     struct sim_req *held;
     struct sim_req *free;
     struct sim_chunk *chunks;
-    struct gyre_op *broken; /* submitted when there was no memory for them */
+    struct gyre__op *broken; /* submitted when there was no memory for them */
     uint64_t wait_no;
     uint32_t inflight;
     bool one_accept; /* multishot is off: one event each */
@@ -263,10 +263,10 @@ void gyre__sim_sock_close(struct sim_sock *s);
 int gyre__sim_fd_install(struct sim_sock *s);
 struct sim_sock *gyre__sim_fd_find(const struct gyre_sim *sim, int fd);
 /* The address to connect from. Returns 0 or -errno. */
-int gyre__sim_bind(struct sim_sock *s, const struct gyre_addr *addr, in_port_t port_last);
-int gyre__sim_listen(struct sim_sock *s, const struct gyre_addr *addr, const struct gyre_listen_config *cfg);
+int gyre__sim_bind(struct sim_sock *s, const struct gyre__addr *addr, in_port_t port_last);
+int gyre__sim_listen(struct sim_sock *s, const struct gyre__addr *addr, const struct gyre__listen_config *cfg);
 /* Begin to connect. Returns 0 (`connect_done` tells when it is over), or -errno. */
-int gyre__sim_connect(struct sim_sock *s, const struct sockaddr *addr, socklen_t len);
+int gyre__sim_sock_connect(struct sim_sock *s, const struct sockaddr *addr, socklen_t len);
 void gyre__sim_connect_due(struct sim_sock *s);
 /* The oldest connection of a listener's queue, off it. The queue must not be empty. */
 struct sim_sock *gyre__sim_accept(struct sim_sock *listener);
@@ -282,35 +282,35 @@ struct sim_inet {
     bool any;
 };
 
-struct sim_inet gyre__sim_inet_of(const struct gyre_addr *addr);
-int gyre__sim_choose_port(struct sim_sock *s, struct gyre_addr *addr, bool v6_only);
-bool gyre__sim_in_use(const struct sim_sock *s, const struct gyre_addr *addr, bool v6_only);
-void gyre__sim_set_port(struct gyre_addr *addr, in_port_t port);
+struct sim_inet gyre__sim_inet_of(const struct gyre__addr *addr);
+int gyre__sim_choose_port(struct sim_sock *s, struct gyre__addr *addr, bool v6_only);
+bool gyre__sim_in_use(const struct sim_sock *s, const struct gyre__addr *addr, bool v6_only);
+void gyre__sim_set_port(struct gyre__addr *addr, in_port_t port);
 in_port_t gyre__sim_next_port(struct gyre_sim *sim);
-void gyre__sim_unix_unnamed(struct gyre_addr *out);
-void gyre__sim_any_to_loopback(struct gyre_addr *addr);
+void gyre__sim_unix_unnamed(struct gyre__addr *out);
+void gyre__sim_any_to_loopback(struct gyre__addr *addr);
 
 /* Of addresses. serves(): 0 if `l` is not for it, 1 as one of many, 2 as its own. choose(): a port if it has none, and
  * whether the address is free; -EADDRINUSE if not. check_addr(): whether it is whole and of the socket's family. */
-int gyre__sim_serves(const struct sim_sock *l, const struct gyre_addr *addr);
-int gyre__sim_choose(struct sim_sock *s, struct gyre_addr *addr);
+int gyre__sim_serves(const struct sim_sock *l, const struct gyre__addr *addr);
+int gyre__sim_choose(struct sim_sock *s, struct gyre__addr *addr);
 int gyre__sim_check_addr(const struct sim_sock *s, const struct sockaddr *addr, socklen_t len);
-bool gyre__sim_same_address(const struct gyre_addr *a, const struct gyre_addr *b);
-void gyre__sim_map_to_v6(struct gyre_addr *addr);
+bool gyre__sim_same_address(const struct gyre__addr *a, const struct gyre__addr *b);
+void gyre__sim_map_to_v6(struct gyre__addr *addr);
 /* The address as a socket of the family is told it. */
-void gyre__sim_see_as(struct gyre_addr *addr, int family);
+void gyre__sim_see_as(struct gyre__addr *addr, int family);
 /* Where a datagram to `to` comes from: a socket bound to every address answers from the one that was asked. */
-struct gyre_addr gyre__sim_source(const struct sim_sock *s, const struct gyre_addr *to);
+struct gyre__addr gyre__sim_source(const struct sim_sock *s, const struct gyre__addr *to);
 
 /* ---- dgram.c ---- */
 
-int gyre__sim_dgram_bind(struct sim_sock *s, const struct gyre_addr *addr);
-int gyre__sim_dgram_connect(struct sim_sock *s, const struct gyre_addr *addr);
+int gyre__sim_dgram_bind(struct sim_sock *s, const struct gyre__addr *addr);
+int gyre__sim_dgram_connect(struct sim_sock *s, const struct gyre__addr *addr);
 void gyre__sim_dgram_leave(struct sim_sock *s);
 void gyre__sim_packet_due(struct sim_due *due);
 void gyre__sim_packets_free(struct gyre_sim *sim);
-bool gyre__sim_perform_sendmsg(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev);
-bool gyre__sim_perform_recvmsg(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev, bool goes_on);
+bool gyre__sim_perform_sendmsg(struct sim_backend *be, struct sim_req *req, struct gyre__event *ev);
+bool gyre__sim_perform_recvmsg(struct sim_backend *be, struct sim_req *req, struct gyre__event *ev, bool goes_on);
 
 /* stream.c: a stream between two sockets. Returns 0 or -ENOMEM. */
 int gyre__sim_stream_create(struct sim_sock *a, struct sim_sock *b);
@@ -350,12 +350,12 @@ void gyre__sim_ready(struct sim_sock *s, unsigned kinds);
 bool gyre__sim_pending(const struct gyre_sim *sim);
 
 /* perform.c: try it. Returns true and the event (its `op` is set by the caller), or false if it must wait. */
-bool gyre__sim_perform(struct sim_backend *be, struct sim_req *req, struct gyre_event *ev);
+bool gyre__sim_perform(struct sim_backend *be, struct sim_req *req, struct gyre__event *ev);
 /* A hash of what a send is to send; 0 for other operations. */
-uint64_t gyre__sim_content(const struct gyre_op *op);
+uint64_t gyre__sim_content(const struct gyre__op *op);
 
-extern const struct gyre_sock_ops gyre__sock_sim;
-extern const struct gyre_sockopt_ops gyre__sockopt_sim;
-extern const struct gyre_backend_ops gyre__backend_sim;
+extern const struct gyre__sock_ops gyre__sock_sim;
+extern const struct gyre__sockopt_ops gyre__sockopt_sim;
+extern const struct gyre__backend_ops gyre__backend_sim;
 
 #endif

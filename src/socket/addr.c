@@ -154,7 +154,7 @@ struct schemes {
     const char *inet, *local;
 };
 
-static void format_unix(const struct gyre_addr *addr, const char *scheme, char *out, size_t size)
+static void format_unix(const struct gyre__addr *addr, const char *scheme, char *out, size_t size)
 {
     const struct sockaddr_un *un = (const struct sockaddr_un *)&addr->ss;
     size_t len = addr->len > offsetof(struct sockaddr_un, sun_path)
@@ -169,7 +169,7 @@ static void format_unix(const struct gyre_addr *addr, const char *scheme, char *
     (void)snprintf(out, size, "%s://%s%.*s", scheme, abstract ? "@" : "", shown, un->sun_path + (abstract ? 1 : 0));
 }
 
-static void format_v6(const struct gyre_addr *addr, const char *scheme, char *out, size_t size)
+static void format_v6(const struct gyre__addr *addr, const char *scheme, char *out, size_t size)
 {
     const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&addr->ss;
     char host[INET6_ADDRSTRLEN] = "";
@@ -180,7 +180,7 @@ static void format_v6(const struct gyre_addr *addr, const char *scheme, char *ou
     (void)snprintf(out, size, "%s://[%s%s]:%u", scheme, host, zone, ntohs(in6->sin6_port));
 }
 
-static void format(const struct gyre_addr *addr, const struct schemes *schemes, char *out, size_t size)
+static void format(const struct gyre__addr *addr, const struct schemes *schemes, char *out, size_t size)
 {
     const struct sockaddr_in *in4 = (const struct sockaddr_in *)&addr->ss;
     char host[INET_ADDRSTRLEN] = "";
@@ -201,17 +201,17 @@ static void format(const struct gyre_addr *addr, const struct schemes *schemes, 
     }
 }
 
-void gyre__addr_format(const struct gyre_addr *addr, char *out, size_t size)
+void gyre__addr_format(const struct gyre__addr *addr, char *out, size_t size)
 {
     format(addr, &(struct schemes){.inet = "tcp", .local = "unix"}, out, size);
 }
 
-void gyre__addr_format_dgram(const struct gyre_addr *addr, char *out, size_t size)
+void gyre__addr_format_dgram(const struct gyre__addr *addr, char *out, size_t size)
 {
     format(addr, &(struct schemes){.inet = "udp", .local = "unixgram"}, out, size);
 }
 
-const char *gyre__addr_path(const struct gyre_addr *addr)
+const char *gyre__addr_path(const struct gyre__addr *addr)
 {
     const struct sockaddr_un *un = (const struct sockaddr_un *)&addr->ss;
     if (!gyre__addr_is_unix(addr) || addr->len <= offsetof(struct sockaddr_un, sun_path) || un->sun_path[0] == '\0')
@@ -219,9 +219,9 @@ const char *gyre__addr_path(const struct gyre_addr *addr)
     return un->sun_path;
 }
 
-int gyre__addr_of(struct gyre_backend *be, int fd, bool peer, struct sockaddr_storage *out, socklen_t *out_len)
+int gyre__addr_of(struct gyre__backend *be, int fd, bool peer, struct sockaddr_storage *out, socklen_t *out_len)
 {
-    struct gyre_addr addr;
+    struct gyre__addr addr;
     if (out == NULL || out_len == NULL)
         return -EINVAL;
     int err = be->ops->sock->name(be, fd, peer, &addr);
@@ -232,16 +232,16 @@ int gyre__addr_of(struct gyre_backend *be, int fd, bool peer, struct sockaddr_st
     return 0;
 }
 
-struct gyre_addr gyre__addr_any_v4(const struct gyre_addr *any)
+struct gyre__addr gyre__addr_any_v4(const struct gyre__addr *any)
 {
-    struct gyre_addr addr = {.len = sizeof(struct sockaddr_in)};
+    struct gyre__addr addr = {.len = sizeof(struct sockaddr_in)};
     struct sockaddr_in *in4 = (struct sockaddr_in *)&addr.ss;
     in4->sin_family = AF_INET;
     in4->sin_port = ((const struct sockaddr_in6 *)&any->ss)->sin6_port;
     return addr;
 }
 
-int gyre__addr_inspect(struct gyre_backend *be, int fd, struct gyre_sock_info *info)
+int gyre__addr_inspect(struct gyre__backend *be, int fd, struct gyre__sock_info *info)
 {
     int err = be->ops->sock->inspect(be, fd, info);
     return err == -ENOTSOCK ? GYRE_ESOCKTYPE : err;

@@ -8,7 +8,7 @@
 enum { GYRE_ADDR_TEXT_MAX = 160 }; /* room for any address as text */
 
 struct gyre__address {
-    struct gyre_addr addr;
+    struct gyre__addr addr;
     bool v6_only;  /* tcp6://, udp6:// */
     bool any_host; /* tcp://:PORT, udp://:PORT: every address of both families */
 };
@@ -18,27 +18,27 @@ struct gyre__address {
 int gyre__addr_parse(struct gyre__address *out, const char *text);
 
 /* The other way, as gyre__addr_parse() takes it; always terminated. */
-void gyre__addr_format(const struct gyre_addr *addr, char *out, size_t size);
+void gyre__addr_format(const struct gyre__addr *addr, char *out, size_t size);
 
 /* The same for "udp://…", "udp4://…", "udp6://…", "unixgram://…". */
 int gyre__addr_parse_dgram(struct gyre__address *out, const char *text);
-void gyre__addr_format_dgram(const struct gyre_addr *addr, char *out, size_t size);
+void gyre__addr_format_dgram(const struct gyre__addr *addr, char *out, size_t size);
 
-static inline bool gyre__addr_is_unix(const struct gyre_addr *addr)
+static inline bool gyre__addr_is_unix(const struct gyre__addr *addr)
 {
     return addr->ss.ss_family == AF_UNIX;
 }
 
 /* The file of a unix socket, or NULL for TCP, abstract and unnamed ones. */
-const char *gyre__addr_path(const struct gyre_addr *addr);
+const char *gyre__addr_path(const struct gyre__addr *addr);
 
 /* The bound address of a socket, or its peer's, for the user. Returns 0, -EINVAL or what the system said. */
-int gyre__addr_of(struct gyre_backend *be, int fd, bool peer, struct sockaddr_storage *out, socklen_t *out_len);
+int gyre__addr_of(struct gyre__backend *be, int fd, bool peer, struct sockaddr_storage *out, socklen_t *out_len);
 
 /* Every IPv4 address, with the port of `any`, which is every IPv6 address: for machines without IPv6. */
-struct gyre_addr gyre__addr_any_v4(const struct gyre_addr *any);
+struct gyre__addr gyre__addr_any_v4(const struct gyre__addr *any);
 
 /* Look at a descriptor that the caller brings. Returns 0, GYRE_ESOCKTYPE if it is no socket, or -errno. */
-int gyre__addr_inspect(struct gyre_backend *be, int fd, struct gyre_sock_info *info);
+int gyre__addr_inspect(struct gyre__backend *be, int fd, struct gyre__sock_info *info);
 
 #endif

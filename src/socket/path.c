@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-void gyre__path_remember(struct gyre__path *path, const struct gyre_backend *be, const struct gyre_addr *addr)
+void gyre__path_remember(struct gyre__path *path, const struct gyre__backend *be, const struct gyre__addr *addr)
 {
     struct stat st;
     const char *name = gyre__addr_path(addr);
@@ -15,7 +15,7 @@ void gyre__path_remember(struct gyre__path *path, const struct gyre_backend *be,
     *path = (struct gyre__path){.device = (uint64_t)st.st_dev, .inode = st.st_ino, .ours = true};
 }
 
-void gyre__path_remove(struct gyre__path *path, const struct gyre_addr *addr)
+void gyre__path_remove(struct gyre__path *path, const struct gyre__addr *addr)
 {
     struct stat st;
     const char *name = gyre__addr_path(addr);

@@ -14,9 +14,9 @@ struct gyre__path {
 };
 
 /* A socket of `be` was bound to `addr`: note the file that bind made, if it made one. */
-void gyre__path_remember(struct gyre__path *path, const struct gyre_backend *be, const struct gyre_addr *addr);
+void gyre__path_remember(struct gyre__path *path, const struct gyre__backend *be, const struct gyre__addr *addr);
 
 /* Remove the file if it is the one that was noted. */
-void gyre__path_remove(struct gyre__path *path, const struct gyre_addr *addr);
+void gyre__path_remove(struct gyre__path *path, const struct gyre__addr *addr);
 
 #endif

@@ -35,12 +35,12 @@ int gyre__options_check(const struct gyre_conn_options *o)
     return gyre__keepalive_check(&o->keepalive);
 }
 
-static int set(struct gyre_backend *be, int fd, enum gyre_sockopt option, int64_t value)
+static int set(struct gyre__backend *be, int fd, enum gyre_sockopt option, int64_t value)
 {
     return be->ops->sock->options->set(be, fd, option, value);
 }
 
-int gyre__keepalive_apply(struct gyre_backend *be, int fd, const struct gyre_keepalive *k)
+int gyre__keepalive_apply(struct gyre__backend *be, int fd, const struct gyre_keepalive *k)
 {
     int64_t idle_s = round_up(k->idle_ns, second_ns);
     int64_t interval_s = k->interval_ns > 0 ? round_up(k->interval_ns, second_ns) : idle_s / 5;
@@ -55,7 +55,7 @@ int gyre__keepalive_apply(struct gyre_backend *be, int fd, const struct gyre_kee
     return err;
 }
 
-int gyre__options_apply(struct gyre_backend *be, int fd, const struct gyre_conn_options *o, bool inet)
+int gyre__options_apply(struct gyre__backend *be, int fd, const struct gyre_conn_options *o, bool inet)
 {
     const struct {
         enum gyre_sockopt option;
@@ -81,7 +81,7 @@ int gyre__options_apply(struct gyre_backend *be, int fd, const struct gyre_conn_
     return err;
 }
 
-void gyre__options_apply_accepted(struct gyre_backend *be, int fd, const struct gyre_conn_options *o, bool inet)
+void gyre__options_apply_accepted(struct gyre__backend *be, int fd, const struct gyre_conn_options *o, bool inet)
 {
     if (!inet && (o->recv_buffer_bytes != 0 || o->send_buffer_bytes != 0))
         (void)gyre__options_apply(be, fd, o, false);

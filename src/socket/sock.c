@@ -44,14 +44,14 @@ static int set_option(int fd, int level, int name, int value)
     return setsockopt(fd, level, name, &value, sizeof value) == 0 ? 0 : -errno;
 }
 
-int gyre__sock_open(struct gyre_backend *be, int family)
+int gyre__sock_open(struct gyre__backend *be, int family)
 {
     (void)be;
     return gyre__sock_new(family, SOCK_STREAM, 0);
 }
 
 /* Whether a stale socket file may go. Returns 0 if the path is free now, or why it is not. */
-static int clear_unix_path(const struct gyre_addr *addr, int type)
+static int clear_unix_path(const struct gyre__addr *addr, int type)
 {
     const struct sockaddr_un *un = (const struct sockaddr_un *)&addr->ss;
     struct stat st;
@@ -70,7 +70,7 @@ static int clear_unix_path(const struct gyre_addr *addr, int type)
     return unlink(un->sun_path) == 0 || errno == ENOENT ? 0 : -errno;
 }
 
-int gyre__sock_bind_unix(int fd, int type, const struct gyre_addr *addr, uint32_t unix_mode)
+int gyre__sock_bind_unix(int fd, int type, const struct gyre__addr *addr, uint32_t unix_mode)
 {
     const struct sockaddr_un *un = (const struct sockaddr_un *)&addr->ss;
     int err = clear_unix_path(addr, type);
@@ -137,7 +137,7 @@ static int set_fastopen(int fd, uint32_t queue)
 }
 #endif
 
-static int bind_inet(int fd, const struct gyre_addr *addr, const struct gyre_listen_config *cfg)
+static int bind_inet(int fd, const struct gyre__addr *addr, const struct gyre__listen_config *cfg)
 {
     int err = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (err == 0 && cfg->share)
@@ -159,8 +159,8 @@ static int bind_inet(int fd, const struct gyre_addr *addr, const struct gyre_lis
     return cfg->share_later ? set_option(fd, SOL_SOCKET, REUSEPORT, 1) : 0;
 }
 
-int gyre__sock_listen(struct gyre_backend *be, int fd, const struct gyre_addr *addr,
-                       const struct gyre_listen_config *cfg)
+int gyre__sock_listen(struct gyre__backend *be, int fd, const struct gyre__addr *addr,
+                      const struct gyre__listen_config *cfg)
 {
     (void)be;
     bool is_unix = addr->ss.ss_family == AF_UNIX;
@@ -175,7 +175,7 @@ int gyre__sock_listen(struct gyre_backend *be, int fd, const struct gyre_addr *a
     return err;
 }
 
-static void set_port(struct gyre_addr *addr, in_port_t port)
+static void set_port(struct gyre__addr *addr, in_port_t port)
 {
     if (addr->ss.ss_family == AF_INET6)
         ((struct sockaddr_in6 *)&addr->ss)->sin6_port = htons(port);
@@ -183,21 +183,21 @@ static void set_port(struct gyre_addr *addr, in_port_t port)
         ((struct sockaddr_in *)&addr->ss)->sin_port = htons(port);
 }
 
-static in_port_t port_of(const struct gyre_addr *addr)
+static in_port_t port_of(const struct gyre__addr *addr)
 {
     return ntohs(addr->ss.ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)&addr->ss)->sin6_port
                                                 : ((const struct sockaddr_in *)&addr->ss)->sin_port);
 }
 
-static int bind_to(int fd, const struct gyre_addr *addr)
+static int bind_to(int fd, const struct gyre__addr *addr)
 {
     return bind(fd, (const struct sockaddr *)&addr->ss, addr->len) == 0 ? 0 : -errno;
 }
 
 /* From a place that differs from one descriptor to the next, or every call would try the same ports that are taken. */
-static int bind_by_trying(int fd, const struct gyre_addr *addr, in_port_t port_last)
+static int bind_by_trying(int fd, const struct gyre__addr *addr, in_port_t port_last)
 {
-    struct gyre_addr at = *addr;
+    struct gyre__addr at = *addr;
     uint32_t first = port_of(addr), count = port_last - first + 1, start = (uint32_t)fd;
     for (uint32_t i = 0; i < count; i++) {
         set_port(&at, (in_port_t)(first + (start + i) % count));
@@ -229,9 +229,9 @@ static bool in_kernels_range(in_port_t first, in_port_t last)
 }
 
 /* The kernel chooses the port when it connects and knows the peer: then one port may serve for several peers. */
-static int bind_later(int fd, const struct gyre_addr *addr, in_port_t port_last)
+static int bind_later(int fd, const struct gyre__addr *addr, in_port_t port_last)
 {
-    struct gyre_addr at = *addr;
+    struct gyre__addr at = *addr;
     uint32_t range = (uint32_t)port_last << 16 | port_of(addr);
     if (port_last != 0 && !in_kernels_range(port_of(addr), port_last))
         return -ENOPROTOOPT;
@@ -244,14 +244,14 @@ static int bind_later(int fd, const struct gyre_addr *addr, in_port_t port_last)
     return bind_to(fd, &at);
 }
 #else
-static int bind_later(int fd, const struct gyre_addr *addr, in_port_t port_last)
+static int bind_later(int fd, const struct gyre__addr *addr, in_port_t port_last)
 {
     (void)port_last;
     return port_of(addr) == 0 ? bind_to(fd, addr) : -ENOPROTOOPT;
 }
 #endif
 
-int gyre__sock_bind(struct gyre_backend *be, int fd, const struct gyre_addr *addr, in_port_t port_last)
+int gyre__sock_bind(struct gyre__backend *be, int fd, const struct gyre__addr *addr, in_port_t port_last)
 {
     (void)be;
     if (port_last == 0 && port_of(addr) != 0) { /* this very port, which may have served before */
@@ -269,13 +269,13 @@ static bool is_set(int fd, int level, int name, int value)
     return getsockopt(fd, level, name, &is, &len) == 0 && is == value;
 }
 
-int gyre__sock_inspect(struct gyre_backend *be, int fd, struct gyre_sock_info *out)
+int gyre__sock_inspect(struct gyre__backend *be, int fd, struct gyre__sock_info *out)
 {
-    struct gyre_addr addr = {.len = sizeof addr.ss};
+    struct gyre__addr addr = {.len = sizeof addr.ss};
     (void)be;
     if (getsockname(fd, (struct sockaddr *)&addr.ss, &addr.len) != 0)
         return -errno;
-    *out = (struct gyre_sock_info){.family = addr.ss.ss_family};
+    *out = (struct gyre__sock_info){.family = addr.ss.ss_family};
     out->stream = is_set(fd, SOL_SOCKET, SO_TYPE, SOCK_STREAM);
     out->dgram = is_set(fd, SOL_SOCKET, SO_TYPE, SOCK_DGRAM);
     out->dual = out->family == AF_INET6 && is_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
@@ -285,32 +285,32 @@ int gyre__sock_inspect(struct gyre_backend *be, int fd, struct gyre_sock_info *o
     return fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 ? 0 : -errno;
 }
 
-int gyre__sock_dup(struct gyre_backend *be, int fd)
+int gyre__sock_dup(struct gyre__backend *be, int fd)
 {
     (void)be;
     int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     return copy >= 0 ? copy : -errno;
 }
 
-int gyre__sock_device(struct gyre_backend *be, int fd, const char *name)
+int gyre__sock_device(struct gyre__backend *be, int fd, const char *name)
 {
     (void)be;
     return name[0] != '\0' ? set_device(fd, name) : -ENODEV; /* none would be any */
 }
 
-int gyre__sock_shutdown(struct gyre_backend *be, int fd)
+int gyre__sock_shutdown(struct gyre__backend *be, int fd)
 {
     (void)be;
     return shutdown(fd, SHUT_WR) == 0 ? 0 : -errno;
 }
 
-int gyre__sock_set_nodelay(struct gyre_backend *be, int fd)
+int gyre__sock_set_nodelay(struct gyre__backend *be, int fd)
 {
     (void)be;
     return set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 }
 
-int gyre__sock_set_reset(struct gyre_backend *be, int fd)
+int gyre__sock_set_reset(struct gyre__backend *be, int fd)
 {
     struct linger linger = {.l_onoff = 1};
     (void)be;
@@ -320,7 +320,7 @@ int gyre__sock_set_reset(struct gyre_backend *be, int fd)
 #ifdef SO_PEERNAME
 /* getpeername(2) knows the peer of a TCP connection neither while it is being made nor when it is over, which is when
  * logs want it. This option does; it wants a buffer of just the address's length, that of the own one. */
-static int peer_by_option(int fd, struct gyre_addr *out)
+static int peer_by_option(int fd, struct gyre__addr *out)
 {
     struct sockaddr *sa = (struct sockaddr *)&out->ss;
     out->len = sizeof out->ss;
@@ -331,7 +331,7 @@ static int peer_by_option(int fd, struct gyre_addr *out)
     return getsockopt(fd, SOL_SOCKET, SO_PEERNAME, sa, &out->len) == 0 ? 0 : -errno;
 }
 #else
-static int peer_by_option(int fd, struct gyre_addr *out)
+static int peer_by_option(int fd, struct gyre__addr *out)
 {
     (void)fd;
     (void)out;
@@ -339,9 +339,9 @@ static int peer_by_option(int fd, struct gyre_addr *out)
 }
 #endif
 
-int gyre__sock_name(struct gyre_backend *be, int fd, bool peer, struct gyre_addr *out)
+int gyre__sock_name(struct gyre__backend *be, int fd, bool peer, struct gyre__addr *out)
 {
-    struct gyre_addr addr = {.len = sizeof addr.ss};
+    struct gyre__addr addr = {.len = sizeof addr.ss};
     struct sockaddr *sa = (struct sockaddr *)&addr.ss;
     (void)be;
     int err = (peer ? getpeername(fd, sa, &addr.len) : getsockname(fd, sa, &addr.len)) == 0 ? 0 : -errno;
@@ -365,7 +365,7 @@ int32_t gyre__sock_send_error(int err)
     return err == EPROTOTYPE ? -ECONNRESET : -err;
 }
 
-int64_t gyre__sock_try_send(struct gyre_backend *be, int fd, const void *data, size_t len)
+int64_t gyre__sock_try_send(struct gyre__backend *be, int fd, const void *data, size_t len)
 {
     ssize_t n;
     (void)be;
@@ -376,14 +376,14 @@ int64_t gyre__sock_try_send(struct gyre_backend *be, int fd, const void *data, s
 }
 
 #ifdef TIOCOUTQ
-int64_t gyre__sock_unacked(struct gyre_backend *be, int fd)
+int64_t gyre__sock_unacked(struct gyre__backend *be, int fd)
 {
     int bytes = 0;
     (void)be;
     return ioctl(fd, TIOCOUTQ, &bytes) == 0 ? bytes : 0;
 }
 #else
-int64_t gyre__sock_unacked(struct gyre_backend *be, int fd)
+int64_t gyre__sock_unacked(struct gyre__backend *be, int fd)
 {
     (void)be;
     (void)fd;
@@ -403,7 +403,7 @@ int gyre__sock_copy(int fd)
     return copy >= 0 ? copy : -errno;
 }
 
-void gyre__sock_close(struct gyre_backend *be, int fd)
+void gyre__sock_close(struct gyre__backend *be, int fd)
 {
     (void)be;
     (void)close(fd);

@@ -65,7 +65,7 @@ static int set_interface(int fd, int family, int index)
 }
 
 /* UDP only. */
-static int set_inet(int fd, int family, enum gyre_sock_option option, int value)
+static int set_inet(int fd, int family, enum gyre__sock_option option, int value)
 {
     switch (option) {
     case GYRE_SOCK_V6_ONLY:
@@ -99,7 +99,7 @@ static int set_inet(int fd, int family, enum gyre_sock_option option, int value)
     return -EINVAL;
 }
 
-int gyre__sock_dgram_set(struct gyre_backend *be, int fd, int family, enum gyre_sock_option option, int value)
+int gyre__sock_dgram_set(struct gyre__backend *be, int fd, int family, enum gyre__sock_option option, int value)
 {
     (void)be;
     switch (option) {
@@ -130,13 +130,13 @@ int gyre__sock_dgram_set(struct gyre_backend *be, int fd, int family, enum gyre_
 
 /* ---- the rest ---- */
 
-int gyre__sock_dgram_open(struct gyre_backend *be, int family)
+int gyre__sock_dgram_open(struct gyre__backend *be, int family)
 {
     (void)be;
     return gyre__sock_new(family, SOCK_DGRAM, 0);
 }
 
-int gyre__sock_dgram_bind(struct gyre_backend *be, int fd, const struct gyre_addr *addr, uint32_t unix_mode)
+int gyre__sock_dgram_bind(struct gyre__backend *be, int fd, const struct gyre__addr *addr, uint32_t unix_mode)
 {
     (void)be;
     if (addr->ss.ss_family == AF_UNIX && addr->len > offsetof(struct sockaddr_un, sun_path))
@@ -144,13 +144,13 @@ int gyre__sock_dgram_bind(struct gyre_backend *be, int fd, const struct gyre_add
     return bind(fd, (const struct sockaddr *)&addr->ss, addr->len) == 0 ? 0 : -errno;
 }
 
-int gyre__sock_dgram_connect(struct gyre_backend *be, int fd, const struct gyre_addr *addr)
+int gyre__sock_dgram_connect(struct gyre__backend *be, int fd, const struct gyre__addr *addr)
 {
     (void)be;
     return connect(fd, (const struct sockaddr *)&addr->ss, addr->len) == 0 ? 0 : -errno;
 }
 
-static int member6(int fd, const struct gyre_addr *group, uint32_t interface, bool join)
+static int member6(int fd, const struct gyre__addr *group, uint32_t interface, bool join)
 {
     struct ipv6_mreq mreq = {.ipv6mr_interface = interface};
     mreq.ipv6mr_multiaddr = ((const struct sockaddr_in6 *)&group->ss)->sin6_addr;
@@ -158,7 +158,7 @@ static int member6(int fd, const struct gyre_addr *group, uint32_t interface, bo
     return setsockopt(fd, IPPROTO_IPV6, name, &mreq, sizeof mreq) == 0 ? 0 : -errno;
 }
 
-static int member4(int fd, const struct gyre_addr *group, uint32_t interface, bool join)
+static int member4(int fd, const struct gyre__addr *group, uint32_t interface, bool join)
 {
     struct ip_mreqn mreq = {.imr_ifindex = (int)interface};
     mreq.imr_multiaddr = ((const struct sockaddr_in *)&group->ss)->sin_addr;
@@ -166,7 +166,7 @@ static int member4(int fd, const struct gyre_addr *group, uint32_t interface, bo
     return setsockopt(fd, IPPROTO_IP, name, &mreq, sizeof mreq) == 0 ? 0 : -errno;
 }
 
-int gyre__sock_dgram_member(struct gyre_backend *be, int fd, const struct gyre_addr *group, uint32_t interface,
+int gyre__sock_dgram_member(struct gyre__backend *be, int fd, const struct gyre__addr *group, uint32_t interface,
                             bool join)
 {
     (void)be;
@@ -175,7 +175,7 @@ int gyre__sock_dgram_member(struct gyre_backend *be, int fd, const struct gyre_a
 }
 
 #ifdef SO_MEMINFO
-int64_t gyre__sock_dgram_drops(struct gyre_backend *be, int fd)
+int64_t gyre__sock_dgram_drops(struct gyre__backend *be, int fd)
 {
     uint32_t info[16] = {0}; /* of which the ninth counts drops (linux/sock_diag.h) */
     socklen_t len = sizeof info;
@@ -183,7 +183,7 @@ int64_t gyre__sock_dgram_drops(struct gyre_backend *be, int fd)
     return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &len) == 0 ? (int64_t)info[8] : 0;
 }
 #else
-int64_t gyre__sock_dgram_drops(struct gyre_backend *be, int fd)
+int64_t gyre__sock_dgram_drops(struct gyre__backend *be, int fd)
 {
     (void)be;
     (void)fd;

@@ -21,20 +21,20 @@
 
 enum { SIZE_MIN = 64 << 10 }; /* with less a call moves too little to be worth it */
 
-static void close_both(struct gyre_pipe *p)
+static void close_both(struct gyre__pipe *p)
 {
     (void)close(p->read_fd);
     (void)close(p->write_fd);
-    *p = (struct gyre_pipe){.read_fd = -1, .write_fd = -1};
+    *p = (struct gyre__pipe){.read_fd = -1, .write_fd = -1};
 }
 
-static int pipe_open(struct gyre_backend *be, struct gyre_pipe *out, uint32_t size_bytes)
+static int pipe_open(struct gyre__backend *be, struct gyre__pipe *out, uint32_t size_bytes)
 {
     int fds[2];
     (void)be;
     if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) != 0)
         return -errno;
-    struct gyre_pipe p = {.read_fd = fds[0], .write_fd = fds[1]};
+    struct gyre__pipe p = {.read_fd = fds[0], .write_fd = fds[1]};
     /* Refused where this user's pipes have too many pages already. What there is may do. */
     (void)fcntl(p.write_fd, F_SETPIPE_SZ, (int)size_bytes);
     if (fcntl(p.write_fd, F_GETPIPE_SZ) < SIZE_MIN) {
@@ -45,7 +45,7 @@ static int pipe_open(struct gyre_backend *be, struct gyre_pipe *out, uint32_t si
     return 0;
 }
 
-static int64_t pipe_read(struct gyre_backend *be, const struct gyre_pipe *p, void *buf, size_t len)
+static int64_t pipe_read(struct gyre__backend *be, const struct gyre__pipe *p, void *buf, size_t len)
 {
     ssize_t n;
     (void)be;
@@ -55,13 +55,13 @@ static int64_t pipe_read(struct gyre_backend *be, const struct gyre_pipe *p, voi
     return n >= 0 ? n : -errno;
 }
 
-static void pipe_close(struct gyre_backend *be, struct gyre_pipe *p)
+static void pipe_close(struct gyre__backend *be, struct gyre__pipe *p)
 {
     (void)be;
     close_both(p);
 }
 
-const struct gyre_pipe_ops gyre__pipe_system = {.open = pipe_open, .read = pipe_read, .close = pipe_close};
+const struct gyre__pipe_ops gyre__pipe_system = {.open = pipe_open, .read = pipe_read, .close = pipe_close};
 
 uint32_t gyre__pipe_waiting(int fd)
 {
@@ -78,7 +78,7 @@ static int32_t move(int from, int to, size_t len)
     return n >= 0 ? (int32_t)n : -errno;
 }
 
-int32_t gyre__pipe_fill(const struct gyre_pipe *p, int fd)
+int32_t gyre__pipe_fill(const struct gyre__pipe *p, int fd)
 {
     return move(fd, p->write_fd, GYRE_PIPE_BYTES);
 }
@@ -96,7 +96,7 @@ static bool take_signal(const sigset_t *sigpipe)
 
 /* A call that stops short has met -EAGAIN, or an error that it takes from the socket and keeps to itself: a receive
  * would find the end of the stream. The signal gives that away, or the next call, to which only -EPIPE is left. */
-static int32_t drain(const struct gyre_pipe *p, int fd, uint32_t len, const sigset_t *sigpipe)
+static int32_t drain(const struct gyre__pipe *p, int fd, uint32_t len, const sigset_t *sigpipe)
 {
     uint32_t moved = 0;
     int32_t n = 1;
@@ -116,7 +116,7 @@ static int32_t drain(const struct gyre_pipe *p, int fd, uint32_t len, const sigs
     return (int32_t)moved;
 }
 
-int32_t gyre__pipe_drain(const struct gyre_pipe *p, int fd, uint32_t len)
+int32_t gyre__pipe_drain(const struct gyre__pipe *p, int fd, uint32_t len)
 {
     sigset_t sigpipe, before, pending;
     (void)sigemptyset(&sigpipe);
@@ -138,14 +138,14 @@ uint32_t gyre__pipe_waiting(int fd)
     return 0;
 }
 
-int32_t gyre__pipe_fill(const struct gyre_pipe *p, int fd)
+int32_t gyre__pipe_fill(const struct gyre__pipe *p, int fd)
 {
     (void)p;
     (void)fd;
     return -ENOSYS;
 }
 
-int32_t gyre__pipe_drain(const struct gyre_pipe *p, int fd, uint32_t len)
+int32_t gyre__pipe_drain(const struct gyre__pipe *p, int fd, uint32_t len)
 {
     (void)p;
     (void)fd;

@@ -115,7 +115,7 @@ static int set_linger(int fd, int64_t seconds)
     return setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == 0 ? 0 : refusal();
 }
 
-static int sockopt_set(struct gyre_backend *be, int fd, enum gyre_sockopt option, int64_t value)
+static int sockopt_set(struct gyre__backend *be, int fd, enum gyre_sockopt option, int64_t value)
 {
     struct row row;
     int number = (int)value, err = row_of(fd, option, &row);
@@ -151,7 +151,7 @@ static bool is_switch(enum gyre_sockopt option)
            option == GYRE_SOCKOPT_BIND_NO_PORT || option == GYRE_SOCKOPT_PREFER_BUSY_POLL;
 }
 
-static int sockopt_get(struct gyre_backend *be, int fd, enum gyre_sockopt option, int64_t *out)
+static int sockopt_get(struct gyre__backend *be, int fd, enum gyre_sockopt option, int64_t *out)
 {
     union {
         int32_t narrow;
@@ -176,7 +176,7 @@ static int sockopt_get(struct gyre_backend *be, int fd, enum gyre_sockopt option
 }
 
 #ifdef TCP_CONGESTION
-static int set_congestion(struct gyre_backend *be, int fd, const char *name)
+static int set_congestion(struct gyre__backend *be, int fd, const char *name)
 {
     (void)be;
     int family = family_of(fd);
@@ -185,7 +185,7 @@ static int set_congestion(struct gyre_backend *be, int fd, const char *name)
     return setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name)) == 0 ? 0 : refusal();
 }
 
-static int congestion(struct gyre_backend *be, int fd, char *out, size_t size)
+static int congestion(struct gyre__backend *be, int fd, char *out, size_t size)
 {
     char name[17] = "";
     socklen_t len = sizeof name - 1;
@@ -199,7 +199,7 @@ static int congestion(struct gyre_backend *be, int fd, char *out, size_t size)
     return 0;
 }
 #else
-static int set_congestion(struct gyre_backend *be, int fd, const char *name)
+static int set_congestion(struct gyre__backend *be, int fd, const char *name)
 {
     (void)be;
     (void)fd;
@@ -207,7 +207,7 @@ static int set_congestion(struct gyre_backend *be, int fd, const char *name)
     return -EOPNOTSUPP;
 }
 
-static int congestion(struct gyre_backend *be, int fd, char *out, size_t size)
+static int congestion(struct gyre__backend *be, int fd, char *out, size_t size)
 {
     (void)be;
     (void)fd;
@@ -218,7 +218,7 @@ static int congestion(struct gyre_backend *be, int fd, char *out, size_t size)
 #endif
 
 #if defined(TCP_INFO) && defined(__linux__)
-static int tcp_info(struct gyre_backend *be, int fd, struct gyre_tcp_info *out)
+static int tcp_info(struct gyre__backend *be, int fd, struct gyre_tcp_info *out)
 {
     struct tcp_info info = {.tcpi_state = 0};
     socklen_t len = sizeof info;
@@ -241,7 +241,7 @@ static int tcp_info(struct gyre_backend *be, int fd, struct gyre_tcp_info *out)
     return 0;
 }
 #else
-static int tcp_info(struct gyre_backend *be, int fd, struct gyre_tcp_info *out)
+static int tcp_info(struct gyre__backend *be, int fd, struct gyre_tcp_info *out)
 {
     (void)be;
     (void)fd;
@@ -251,7 +251,7 @@ static int tcp_info(struct gyre_backend *be, int fd, struct gyre_tcp_info *out)
 #endif
 
 #ifdef SO_PEERCRED
-static int credentials(struct gyre_backend *be, int fd, struct gyre_credentials *out)
+static int credentials(struct gyre__backend *be, int fd, struct gyre_credentials *out)
 {
     struct ucred ucred;
     socklen_t len = sizeof ucred;
@@ -264,7 +264,7 @@ static int credentials(struct gyre_backend *be, int fd, struct gyre_credentials 
     return 0;
 }
 #else
-static int credentials(struct gyre_backend *be, int fd, struct gyre_credentials *out)
+static int credentials(struct gyre__backend *be, int fd, struct gyre_credentials *out)
 {
     (void)be;
     (void)fd;
@@ -278,9 +278,9 @@ static int credentials(struct gyre_backend *be, int fd, struct gyre_credentials 
 enum { ORIGINAL_DST = 80 };
 
 /* An IPv6 socket may talk IPv4, and then that part of the firewall has redirected it. */
-static int original(struct gyre_backend *be, int fd, struct gyre_addr *out)
+static int original(struct gyre__backend *be, int fd, struct gyre__addr *out)
 {
-    struct gyre_addr addr = {.len = sizeof addr.ss};
+    struct gyre__addr addr = {.len = sizeof addr.ss};
     const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&addr.ss;
     (void)be;
     if (getsockname(fd, (struct sockaddr *)&addr.ss, &addr.len) != 0)
@@ -296,7 +296,7 @@ static int original(struct gyre_backend *be, int fd, struct gyre_addr *out)
     return 0;
 }
 #else
-static int original(struct gyre_backend *be, int fd, struct gyre_addr *out)
+static int original(struct gyre__backend *be, int fd, struct gyre__addr *out)
 {
     (void)be;
     (void)fd;
@@ -305,7 +305,7 @@ static int original(struct gyre_backend *be, int fd, struct gyre_addr *out)
 }
 #endif
 
-const struct gyre_sockopt_ops gyre__sockopt_system = {
+const struct gyre__sockopt_ops gyre__sockopt_system = {
     .set = sockopt_set,
     .get = sockopt_get,
     .set_congestion = set_congestion,

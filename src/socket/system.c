@@ -3,7 +3,7 @@
  * sockopt.c. */
 #include "sock.h"
 
-const struct gyre_sock_ops gyre__sock_system = {
+const struct gyre__sock_ops gyre__sock_system = {
     .open = gyre__sock_open,
     .listen = gyre__sock_listen,
     .bind = gyre__sock_bind,

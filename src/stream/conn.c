@@ -94,7 +94,7 @@ void gyre__conns_each(struct gyre_loop *l, void (*fn)(struct gyre_conn *c))
 
 uint64_t gyre__conn_unacked(const struct gyre_conn *c)
 {
-    struct gyre_backend *be = c->loop->be;
+    struct gyre__backend *be = c->loop->be;
     bool known = (c->flags & GYRE_CF_CONNECTED) && (c->f.flags & GYRE_FDF_INET);
     int64_t bytes = known ? be->ops->sock->unacked(be, c->f.fd) : 0;
     if (bytes > 0 && (c->flags & GYRE_CF_FIN_SENT))

@@ -109,7 +109,7 @@ struct gyre__extra {
     bool idle_set;
     bool writing; /* timeouts.c: bytes have been queued since all were sent */
     struct gyre_conn *conn;
-    struct gyre__timer limits_timer;      /* timeouts.c: the next of these that can pass */
+    struct gyre__loop_timer limits_timer; /* timeouts.c: the next of these that can pass */
     int64_t read_ns, write_ns;            /* 0: no limit */
     uint64_t read_from_ns, write_from_ns; /* when the time began that may not be longer than that */
     uint64_t life_end_ns;                 /* 0: no limit */
@@ -131,7 +131,7 @@ enum { GYRE_CONNS_PER_SLAB = 64 };
 /* The connections of a loop. */
 struct gyre__conns {
     struct gyre_conn *settle_head, **settle_tail; /* looked at by the end of the turn, by settle_next */
-    struct gyre_op *starved_head, **starved_tail; /* receives that found no buffer, oldest first, by op->next */
+    struct gyre__op *starved_head, **starved_tail; /* receives that found no buffer, oldest first, by op->next */
     struct gyre__sendv *free_sendv;
     uint32_t free_sendv_count;
     uint32_t slab_count;
@@ -143,9 +143,9 @@ struct gyre__conns {
 struct gyre_conn {
     uint32_t magic;
     uint32_t flags; /* GYRE_CF_* */
-    struct gyre_fd f;
-    struct gyre_op recv;
-    struct gyre_op send;   /* also CONNECT */
+    struct gyre__fd f;
+    struct gyre__op recv;
+    struct gyre__op send;  /* also CONNECT */
     struct gyre__segq in;  /* received, not taken */
     struct gyre__segq out; /* queued; the first of it may be in flight */
     struct gyre_loop *loop;
@@ -158,7 +158,7 @@ struct gyre_conn {
     uint8_t bulk;                  /* how much of a bulk stream it is, from 0 to 15; splice.c */
     void *user;
     struct gyre__extra *extra; /* NULL: none needed so far */
-    struct gyre__timer timer;  /* CONNECTING: the connect limit; OPEN: idle; CLOSING, LINGERING: linger */
+    struct gyre__loop_timer timer; /* CONNECTING: the connect limit; OPEN: idle; CLOSING, LINGERING: linger */
     uint32_t unsent;           /* what gyre_conn_unsent() says once closed */
     uint32_t slot;
     uint32_t generation;
@@ -184,7 +184,7 @@ enum {
 int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct gyre__profile *profile, unsigned how);
 
 /* Undo gyre__conn_new(): nothing was submitted, no callback comes; the profile is not released. */
-void gyre__conn_discard(struct gyre_conn *c);
+void gyre__conn_unmake(struct gyre_conn *c);
 
 /* The side record of `c`, made if it has none yet; NULL when out of memory. */
 struct gyre__extra *gyre__conn_extra(struct gyre_conn *c);
@@ -225,7 +225,7 @@ void gyre__conns_fini(struct gyre_loop *l);
 
 /* timeouts.c: the connection's timer, set to what its state needs. */
 void gyre__conn_start_timer(struct gyre_conn *c);
-void gyre__conn_on_timer(struct gyre__timer *t);
+void gyre__conn_on_timer(struct gyre__loop_timer *t);
 
 /* Whether the user may read, write or steer it: OPEN or CONNECTING. Returns 0, GYRE_ECLOSED or GYRE_ETHREAD. */
 static inline int gyre__conn_usable(const struct gyre_conn *c)
@@ -282,7 +282,7 @@ int gyre__limits_new(struct gyre_conn *c);
 void gyre__limits_open(struct gyre_conn *c);
 void gyre__limits_queued(struct gyre_conn *c);
 void gyre__limits_sent(struct gyre_conn *c);
-void gyre__conn_on_limit(struct gyre__timer *t);
+void gyre__conn_on_limit(struct gyre__loop_timer *t);
 
 /* ---- conn.c ---- */
 
@@ -293,7 +293,7 @@ void gyre__tell_closed(struct gyre_loop *l, struct gyre__closed_waiter *waiters,
 
 /* Arm or cancel the receive as the state of `c` asks. */
 void gyre__conn_update_recv(struct gyre_conn *c);
-void gyre__conn_on_recv(struct gyre_op *op, const struct gyre_event *ev);
+void gyre__conn_on_recv(struct gyre__op *op, const struct gyre__event *ev);
 /* Call on_data if bytes are `fresh` or it is due for another reason, then on_eof if that is due, as far as the
  * connection's state allows. */
 void gyre__conn_deliver(struct gyre_conn *c, bool fresh);
@@ -310,7 +310,7 @@ void gyre__conn_unstarve(struct gyre_conn *c);
 
 /* Submit one gathered send if there is something to send and none is in flight. */
 void gyre__conn_flush(struct gyre_conn *c);
-void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev);
+void gyre__conn_on_sent(struct gyre__op *op, const struct gyre__event *ev);
 /* write.c: account for `len` bytes just queued: marks, flush. */
 void gyre__conn_queued(struct gyre_conn *c, size_t len);
 void gyre__conns_free_sendvs(struct gyre__conns *conns, const struct gyre_mem *mem);
@@ -331,7 +331,7 @@ void gyre__file_on_read(struct gyre_conn *c, int32_t res);
 /* `len` bytes of `src`, received together, were forwarded to `dst`: whether receives are to bring pipes. */
 void gyre__pipe_weigh(struct gyre_conn *src, const struct gyre_conn *dst, uint32_t len);
 /* The segment of an event with GYRE_EV_PIPE, or NULL: no memory, and the bytes are lost. */
-struct gyre__seg *gyre__pipe_received(struct gyre_conn *c, const struct gyre_event *ev);
+struct gyre__seg *gyre__pipe_received(struct gyre_conn *c, const struct gyre__event *ev);
 /* Read everything of the inbound queue out of pipes. Returns 0, or -ENOMEM with nothing lost. */
 int gyre__pipe_read_out(struct gyre_conn *c);
 /* Submit a SPLICE of `seg`, which is first in the queue; account for what it moved. */
@@ -357,6 +357,6 @@ void gyre__forward_forget(struct gyre_conn *src);
 
 /* ---- connect/connect.c ---- */
 
-void gyre__conn_on_connect(struct gyre_op *op, const struct gyre_event *ev);
+void gyre__conn_on_connect(struct gyre__op *op, const struct gyre__event *ev);
 
 #endif

@@ -71,7 +71,7 @@ void gyre__conn_unstarve(struct gyre_conn *c)
     struct gyre_loop *l = c->loop;
     if (!(c->flags & GYRE_CF_STARVED))
         return;
-    struct gyre_op **at = &l->conns->starved_head;
+    struct gyre__op **at = &l->conns->starved_head;
     while (*at != &c->recv)
         at = &(*at)->next;
     *at = c->recv.next;
@@ -201,7 +201,7 @@ static void deliver_in_turns(struct gyre_conn *c, uint32_t len)
 }
 
 /* The segment of what an event brought, or NULL: nothing, or (err set) no memory for it. */
-static struct gyre__seg *received(struct gyre_conn *c, const struct gyre_event *ev, int *err)
+static struct gyre__seg *received(struct gyre_conn *c, const struct gyre__event *ev, int *err)
 {
     struct gyre__segs *segs = &c->loop->segs;
     struct gyre__seg *seg = NULL;
@@ -259,7 +259,7 @@ static void recv_failed(struct gyre_conn *c, int err)
     }
 }
 
-void gyre__conn_on_recv(struct gyre_op *op, const struct gyre_event *ev)
+void gyre__conn_on_recv(struct gyre__op *op, const struct gyre__event *ev)
 {
     struct gyre_conn *c = GYRE_CONTAINER(op, struct gyre_conn, recv);
     struct gyre_loop *l = c->loop;

@@ -51,7 +51,7 @@ int gyre_conn_peer_address(const struct gyre_conn *c, struct sockaddr_storage *o
 }
 
 /* The options of its socket, if it has one still and this thread may ask. */
-static int options_of(const struct gyre_conn *c, const struct gyre_sockopt_ops **out)
+static int options_of(const struct gyre_conn *c, const struct gyre__sockopt_ops **out)
 {
     if (c == NULL || c->magic != GYRE_CONN_MAGIC)
         return GYRE_ECLOSED;
@@ -68,7 +68,7 @@ static bool is_option(enum gyre_sockopt option)
 
 int gyre_conn_set_sockopt(struct gyre_conn *c, enum gyre_sockopt option, int64_t value)
 {
-    const struct gyre_sockopt_ops *ops;
+    const struct gyre__sockopt_ops *ops;
     int err = options_of(c, &ops);
     if (err != 0)
         return err;
@@ -82,7 +82,7 @@ int gyre_conn_set_sockopt(struct gyre_conn *c, enum gyre_sockopt option, int64_t
 
 int gyre_conn_sockopt(int64_t *out, const struct gyre_conn *c, enum gyre_sockopt option)
 {
-    const struct gyre_sockopt_ops *ops;
+    const struct gyre__sockopt_ops *ops;
     int err = options_of(c, &ops);
     if (err != 0)
         return err;
@@ -93,7 +93,7 @@ int gyre_conn_sockopt(int64_t *out, const struct gyre_conn *c, enum gyre_sockopt
 
 int gyre_conn_set_keepalive(struct gyre_conn *c, const struct gyre_keepalive *keepalive)
 {
-    const struct gyre_sockopt_ops *ops;
+    const struct gyre__sockopt_ops *ops;
     int err = options_of(c, &ops);
     if (err == 0)
         err = keepalive == NULL ? -EINVAL : gyre__keepalive_check(keepalive);
@@ -122,7 +122,7 @@ int gyre_conn_keepalive(struct gyre_keepalive *out, const struct gyre_conn *c)
 
 int gyre_conn_set_congestion(struct gyre_conn *c, const char *name)
 {
-    const struct gyre_sockopt_ops *ops;
+    const struct gyre__sockopt_ops *ops;
     int err = options_of(c, &ops);
     if (err != 0)
         return err;
@@ -131,7 +131,7 @@ int gyre_conn_set_congestion(struct gyre_conn *c, const char *name)
 
 int gyre_conn_congestion(char *out, size_t size, const struct gyre_conn *c)
 {
-    const struct gyre_sockopt_ops *ops;
+    const struct gyre__sockopt_ops *ops;
     int err = options_of(c, &ops);
     if (err != 0)
         return err;
@@ -140,7 +140,7 @@ int gyre_conn_congestion(char *out, size_t size, const struct gyre_conn *c)
 
 int gyre_conn_tcp_info(struct gyre_tcp_info *out, const struct gyre_conn *c)
 {
-    const struct gyre_sockopt_ops *ops;
+    const struct gyre__sockopt_ops *ops;
     int err = options_of(c, &ops);
     if (err != 0)
         return err;
@@ -149,7 +149,7 @@ int gyre_conn_tcp_info(struct gyre_tcp_info *out, const struct gyre_conn *c)
 
 int gyre_conn_credentials(struct gyre_credentials *out, const struct gyre_conn *c)
 {
-    const struct gyre_sockopt_ops *ops;
+    const struct gyre__sockopt_ops *ops;
     int err = options_of(c, &ops);
     if (err != 0)
         return err;
@@ -158,8 +158,8 @@ int gyre_conn_credentials(struct gyre_credentials *out, const struct gyre_conn *
 
 int gyre_conn_original_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len)
 {
-    const struct gyre_sockopt_ops *ops;
-    struct gyre_addr addr;
+    const struct gyre__sockopt_ops *ops;
+    struct gyre__addr addr;
     int err = options_of(c, &ops);
     if (err == 0)
         err = out == NULL || out_len == NULL ? -EINVAL : ops->original(c->loop->be, c->f.fd, &addr);

@@ -44,7 +44,7 @@ int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct g
     return 0;
 }
 
-void gyre__conn_discard(struct gyre_conn *c)
+void gyre__conn_unmake(struct gyre_conn *c)
 {
     gyre__wheel_stop(&c->loop->wheel, &c->timer);
     c->loop->be->ops->close(c->loop->be, &c->f);
@@ -79,7 +79,7 @@ static void count_end(const struct gyre_conn *c)
 static void finish(struct gyre_conn *c)
 {
     struct gyre_loop *l = c->loop;
-    struct gyre_backend *be = l->be;
+    struct gyre__backend *be = l->be;
     GYRE_CHECK(c->f.inflight == 0);
     if (c->err != 0 || (c->flags & GYRE_CF_RESET))
         c->unsent += c->out.bytes + (uint32_t)gyre__conn_unacked(c);
@@ -142,7 +142,7 @@ static bool all_sent(const struct gyre_conn *c)
 
 static void send_fin(struct gyre_conn *c)
 {
-    struct gyre_backend *be = c->loop->be;
+    struct gyre__backend *be = c->loop->be;
     if (c->flags & GYRE_CF_FIN_SENT)
         return;
     c->flags |= GYRE_CF_FIN_SENT;

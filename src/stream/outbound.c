@@ -135,7 +135,7 @@ static void went(struct gyre_conn *c, size_t n, size_t asked)
  * is a turn less. Returns false if the socket takes none now, for a submitted send to wait. */
 static bool send_now(struct gyre_conn *c, const struct gyre__seg *head)
 {
-    struct gyre_backend *be = c->loop->be;
+    struct gyre__backend *be = c->loop->be;
     size_t asked = head->len;
     gyre__count(&be->stats.calls, 1);
     int64_t n = be->ops->sock->try_send(be, c->f.fd, head->data, asked);
@@ -195,7 +195,7 @@ void gyre__conn_flush(struct gyre_conn *c)
     gyre__op_submit(l, &c->send);
 }
 
-void gyre__conn_on_sent(struct gyre_op *op, const struct gyre_event *ev)
+void gyre__conn_on_sent(struct gyre__op *op, const struct gyre__event *ev)
 {
     struct gyre_conn *c = GYRE_CONTAINER(op, struct gyre_conn, send);
     struct gyre_loop *l = c->loop;
@@ -234,7 +234,7 @@ int64_t gyre_conn_try_write(struct gyre_conn *c, const void *data, size_t len)
     if (c->out.tail != NULL || c->send.state != GYRE_OPS_IDLE ||
         (c->flags & (GYRE_CF_CONNECTED | GYRE_CF_CORKED)) != GYRE_CF_CONNECTED)
         return -EAGAIN;
-    struct gyre_backend *be = c->loop->be;
+    struct gyre__backend *be = c->loop->be;
     int64_t n = be->ops->sock->try_send(be, c->f.fd, data, len);
     if (n > 0) {
         gyre__count(&be->stats.bytes_queued, (uint64_t)n);

@@ -20,7 +20,7 @@
 enum { PIECE_MAX = 64 << 10 };
 
 struct gyre__file {
-    struct gyre_op_read read; /* what is being read */
+    struct gyre__op_read read; /* what is being read */
     uint64_t left;            /* not yet read */
     gyre_sent_fn *done;
     void *user;

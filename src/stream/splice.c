@@ -57,7 +57,7 @@ void gyre__pipe_weigh(struct gyre_conn *src, const struct gyre_conn *dst, uint32
 
 /* ---- receiving ---- */
 
-struct gyre__seg *gyre__pipe_received(struct gyre_conn *c, const struct gyre_event *ev)
+struct gyre__seg *gyre__pipe_received(struct gyre_conn *c, const struct gyre__event *ev)
 {
     struct gyre__seg *seg = gyre__seg_new(&c->loop->segs, GYRE_SEG_PIPE, NULL, (uint32_t)ev->res);
     if (seg == NULL) {
@@ -77,7 +77,7 @@ struct gyre__seg *gyre__pipe_received(struct gyre_conn *c, const struct gyre_eve
 /* What is in the pipe of `seg` as a chunk; `seg` is freed then. NULL if there is no memory. */
 static struct gyre__seg *read_out(struct gyre_loop *l, struct gyre__seg *seg)
 {
-    const struct gyre_pipe_ops *ops = l->be->ops->sock->pipe;
+    const struct gyre__pipe_ops *ops = l->be->ops->sock->pipe;
     struct gyre__seg *chunk = gyre__seg_chunk(&l->segs, seg->len);
     if (chunk == NULL)
         return NULL;

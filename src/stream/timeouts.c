@@ -60,7 +60,7 @@ static bool is_due(const struct gyre_conn *c, uint64_t since_ns, int64_t limit_n
     return limit_ns > 0 && c->loop->now_ns >= since_ns + (uint64_t)limit_ns;
 }
 
-void gyre__conn_on_limit(struct gyre__timer *t)
+void gyre__conn_on_limit(struct gyre__loop_timer *t)
 {
     struct gyre__extra *x = GYRE_CONTAINER(t, struct gyre__extra, limits_timer);
     struct gyre_conn *c = x->conn;
@@ -257,7 +257,7 @@ static void linger_time_passed(struct gyre_conn *c)
     gyre__conn_end(c, GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT);
 }
 
-void gyre__conn_on_timer(struct gyre__timer *t)
+void gyre__conn_on_timer(struct gyre__loop_timer *t)
 {
     struct gyre_conn *c = GYRE_CONTAINER(t, struct gyre_conn, timer);
     GYRE_CHECK(c->magic == GYRE_CONN_MAGIC);

@@ -37,7 +37,7 @@ enum {
     GYRE_BATCH_BULK_HOLD_US = 100,
 };
 
-struct gyre_batch {
+struct gyre__batch {
     uint32_t armed;    /* receives in flight */
     uint32_t receives; /* done since the last note */
     uint64_t bytes;    /* in them */
@@ -48,11 +48,11 @@ struct gyre_batch {
     uint8_t crowd;     /* streams of the round before */
     uint8_t round;     /* its number */
     uint8_t fresh;     /* counts down with the waits since the last move */
-    struct gyre_reach reach;
+    struct gyre__reach reach;
 };
 
 /* A bulk stream brought a pipe; `seen` is the stream's own note of the round that it was last counted in. */
-static inline void gyre__batch_bulk(struct gyre_batch *b, uint8_t *seen)
+static inline void gyre__batch_bulk(struct gyre__batch *b, uint8_t *seen)
 {
     b->fresh = GYRE_BATCH_FRESH;
     if (*seen != b->round) {
@@ -68,25 +68,25 @@ static inline void gyre__batch_bulk(struct gyre_batch *b, uint8_t *seen)
 }
 
 /* Whether to let more of the bulk gather. */
-static inline bool gyre__batch_crowded(const struct gyre_batch *b)
+static inline bool gyre__batch_crowded(const struct gyre__batch *b)
 {
     return b->crowd >= GYRE_BATCH_CROWD && b->fresh > 0;
 }
 
-static inline void gyre__batch_received(struct gyre_batch *b, uint32_t bytes)
+static inline void gyre__batch_received(struct gyre__batch *b, uint32_t bytes)
 {
     b->receives++;
     b->bytes += bytes;
 }
 
-static inline void gyre__batch_heard(struct gyre_batch *b, uint32_t bytes)
+static inline void gyre__batch_heard(struct gyre__batch *b, uint32_t bytes)
 {
     gyre__batch_received(b, bytes);
     b->reach.heard++;
 }
 
 /* A wait is over. */
-static inline void gyre__batch_note(struct gyre_batch *b)
+static inline void gyre__batch_note(struct gyre__batch *b)
 {
     if (b->reach.heard > 0 || b->reach.trying)
         gyre__reach_learn(&b->reach);
@@ -100,20 +100,20 @@ static inline void gyre__batch_note(struct gyre_batch *b)
         b->fresh--;
 }
 
-static inline bool gyre__batch_busy(const struct gyre_batch *b)
+static inline bool gyre__batch_busy(const struct gyre__batch *b)
 {
     return b->rate >= GYRE_BATCH_WORTH * 64;
 }
 
 /* Whether the next wait is to be a trial of how many datagrams are under way. A flood comes many at a time anyway. */
-static inline bool gyre__batch_tries(const struct gyre_batch *b)
+static inline bool gyre__batch_tries(const struct gyre__batch *b)
 {
     bool flood = b->rate >= GYRE_BATCH_WAIT_FOR_MAX * 64 && b->reach.found == 0;
     return gyre__reach_due(&b->reach) && gyre__batch_busy(b) && !flood;
 }
 
 /* How many receives to wait for; 1: whatever comes. */
-static inline uint32_t gyre__batch_want(const struct gyre_batch *b)
+static inline uint32_t gyre__batch_want(const struct gyre__batch *b)
 {
     uint32_t want = b->rate / 64 + GYRE_BATCH_MORE, fits = GYRE_BATCH_BYTES / (b->size / 8 + 1);
     uint32_t share = b->reach.found > 0 ? GYRE_BATCH_WAIT_FOR_MAX : b->armed / GYRE_BATCH_SHARE;

@@ -20,7 +20,7 @@
 
 enum { ENTRIES_MAX = 32768, QUIET_FACTOR = 64, ROOM_FACTOR = 8 };
 
-static uint32_t ring_entries(const struct gyre_bufpool *pool)
+static uint32_t ring_entries(const struct gyre__bufpool *pool)
 {
     uint32_t n = 1;
     while (n < pool->count_max && n < ENTRIES_MAX)
@@ -40,20 +40,20 @@ static struct io_uring_buf_ring *map_entries(size_t bytes)
     return at;
 }
 
-static uint16_t target_max(const struct gyre_bufring *b)
+static uint16_t target_max(const struct gyre__bufring *b)
 {
     uint32_t entries = (uint32_t)b->mask + 1;
     uint16_t most = (uint16_t)(b->pool->count_max - b->reserve);
     return most < entries ? most : (uint16_t)entries;
 }
 
-static uint16_t target_min(const struct gyre_bufring *b)
+static uint16_t target_min(const struct gyre__bufring *b)
 {
     uint16_t first = b->pool->first < target_max(b) ? b->pool->first : target_max(b);
     return first > 0 ? first : 1;
 }
 
-int gyre__bufring_add(struct gyre_bufring *b, int ring_fd, struct gyre_bufpool *pool, uint16_t reserve)
+int gyre__bufring_add(struct gyre__bufring *b, int ring_fd, struct gyre__bufpool *pool, uint16_t reserve)
 {
     uint32_t entries = ring_entries(pool);
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -71,7 +71,7 @@ int gyre__bufring_add(struct gyre_bufring *b, int ring_fd, struct gyre_bufpool *
         (void)munmap(ring, bytes);
         return err;
     }
-    *b = (struct gyre_bufring){
+    *b = (struct gyre__bufring){
         .pool = pool,
         .ring = ring,
         .ring_bytes = bytes,
@@ -84,7 +84,7 @@ int gyre__bufring_add(struct gyre_bufring *b, int ring_fd, struct gyre_bufpool *
 }
 
 /* What the kernel did not use are the last `posted` entries, for it takes them in order. */
-void gyre__bufring_remove(struct gyre_bufring *b, int ring_fd)
+void gyre__bufring_remove(struct gyre__bufring *b, int ring_fd)
 {
     struct io_uring_buf_reg reg = {.bgid = b->group};
     if (b->pool == NULL)
@@ -96,10 +96,10 @@ void gyre__bufring_remove(struct gyre_bufring *b, int ring_fd)
         gyre__bufpool_untake(b->pool, b->ring->bufs[b->tail & b->mask].bid);
     }
     (void)munmap(b->ring, b->ring_bytes);
-    *b = (struct gyre_bufring){.group = b->group};
+    *b = (struct gyre__bufring){.group = b->group};
 }
 
-static void grow(struct gyre_bufring *b)
+static void grow(struct gyre__bufring *b)
 {
     uint32_t more = (uint32_t)b->target * 2;
     b->target = more < target_max(b) ? (uint16_t)more : target_max(b);
@@ -107,14 +107,14 @@ static void grow(struct gyre_bufring *b)
     b->quiet = 0;
 }
 
-static void sink(struct gyre_bufring *b)
+static void sink(struct gyre__bufring *b)
 {
     uint16_t sunk = (uint16_t)(b->target - (b->target + 7) / 8);
     b->target = sunk > target_min(b) ? sunk : target_min(b);
     b->quiet = 0;
 }
 
-void gyre__bufring_fill_slow(struct gyre_bufring *b)
+void gyre__bufring_fill_slow(struct gyre__bufring *b)
 {
     if (b->pool == NULL)
         return;
@@ -140,7 +140,7 @@ void gyre__bufring_fill_slow(struct gyre_bufring *b)
     io_uring_smp_store_release(&b->ring->tail, tail);
 }
 
-int gyre__bufring_unpost(struct gyre_bufring *b)
+int gyre__bufring_unpost(struct gyre__bufring *b)
 {
     b->tail--;
     b->posted--;
@@ -148,7 +148,7 @@ int gyre__bufring_unpost(struct gyre_bufring *b)
     return b->ring->bufs[b->tail & b->mask].bid;
 }
 
-void gyre__bufring_trim(struct gyre_bufring *b, unsigned untouched)
+void gyre__bufring_trim(struct gyre__bufring *b, unsigned untouched)
 {
     uint16_t least = b->least < b->posted ? b->least : b->posted;
     uint32_t used = b->target > least ? (uint32_t)(b->target - least) : 0;
@@ -164,7 +164,7 @@ void gyre__bufring_trim(struct gyre_bufring *b, unsigned untouched)
         gyre__bufpool_untake(b->pool, (uint16_t)gyre__bufring_unpost(b));
 }
 
-void gyre__bufring_return(struct gyre_bufring *b, uint16_t buf)
+void gyre__bufring_return(struct gyre__bufring *b, uint16_t buf)
 {
     if (b->pool == NULL || b->posted == 0)
         return;

@@ -7,8 +7,8 @@
 #include "buffer/bufpool.h"
 #include "base/check.h"
 
-struct gyre_bufring {
-    struct gyre_bufpool *pool;      /* NULL: none added */
+struct gyre__bufring {
+    struct gyre__bufpool *pool;     /* NULL: none added */
     struct io_uring_buf_ring *ring; /* memory of ours that the kernel reads */
     size_t ring_bytes;
     uint16_t mask;
@@ -23,26 +23,26 @@ struct gyre_bufring {
 };
 
 /* All but `reserve` buffers of the pool may be posted. */
-int gyre__bufring_add(struct gyre_bufring *b, int ring_fd, struct gyre_bufpool *pool, uint16_t reserve);
-void gyre__bufring_remove(struct gyre_bufring *b, int ring_fd);
-void gyre__bufring_fill_slow(struct gyre_bufring *b);
+int gyre__bufring_add(struct gyre__bufring *b, int ring_fd, struct gyre__bufpool *pool, uint16_t reserve);
+void gyre__bufring_remove(struct gyre__bufring *b, int ring_fd);
+void gyre__bufring_fill_slow(struct gyre__bufring *b);
 /* The buffer posted last, off the ring again; only if the kernel cannot have used it yet. */
-int gyre__bufring_unpost(struct gyre_bufring *b);
+int gyre__bufring_unpost(struct gyre__bufring *b);
 /* Sink the target if much of what was posted was not used lately, and take back what is posted beyond it, at most the
  * last `untouched`. */
-void gyre__bufring_trim(struct gyre_bufring *b, unsigned untouched);
+void gyre__bufring_trim(struct gyre__bufring *b, unsigned untouched);
 /* A completion brought buffer `buf` and nobody wants it. */
-void gyre__bufring_return(struct gyre_bufring *b, uint16_t buf);
+void gyre__bufring_return(struct gyre__bufring *b, uint16_t buf);
 
 /* Before each enter: post buffers up to the target. */
-static inline void gyre__bufring_fill(struct gyre_bufring *b)
+static inline void gyre__bufring_fill(struct gyre__bufring *b)
 {
     if (b->posted < b->target || b->starved)
         gyre__bufring_fill_slow(b);
 }
 
 /* A completion brought a buffer. */
-static inline void gyre__bufring_took(struct gyre_bufring *b)
+static inline void gyre__bufring_took(struct gyre__bufring *b)
 {
     GYRE_CHECK(b->posted > 0);
     b->posted--;

@@ -17,20 +17,20 @@
 
 /* What a wait takes with IORING_ENTER_EXT_ARG. The third field has had two names in liburing, of which each version has
  * one: pad, and from 2.8 on min_wait_usec. */
-struct gyre_io_uring_getevents_arg {
+struct gyre__io_uring_getevents_arg {
     uint64_t sigmask;
     uint32_t sigmask_size;
     uint32_t min_wait_us; /* Linux 6.12, else 0 */
     uint64_t ts;
 };
 
-_Static_assert(sizeof(struct gyre_io_uring_getevents_arg) == 24, "the kernel's layout");
+_Static_assert(sizeof(struct gyre__io_uring_getevents_arg) == 24, "the kernel's layout");
 
 enum { GYRE_IORING_REGISTER_NAPI = 27 }; /* Linux 6.9 */
 
 /* What that takes; it writes the former settings back. Zero in the rest means what it did in 6.9: sockets are tracked
  * as they are polled. */
-struct gyre_io_uring_napi {
+struct gyre__io_uring_napi {
     uint32_t busy_poll_us;
     uint8_t prefer_busy_poll;
     uint8_t rest[11];

@@ -15,7 +15,7 @@
 #include <poll.h>
 #include <unistd.h>
 
-static void own_completion(struct gyre_uring *u, const struct io_uring_cqe *cqe)
+static void own_completion(struct gyre__uring *u, const struct io_uring_cqe *cqe)
 {
     if (cqe->user_data != GYRE_URING_TAG_WAKE)
         return; /* a cancel that found nothing, or came too late: the op's own completion tells */
@@ -25,7 +25,7 @@ static void own_completion(struct gyre_uring *u, const struct io_uring_cqe *cqe)
         u->wake_armed = false;
 }
 
-static void stale_completion(struct gyre_uring *u, const struct io_uring_cqe *cqe)
+static void stale_completion(struct gyre__uring *u, const struct io_uring_cqe *cqe)
 {
     gyre__count(&u->base.stats.stale, 1);
     if (cqe->flags & IORING_CQE_F_BUFFER)
@@ -41,7 +41,7 @@ static void stale_completion(struct gyre_uring *u, const struct io_uring_cqe *cq
 
 /* -EAGAIN is no result of an op that waits. Kernels give it now and then, so ask again, and wait before trying.
  * UNTESTED: no way is known to make Linux 6.18 do so. */
-static bool try_again(struct gyre_uring *u, struct gyre_op *op)
+static bool try_again(struct gyre__uring *u, struct gyre__op *op)
 {
     if (op->kind == GYRE_OP_CONNECT || op->state == GYRE_OPS_CANCELLING)
         return false;
@@ -51,7 +51,7 @@ static bool try_again(struct gyre_uring *u, struct gyre_op *op)
     return true;
 }
 
-static uint16_t take_buffer(struct gyre_uring *u, const struct io_uring_cqe *cqe, struct gyre_event *ev)
+static uint16_t take_buffer(struct gyre__uring *u, const struct io_uring_cqe *cqe, struct gyre__event *ev)
 {
     uint16_t buf = (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
     if (cqe->res <= 0) { /* UNTESTED: older kernels may hand one out with the end of the stream; 6.18 does not */
@@ -73,7 +73,7 @@ static uint16_t take_buffer(struct gyre_uring *u, const struct io_uring_cqe *cqe
 
 /* A POLL is over, as far as the kernel is concerned. Linux 6.18 names POLLPRI with whatever arrives on a TCP socket, so
  * where that was asked for, the socket is asked again. False if nothing was true of what it said. */
-static bool poll_over(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev)
+static bool poll_over(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *ev)
 {
     struct pollfd p = {.fd = op->f->fd, .events = (short)op->u.poll.events, .revents = (short)ev->res};
     if (ev->res < 0)
@@ -94,21 +94,21 @@ static bool poll_over(struct gyre_uring *u, struct gyre_op *op, struct gyre_even
 }
 
 /* False if there is no event in it. */
-static bool to_event(struct gyre_uring *u, const struct io_uring_cqe *cqe, struct gyre_event *ev)
+static bool to_event(struct gyre__uring *u, const struct io_uring_cqe *cqe, struct gyre__event *ev)
 {
     uint64_t tag = cqe->user_data;
     if (GYRE_UNLIKELY((tag & GYRE_URING_MARKS) == GYRE_URING_OWN)) {
         own_completion(u, cqe);
         return false;
     }
-    struct gyre_op *op = (struct gyre_op *)(uintptr_t)(tag & GYRE_URING_ADDR_MASK);
+    struct gyre__op *op = (struct gyre__op *)(uintptr_t)(tag & GYRE_URING_ADDR_MASK);
     if (GYRE_UNLIKELY(op->gen != tag >> GYRE_URING_GEN_SHIFT || op->state == GYRE_OPS_IDLE)) {
         stale_completion(u, cqe);
         return false;
     }
     if (GYRE_UNLIKELY((tag & GYRE_URING_MARKS) == GYRE_URING_POLL))
         return gyre__direct_polled(u, op, cqe, ev);
-    *ev = (struct gyre_event){.op = op, .res = cqe->res};
+    *ev = (struct gyre__event){.op = op, .res = cqe->res};
     if (cqe->flags & IORING_CQE_F_BUFFER)
         ev->flags |= take_buffer(u, cqe, ev);
     if (cqe->flags & IORING_CQE_F_MORE) {
@@ -137,7 +137,7 @@ static bool to_event(struct gyre_uring *u, const struct io_uring_cqe *cqe, struc
     return GYRE_LIKELY(ev->res != -EAGAIN) || (op->flags & GYRE_OPF_DONTWAIT) || !try_again(u, op);
 }
 
-unsigned gyre__uring_drain(struct gyre_uring *u, struct gyre_event *out, unsigned cap)
+unsigned gyre__uring_drain(struct gyre__uring *u, struct gyre__event *out, unsigned cap)
 {
     struct io_uring_cq *cq = &u->ring.cq;
     unsigned head = *cq->khead, tail = io_uring_smp_load_acquire(cq->ktail), n = 0;

@@ -6,6 +6,6 @@
 #include "queue.h"
 
 /* Take completions out of the ring until there are none or `out` has `cap` events. Returns how many it has. */
-unsigned gyre__uring_drain(struct gyre_uring *u, struct gyre_event *out, unsigned cap);
+unsigned gyre__uring_drain(struct gyre__uring *u, struct gyre__event *out, unsigned cap);
 
 #endif

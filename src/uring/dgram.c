@@ -22,13 +22,13 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-_Static_assert(sizeof(struct gyre_dgram_head) == sizeof(struct io_uring_recvmsg_out), "one header for all backends");
-_Static_assert(offsetof(struct gyre_dgram_head, name_len) == offsetof(struct io_uring_recvmsg_out, namelen), "");
-_Static_assert(offsetof(struct gyre_dgram_head, control_len) == offsetof(struct io_uring_recvmsg_out, controllen), "");
-_Static_assert(offsetof(struct gyre_dgram_head, payload_len) == offsetof(struct io_uring_recvmsg_out, payloadlen), "");
-_Static_assert(offsetof(struct gyre_dgram_head, flags) == offsetof(struct io_uring_recvmsg_out, flags), "");
+_Static_assert(sizeof(struct gyre__dgram_head) == sizeof(struct io_uring_recvmsg_out), "one header for all backends");
+_Static_assert(offsetof(struct gyre__dgram_head, name_len) == offsetof(struct io_uring_recvmsg_out, namelen), "");
+_Static_assert(offsetof(struct gyre__dgram_head, control_len) == offsetof(struct io_uring_recvmsg_out, controllen), "");
+_Static_assert(offsetof(struct gyre__dgram_head, payload_len) == offsetof(struct io_uring_recvmsg_out, payloadlen), "");
+_Static_assert(offsetof(struct gyre__dgram_head, flags) == offsetof(struct io_uring_recvmsg_out, flags), "");
 
-void gyre__uring_prep_recvmsg(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op)
+void gyre__uring_prep_recvmsg(const struct gyre__uring *u, struct io_uring_sqe *sqe, const struct gyre__op *op)
 {
     GYRE_ASSERT(op->u.recvmsg.pool == u->bufs.pool);
     if (!(u->use & GYRE_URING_MULTISHOT_RECV)) {
@@ -40,7 +40,7 @@ void gyre__uring_prep_recvmsg(const struct gyre_uring *u, struct io_uring_sqe *s
     sqe->buf_group = u->bufs.group;
 }
 
-void gyre__uring_prep_sendmsg(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op)
+void gyre__uring_prep_sendmsg(const struct gyre__uring *u, struct io_uring_sqe *sqe, const struct gyre__op *op)
 {
     if (!(op->f->flags & GYRE_FDF_DGRAM))
         io_uring_prep_sendmsg(sqe, op->f->fd, op->u.msg.hdr,
@@ -51,7 +51,7 @@ void gyre__uring_prep_sendmsg(const struct gyre_uring *u, struct io_uring_sqe *s
         io_uring_prep_sendmsg(sqe, op->f->fd, op->u.msg.hdr, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-bool gyre__uring_sendmsg_goes_on(struct gyre_op *op, struct gyre_event *ev)
+bool gyre__uring_sendmsg_goes_on(struct gyre__op *op, struct gyre__event *ev)
 {
     bool was_poll = op->flags & GYRE_OPF_POLL_FIRST;
     if (was_poll ? ev->res <= 0 : ev->res != -EAGAIN || (op->flags & GYRE_OPF_DONTWAIT))
@@ -65,10 +65,10 @@ bool gyre__uring_sendmsg_goes_on(struct gyre_op *op, struct gyre_event *ev)
 
 /* ---- without multishot ---- */
 
-static int32_t receive_datagram(const struct gyre_op *op, uint8_t *buf)
+static int32_t receive_datagram(const struct gyre__op *op, uint8_t *buf)
 {
     const struct msghdr *room = op->u.recvmsg.room;
-    uint8_t *name = buf + sizeof(struct gyre_dgram_head), *control = name + room->msg_namelen;
+    uint8_t *name = buf + sizeof(struct gyre__dgram_head), *control = name + room->msg_namelen;
     uint8_t *data = control + room->msg_controllen;
     uint32_t size = op->u.recvmsg.pool->size - (uint32_t)(data - buf);
     struct iovec iov = {.iov_base = data, .iov_len = size};
@@ -83,7 +83,7 @@ static int32_t receive_datagram(const struct gyre_op *op, uint8_t *buf)
     ssize_t n = recvmsg(op->f->fd, &msg, MSG_DONTWAIT);
     if (n < 0)
         return -errno;
-    struct gyre_dgram_head head = {
+    struct gyre__dgram_head head = {
         .name_len = msg.msg_namelen,
         .control_len = (uint32_t)msg.msg_controllen,
         .payload_len = (uint32_t)n,
@@ -94,7 +94,7 @@ static int32_t receive_datagram(const struct gyre_op *op, uint8_t *buf)
 }
 
 /* A free buffer, or one of those posted: that is safe if there are more of them than receives that may take one. */
-static int take_free(struct gyre_uring *u, struct gyre_bufpool *pool)
+static int take_free(struct gyre__uring *u, struct gyre__bufpool *pool)
 {
     int buf = gyre__bufpool_take(pool);
     if (buf == GYRE_BUF_NONE && u->bufs.posted > u->batch.armed)
@@ -102,9 +102,9 @@ static int take_free(struct gyre_uring *u, struct gyre_bufpool *pool)
     return buf;
 }
 
-bool gyre__uring_recvmsg_polled(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev)
+bool gyre__uring_recvmsg_polled(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *ev)
 {
-    struct gyre_bufpool *pool = op->u.recvmsg.pool;
+    struct gyre__bufpool *pool = op->u.recvmsg.pool;
     if (ev->res <= 0) /* the poll itself failed, or was cancelled */
         return true;
     ev->res = -ECANCELED;

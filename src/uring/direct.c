@@ -41,7 +41,7 @@ enum {
 
 /* ---- The queue of descriptors believed readable. ---- */
 
-static void enqueue(struct gyre_uring *u, struct gyre_fd *f)
+static void enqueue(struct gyre__uring *u, struct gyre__fd *f)
 {
     if (f->be_flags & GYRE_UF_QUEUED)
         return;
@@ -49,14 +49,14 @@ static void enqueue(struct gyre_uring *u, struct gyre_fd *f)
     gyre__fdq_push(&u->readable, f);
 }
 
-static struct gyre_fd *dequeue(struct gyre_uring *u)
+static struct gyre__fd *dequeue(struct gyre__uring *u)
 {
-    struct gyre_fd *f = gyre__fdq_pop(&u->readable);
+    struct gyre__fd *f = gyre__fdq_pop(&u->readable);
     f->be_flags &= (uint8_t)~GYRE_UF_QUEUED;
     return f;
 }
 
-static void unqueue(struct gyre_uring *u, struct gyre_fd *f)
+static void unqueue(struct gyre__uring *u, struct gyre__fd *f)
 {
     if (!(f->be_flags & GYRE_UF_QUEUED))
         return;
@@ -66,7 +66,7 @@ static void unqueue(struct gyre_uring *u, struct gyre_fd *f)
 
 /* ---- From multishot to poll and back. ---- */
 
-static void score(struct gyre_fd *f, bool filled)
+static void score(struct gyre__fd *f, bool filled)
 {
     unsigned now = f->be.ur.score + (filled ? 2u : 0u);
     if (!filled && now > 0)
@@ -74,16 +74,16 @@ static void score(struct gyre_fd *f, bool filled)
     f->be.ur.score = (uint8_t)(now < SCORE_MAX ? now : SCORE_MAX);
 }
 
-static bool wants_direct(const struct gyre_uring *u, const struct gyre_fd *f)
+static bool wants_direct(const struct gyre__uring *u, const struct gyre__fd *f)
 {
     if (!(u->use & GYRE_URING_DIRECT))
         return false;
     return f->be.ur.score >= SCORE_DIRECT || ((f->flags & GYRE_FDF_PIPE) && (u->use & GYRE_URING_MULTISHOT_RECV));
 }
 
-void gyre__direct_prepare(const struct gyre_uring *u, struct gyre_op *op)
+void gyre__direct_prepare(const struct gyre__uring *u, struct gyre__op *op)
 {
-    struct gyre_fd *f = op->f;
+    struct gyre__fd *f = op->f;
     f->be.ur.op = op;
     if (wants_direct(u, f))
         f->be_flags |= GYRE_UF_DIRECT;
@@ -93,7 +93,7 @@ void gyre__direct_prepare(const struct gyre_uring *u, struct gyre_op *op)
  * middle, and after the last byte waits for an arrival: the end of a unix stream, or a reset, that was there already is
  * never told (Linux 6.18.44). Armed again it finds that at once. With less, or later, nothing is lost. Kernels that do
  * not say whether there is more go on until they find nothing, and lose nothing either. */
-static bool may_miss_end(struct gyre_fd *f, bool more)
+static bool may_miss_end(struct gyre__fd *f, bool more)
 {
     uint8_t shots = f->be.ur.shots;
     if (shots == SHOTS_SETTLED)
@@ -105,9 +105,9 @@ static bool may_miss_end(struct gyre_fd *f, bool more)
     return !more && shots == SHOTS_SAFE;
 }
 
-void gyre__direct_received(struct gyre_uring *u, struct gyre_op *op, uint32_t bytes, bool more)
+void gyre__direct_received(struct gyre__uring *u, struct gyre__op *op, uint32_t bytes, bool more)
 {
-    struct gyre_fd *f = op->f;
+    struct gyre__fd *f = op->f;
     bool again = may_miss_end(f, more);
     score(f, bytes >= u->bufs.pool->size);
     if (!(again || wants_direct(u, f)) || op->state != GYRE_OPS_INFLIGHT || (f->be_flags & GYRE_UF_ENDING))
@@ -116,9 +116,9 @@ void gyre__direct_received(struct gyre_uring *u, struct gyre_op *op, uint32_t by
     gyre__uring_ask_end(u, op);
 }
 
-bool gyre__direct_takes_over(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev)
+bool gyre__direct_takes_over(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *ev)
 {
-    struct gyre_fd *f = op->f;
+    struct gyre__fd *f = op->f;
     if (!(f->be_flags & GYRE_UF_ENDING))
         return false;
     f->be_flags &= (uint8_t)~GYRE_UF_ENDING;
@@ -134,18 +134,18 @@ bool gyre__direct_takes_over(struct gyre_uring *u, struct gyre_op *op, struct gy
 }
 
 /* The op is over with the poll: what remains is its last event. */
-static void last_event(struct gyre_uring *u, struct gyre_op *op, int32_t res, struct gyre_event *ev)
+static void last_event(struct gyre__uring *u, struct gyre__op *op, int32_t res, struct gyre__event *ev)
 {
-    struct gyre_fd *f = op->f;
+    struct gyre__fd *f = op->f;
     unqueue(u, f);
     f->be_flags = 0;
-    *ev = (struct gyre_event){.op = op, .res = res};
+    *ev = (struct gyre__event){.op = op, .res = res};
 }
 
 /* The poll has ended without being asked, or to make room for a multishot receive. */
-static void go_on(struct gyre_uring *u, struct gyre_op *op, int32_t res)
+static void go_on(struct gyre__uring *u, struct gyre__op *op, int32_t res)
 {
-    struct gyre_fd *f = op->f;
+    struct gyre__fd *f = op->f;
     if ((f->be_flags & GYRE_UF_BACK) || (res < 0 && res != -ECANCELED)) {
         unqueue(u, f);
         f->be_flags = 0;
@@ -156,10 +156,10 @@ static void go_on(struct gyre_uring *u, struct gyre_op *op, int32_t res)
     (void)gyre__uring_put_or_wait(u, op);
 }
 
-bool gyre__direct_polled(struct gyre_uring *u, struct gyre_op *op, const struct io_uring_cqe *cqe,
-                         struct gyre_event *ev)
+bool gyre__direct_polled(struct gyre__uring *u, struct gyre__op *op, const struct io_uring_cqe *cqe,
+                         struct gyre__event *ev)
 {
-    struct gyre_fd *f = op->f;
+    struct gyre__fd *f = op->f;
     if (cqe->res > 0 && (cqe->res & (POLLRDHUP | POLLHUP | POLLERR | POLLPRI)))
         f->be_flags |= GYRE_UF_ODD;
     if (cqe->res > 0 && (cqe->res & (POLLRDHUP | POLLHUP | POLLERR)))
@@ -183,9 +183,9 @@ bool gyre__direct_polled(struct gyre_uring *u, struct gyre_op *op, const struct 
     return false;
 }
 
-void gyre__direct_forget(struct gyre_uring *u, const struct gyre_op *op)
+void gyre__direct_forget(struct gyre__uring *u, const struct gyre__op *op)
 {
-    struct gyre_fd *f = op->f;
+    struct gyre__fd *f = op->f;
     if (op->kind != GYRE_OP_RECV || f->be_flags == 0 || f->be.ur.op != op)
         return;
     unqueue(u, f);
@@ -194,7 +194,7 @@ void gyre__direct_forget(struct gyre_uring *u, const struct gyre_op *op)
 
 /* ---- Receiving. ---- */
 
-static ssize_t receive(int fd, const struct gyre_bufpool *pool, const uint16_t *bufs, unsigned count)
+static ssize_t receive(int fd, const struct gyre__bufpool *pool, const uint16_t *bufs, unsigned count)
 {
     struct iovec iov[BUFS_MAX];
     struct msghdr hdr = {.msg_iov = iov, .msg_iovlen = count};
@@ -209,7 +209,7 @@ static ssize_t receive(int fd, const struct gyre_bufpool *pool, const uint16_t *
 
 /* A free buffer, or for a stream of pipes, whose rest is small, one of those posted: going back to multishot for each
  * rest would cost more than the rest. */
-static int take_buf(struct gyre_uring *u, const struct gyre_op *op)
+static int take_buf(struct gyre__uring *u, const struct gyre__op *op)
 {
     int buf = gyre__bufpool_take(op->u.recv.pool);
     if (GYRE_LIKELY(buf != GYRE_BUF_NONE) || !(op->f->flags & GYRE_FDF_PIPE) || gyre__uring_untouched(u) == 0)
@@ -218,10 +218,10 @@ static int take_buf(struct gyre_uring *u, const struct gyre_op *op)
 }
 
 /* Receive into several buffers if the last call filled one, an event for each as far as the bytes go. */
-static ssize_t receive_in_pool(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *out, unsigned want,
+static ssize_t receive_in_pool(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *out, unsigned want,
                                uint32_t *room)
 {
-    struct gyre_bufpool *pool = op->u.recv.pool;
+    struct gyre__bufpool *pool = op->u.recv.pool;
     uint16_t bufs[BUFS_MAX];
     unsigned count = 0;
     for (int buf; count < want && (buf = take_buf(u, op)) != GYRE_BUF_NONE; count++)
@@ -236,9 +236,9 @@ static ssize_t receive_in_pool(struct gyre_uring *u, struct gyre_op *op, struct 
 }
 
 /* The op is over with `res`, which is told when the poll has ended too. Returns how many events that makes now. */
-static unsigned finish(struct gyre_uring *u, struct gyre_op *op, int32_t res, struct gyre_event *out)
+static unsigned finish(struct gyre__uring *u, struct gyre__op *op, int32_t res, struct gyre__event *out)
 {
-    struct gyre_fd *f = op->f;
+    struct gyre__fd *f = op->f;
     if (op->next != NULL) { /* the poll never reached the kernel */
         gyre__uring_late_unlink(u, &u->ops, op);
         last_event(u, op, res, out);
@@ -251,9 +251,9 @@ static unsigned finish(struct gyre_uring *u, struct gyre_op *op, int32_t res, st
 }
 
 /* Let a multishot receive take the place of the poll. */
-static void go_back(struct gyre_uring *u, struct gyre_op *op)
+static void go_back(struct gyre__uring *u, struct gyre__op *op)
 {
-    struct gyre_fd *f = op->f;
+    struct gyre__fd *f = op->f;
     f->be.ur.score = 0;
     if (op->next == NULL) {
         f->be_flags |= GYRE_UF_BACK;
@@ -264,7 +264,7 @@ static void go_back(struct gyre_uring *u, struct gyre_op *op)
 }
 
 /* Returns whether it made an event. */
-static bool serve_pipe(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *out)
+static bool serve_pipe(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *out)
 {
     bool more = false;
     if (gyre__splice_receive(u, op, out, &more) == 0)
@@ -278,9 +278,9 @@ static bool serve_pipe(struct gyre_uring *u, struct gyre_op *op, struct gyre_eve
 }
 
 /* Returns how many events it made. */
-static unsigned serve(struct gyre_uring *u, struct gyre_fd *f, struct gyre_event *out, unsigned cap)
+static unsigned serve(struct gyre__uring *u, struct gyre__fd *f, struct gyre__event *out, unsigned cap)
 {
-    struct gyre_op *op = f->be.ur.op;
+    struct gyre__op *op = f->be.ur.op;
     uint32_t size = op->u.recv.pool->size, room = 0;
     if (op->state != GYRE_OPS_INFLIGHT || (f->be_flags & (GYRE_UF_ENDING | GYRE_UF_BACK)))
         return 0;
@@ -309,7 +309,7 @@ static unsigned serve(struct gyre_uring *u, struct gyre_fd *f, struct gyre_event
     return (unsigned)(((size_t)res + size - 1) / size);
 }
 
-unsigned gyre__direct_run(struct gyre_uring *u, struct gyre_event *out, unsigned cap)
+unsigned gyre__direct_run(struct gyre__uring *u, struct gyre__event *out, unsigned cap)
 {
     uint64_t bytes = 0;
     unsigned n = 0;
@@ -324,7 +324,7 @@ unsigned gyre__direct_run(struct gyre_uring *u, struct gyre_event *out, unsigned
 
 /* ---- Sending. ---- */
 
-static bool is_large(const struct gyre_op *op)
+static bool is_large(const struct gyre__op *op)
 {
     size_t bytes = 0;
     if (op->kind == GYRE_OP_SEND)
@@ -336,7 +336,7 @@ static bool is_large(const struct gyre_op *op)
     return bytes >= SEND_BYTES_MIN;
 }
 
-bool gyre__direct_send(struct gyre_uring *u, struct gyre_op *op)
+bool gyre__direct_send(struct gyre__uring *u, struct gyre__op *op)
 {
     const int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
     ssize_t n;
@@ -351,11 +351,11 @@ bool gyre__direct_send(struct gyre_uring *u, struct gyre_op *op)
         op->flags |= GYRE_OPF_POLL_FIRST;
         return false;
     }
-    u->done[u->ndone++] = (struct gyre_event){.op = op, .res = n >= 0 ? (int32_t)n : -errno};
+    u->done[u->ndone++] = (struct gyre__event){.op = op, .res = n >= 0 ? (int32_t)n : -errno};
     return true;
 }
 
-unsigned gyre__direct_done(struct gyre_uring *u, struct gyre_event *out, unsigned cap)
+unsigned gyre__direct_done(struct gyre__uring *u, struct gyre__event *out, unsigned cap)
 {
     unsigned n = u->ndone < cap ? u->ndone : cap;
     if (GYRE_LIKELY(n == 0))

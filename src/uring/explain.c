@@ -50,7 +50,7 @@ static void explain_eperm(const char *what, char *why, size_t size)
 
 /* Which call failed with which error, and where. The cause is not guessed: a reader who sees the kernel's release and
  * what this backend is made for can tell. */
-static void explain_rest(const struct gyre_uring_failure *failure, char *why, size_t size)
+static void explain_rest(const struct gyre__uring_failure *failure, char *why, size_t size)
 {
     struct utsname system = {0};
     char error[64];
@@ -60,7 +60,7 @@ static void explain_rest(const struct gyre_uring_failure *failure, char *why, si
                    failure->lacks ? "does not work" : error, system.sysname, system.release);
 }
 
-void gyre__uring_explain(const struct gyre_uring_failure *failure, char *why, size_t size)
+void gyre__uring_explain(const struct gyre__uring_failure *failure, char *why, size_t size)
 {
     const char *what = failure->what;
     struct rlimit limit = {0};

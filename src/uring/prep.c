@@ -6,14 +6,14 @@
 #include <stddef.h>
 #include <sys/ioctl.h>
 
-void gyre__uring_set_mode(struct gyre_fd *f, bool nonblocking)
+void gyre__uring_set_mode(struct gyre__fd *f, bool nonblocking)
 {
     int on = nonblocking;
     if (ioctl(f->fd, FIONBIO, &on) == 0)
         f->be.ur.nonblocking = nonblocking;
 }
 
-static void prep_accept(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op)
+static void prep_accept(const struct gyre__uring *u, struct io_uring_sqe *sqe, const struct gyre__op *op)
 {
     /* The new descriptor stays blocking: with O_NONBLOCK the kernel answers -EAGAIN now and then instead of waiting. */
     if ((op->flags & GYRE_OPF_MULTI) && (u->use & GYRE_URING_MULTISHOT_ACCEPT))
@@ -22,7 +22,7 @@ static void prep_accept(const struct gyre_uring *u, struct io_uring_sqe *sqe, co
         io_uring_prep_accept(sqe, op->f->fd, NULL, NULL, SOCK_CLOEXEC);
 }
 
-static void prep_recv(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op)
+static void prep_recv(const struct gyre__uring *u, struct io_uring_sqe *sqe, const struct gyre__op *op)
 {
     if (!(op->flags & GYRE_OPF_POOL)) {
         io_uring_prep_recv(sqe, op->f->fd, op->u.recv.buf, op->u.recv.len, 0);
@@ -49,11 +49,11 @@ static unsigned poll_mask(uint32_t events)
     return events & POLLPRI ? events | POLLRDBAND : events;
 }
 
-void gyre__uring_prep(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op)
+void gyre__uring_prep(const struct gyre__uring *u, struct io_uring_sqe *sqe, const struct gyre__op *op)
 {
     const int send_flags = MSG_NOSIGNAL | ((u->use & GYRE_URING_MSG_WAITALL) ? MSG_WAITALL : 0);
 
-    switch ((enum gyre_op_kind)op->kind) {
+    switch ((enum gyre__op_kind)op->kind) {
     case GYRE_OP_ACCEPT:
         prep_accept(u, sqe, op);
         break;

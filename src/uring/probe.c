@@ -43,15 +43,15 @@ static uint32_t parse(const char *list, const char *from, const struct gyre_log 
         size_t len = strcspn(list, ", ");
         uint32_t bit = bit_of(list, len);
         if (bit == 0 && len > 0)
-            gyre__log(log, GYRE_LOG_WARN, "%s: \"%.*s\" is no io_uring feature that can be left out", from,
-                      len < 40 ? (int)len : 40, list);
+            gyre__log_line(log, GYRE_LOG_WARN, "%s: \"%.*s\" is no io_uring feature that can be left out", from,
+                           len < 40 ? (int)len : 40, list);
         bits |= bit;
         list += len + (list[len] != '\0');
     }
     return bits;
 }
 
-uint32_t gyre__uring_off(const struct gyre_backend_config *cfg)
+uint32_t gyre__uring_off(const struct gyre__backend_config *cfg)
 {
     return parse(cfg->off, "the option naming io_uring features to leave out", cfg->log) |
            parse(secure_getenv("GYRE_URING_OFF"), "GYRE_URING_OFF", cfg->log);
@@ -78,10 +78,10 @@ enum { TRIAL_BUFS = 2, TRIAL_BUF_SIZE = 64, TRIAL_BYTES = 200, TRIAL_WAITS = 20 
 
 /* A throwaway loop: it plays the part of core. */
 struct trial {
-    struct gyre_backend *be;
-    struct gyre_bufpool pool;
-    struct gyre_fd near, far;
-    struct gyre_op recv, send;
+    struct gyre__backend *be;
+    struct gyre__bufpool pool;
+    struct gyre__fd near, far;
+    struct gyre__op recv, send;
     int32_t recv_last, send_last; /* results of the last events */
     uint16_t held[TRIAL_BUFS];
     unsigned nheld;
@@ -89,14 +89,14 @@ struct trial {
     bool more;    /* a receive went on after an event */
 };
 
-static void trial_submit(struct trial *t, struct gyre_op *op)
+static void trial_submit(struct trial *t, struct gyre__op *op)
 {
     op->state = GYRE_OPS_INFLIGHT;
     op->f->inflight++;
     t->be->ops->submit(t->be, op);
 }
 
-static void trial_event(struct trial *t, const struct gyre_event *ev)
+static void trial_event(struct trial *t, const struct gyre__event *ev)
 {
     if (ev->flags & GYRE_EV_BUF) {
         gyre__bufpool_receive(&t->pool, ev->buf);
@@ -120,10 +120,10 @@ static void trial_release(struct trial *t)
 }
 
 /* Run until `op` is over; a receive that ends with data is submitted again. Returns 0 or -errno. */
-static int trial_finish(struct trial *t, struct gyre_op *op)
+static int trial_finish(struct trial *t, struct gyre__op *op)
 {
     for (int i = 0; i < TRIAL_WAITS; i++) {
-        struct gyre_event ev[4];
+        struct gyre__event ev[4];
         int n = t->be->ops->wait(t->be, ev, 4, TRIAL_WAIT_NS);
         if (n < 0)
             return n;
@@ -145,12 +145,12 @@ static const char *waiting_call(const struct trial *t)
 }
 
 /* A send and a receive through the ring; the receive stays armed or is armed again, and then finds the pool empty. */
-static int trial_receive(struct trial *t, uint32_t use, struct gyre_uring_failure *failure)
+static int trial_receive(struct trial *t, uint32_t use, struct gyre__uring_failure *failure)
 {
     static const char bytes[TRIAL_BYTES];
-    t->recv = (struct gyre_op){.f = &t->near, .kind = GYRE_OP_RECV, .flags = GYRE_OPF_MULTI | GYRE_OPF_POOL};
+    t->recv = (struct gyre__op){.f = &t->near, .kind = GYRE_OP_RECV, .flags = GYRE_OPF_MULTI | GYRE_OPF_POOL};
     t->recv.u.recv.pool = &t->pool;
-    t->send = (struct gyre_op){.f = &t->far, .kind = GYRE_OP_SEND, .u.send = {.buf = bytes, .len = TRIAL_BYTES}};
+    t->send = (struct gyre__op){.f = &t->far, .kind = GYRE_OP_SEND, .u.send = {.buf = bytes, .len = TRIAL_BYTES}};
     trial_submit(t, &t->recv);
     trial_submit(t, &t->send);
     int err = trial_finish(t, &t->recv);
@@ -166,7 +166,7 @@ static int trial_receive(struct trial *t, uint32_t use, struct gyre_uring_failur
 }
 
 /* Buffers given back, the rest comes, then the end of the stream. */
-static int trial_end(struct trial *t, struct gyre_uring_failure *failure)
+static int trial_end(struct trial *t, struct gyre__uring_failure *failure)
 {
     (void)shutdown(t->far.fd, SHUT_WR);
     for (int i = 0; t->recv_last == -ENOBUFS && i < TRIAL_WAITS; i++) {
@@ -191,9 +191,9 @@ static uint64_t now_ns(void)
 }
 
 /* A time-out passes while a receive waits, then the receive is cancelled. */
-static int trial_cancel(struct trial *t, struct gyre_uring_failure *failure)
+static int trial_cancel(struct trial *t, struct gyre__uring_failure *failure)
 {
-    struct gyre_event ev;
+    struct gyre__event ev;
     trial_release(t);
     t->recv.f = &t->far;
     trial_submit(t, &t->recv);
@@ -210,7 +210,7 @@ static int trial_cancel(struct trial *t, struct gyre_uring_failure *failure)
     return t->recv_last == -ECANCELED ? 0 : gyre__uring_lacks(failure, "cancelling a receive");
 }
 
-static int trial_exchange(struct trial *t, uint32_t use, struct gyre_uring_failure *failure)
+static int trial_exchange(struct trial *t, uint32_t use, struct gyre__uring_failure *failure)
 {
     int err = t->be->ops->pool_add(t->be, &t->pool);
     if (err < 0)
@@ -221,12 +221,12 @@ static int trial_exchange(struct trial *t, uint32_t use, struct gyre_uring_failu
     return err == 0 ? trial_cancel(t, failure) : err;
 }
 
-static int trial_run(const struct gyre_backend_ops *ops, const struct gyre_backend_config *cfg, uint32_t *use,
-                     struct gyre_uring_failure *failure)
+static int trial_run(const struct gyre__backend_ops *ops, const struct gyre__backend_config *cfg, uint32_t *use,
+                     struct gyre__uring_failure *failure)
 {
-    const struct gyre_backend_config small = {.sq_entries = 8, .cq_entries = 16, .mem = cfg->mem, .log = cfg->log};
+    const struct gyre__backend_config small = {.sq_entries = 8, .cq_entries = 16, .mem = cfg->mem, .log = cfg->log};
     struct trial t = {.near = {.fd = -1}, .far = {.fd = -1}};
-    struct gyre_uring *u;
+    struct gyre__uring *u;
     int pair[2];
 
     int err = gyre__uring_open(&u, ops, &small, *use, failure);
@@ -250,7 +250,7 @@ static int trial_run(const struct gyre_backend_ops *ops, const struct gyre_backe
         (void)close(t.far.fd);
     }
     for (int i = 0; t.near.inflight + t.far.inflight > 0 && i < TRIAL_WAITS; i++) {
-        struct gyre_event ev;
+        struct gyre__event ev;
         if (t.be->ops->wait(t.be, &ev, 1, TRIAL_WAIT_NS) == 1)
             trial_event(&t, &ev);
     }
@@ -266,7 +266,7 @@ static struct {
     pthread_mutex_t lock;
     bool valid;
     uint32_t want, use;
-    struct gyre_uring_failure failure;
+    struct gyre__uring_failure failure;
 } last = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static bool passing(int err)
@@ -274,20 +274,20 @@ static bool passing(int err)
     return err == -EMFILE || err == -ENFILE || err == -ENOMEM;
 }
 
-int gyre__uring_trial(const struct gyre_backend_ops *ops, const struct gyre_backend_config *cfg, uint32_t *use,
-                      struct gyre_uring_failure *failure)
+int gyre__uring_trial(const struct gyre__backend_ops *ops, const struct gyre__backend_config *cfg, uint32_t *use,
+                      struct gyre__uring_failure *failure)
 {
     uint32_t want = *use;
     (void)pthread_mutex_lock(&last.lock);
     if (!last.valid || last.want != want) {
-        last.failure = (struct gyre_uring_failure){0};
+        last.failure = (struct gyre__uring_failure){0};
         last.use = want;
         last.want = want;
         int err = trial_run(ops, cfg, &last.use, &last.failure);
         /* UNTESTED: needs Linux 5.19, which has provided buffers and no multishot receive. */
         if (last.failure.lacks && (last.use & GYRE_URING_MULTISHOT_RECV)) {
             last.use &= ~(uint32_t)GYRE_URING_MULTISHOT_RECV;
-            last.failure = (struct gyre_uring_failure){0};
+            last.failure = (struct gyre__uring_failure){0};
             err = trial_run(ops, cfg, &last.use, &last.failure);
         }
         last.valid = !passing(err);

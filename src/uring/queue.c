@@ -13,8 +13,8 @@
 #include <errno.h>
 #include <stddef.h>
 
-int gyre__uring_enter(struct gyre_uring *u, unsigned submit, unsigned complete, unsigned flags,
-                      const struct gyre_io_uring_getevents_arg *arg)
+int gyre__uring_enter(struct gyre__uring *u, unsigned submit, unsigned complete, unsigned flags,
+                      const struct gyre__io_uring_getevents_arg *arg)
 {
     unsigned before = gyre__uring_completed(u);
     io_uring_smp_store_release(u->ring.sq.ktail, u->ring.sq.sqe_tail);
@@ -26,15 +26,15 @@ int gyre__uring_enter(struct gyre_uring *u, unsigned submit, unsigned complete, 
     return r;
 }
 
-int gyre__uring_enter_wait(struct gyre_uring *u, unsigned submit, unsigned complete, int64_t timeout_ns,
+int gyre__uring_enter_wait(struct gyre__uring *u, unsigned submit, unsigned complete, int64_t timeout_ns,
                            uint32_t hold_us)
 {
     struct __kernel_timespec ts = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
-    struct gyre_io_uring_getevents_arg arg = {.ts = timeout_ns < 0 ? 0 : (uintptr_t)&ts, .min_wait_us = hold_us};
+    struct gyre__io_uring_getevents_arg arg = {.ts = timeout_ns < 0 ? 0 : (uintptr_t)&ts, .min_wait_us = hold_us};
     return gyre__uring_enter(u, submit, complete, u->wait_flags, &arg);
 }
 
-bool gyre__uring_flush(struct gyre_uring *u)
+bool gyre__uring_flush(struct gyre__uring *u)
 {
     if (!u->started || u->stuck)
         return false;
@@ -45,7 +45,7 @@ bool gyre__uring_flush(struct gyre_uring *u)
 
 /* --- late ops and cancels --- */
 
-void gyre__uring_late_push(struct gyre_uring *u, struct gyre_uring_late *list, struct gyre_op *op)
+void gyre__uring_late_push(struct gyre__uring *u, struct gyre__uring_late *list, struct gyre__op *op)
 {
     op->next = &u->end;
     if (list->first == NULL)
@@ -55,18 +55,18 @@ void gyre__uring_late_push(struct gyre_uring *u, struct gyre_uring_late *list, s
     list->last = op;
 }
 
-static struct gyre_op *late_pop(struct gyre_uring *u, struct gyre_uring_late *list)
+static struct gyre__op *late_pop(struct gyre__uring *u, struct gyre__uring_late *list)
 {
-    struct gyre_op *op = list->first;
+    struct gyre__op *op = list->first;
     list->first = op->next == &u->end ? NULL : op->next;
     op->next = NULL;
     return op;
 }
 
-void gyre__uring_late_unlink(struct gyre_uring *u, struct gyre_uring_late *list, struct gyre_op *op)
+void gyre__uring_late_unlink(struct gyre__uring *u, struct gyre__uring_late *list, struct gyre__op *op)
 {
-    struct gyre_op *before = NULL;
-    for (struct gyre_op *at = list->first; at != op; at = at->next) {
+    struct gyre__op *before = NULL;
+    for (struct gyre__op *at = list->first; at != op; at = at->next) {
         GYRE_CHECK(at != NULL && at != &u->end);
         before = at;
     }
@@ -80,7 +80,7 @@ void gyre__uring_late_unlink(struct gyre_uring *u, struct gyre_uring_late *list,
     op->next = NULL;
 }
 
-struct io_uring_sqe *gyre__uring_put_or_wait(struct gyre_uring *u, struct gyre_op *op)
+struct io_uring_sqe *gyre__uring_put_or_wait(struct gyre__uring *u, struct gyre__op *op)
 {
     struct io_uring_sqe *sqe = gyre__uring_sqe(u);
     if (GYRE_LIKELY(sqe != NULL))
@@ -90,7 +90,7 @@ struct io_uring_sqe *gyre__uring_put_or_wait(struct gyre_uring *u, struct gyre_o
     return sqe;
 }
 
-void gyre__uring_ask_end(struct gyre_uring *u, struct gyre_op *op)
+void gyre__uring_ask_end(struct gyre__uring *u, struct gyre__op *op)
 {
     struct io_uring_sqe *sqe = gyre__uring_sqe(u);
     if (GYRE_LIKELY(sqe != NULL))
@@ -99,7 +99,7 @@ void gyre__uring_ask_end(struct gyre_uring *u, struct gyre_op *op)
         gyre__uring_late_push(u, &u->cancels, op);
 }
 
-unsigned gyre__uring_submit_late(struct gyre_uring *u, struct gyre_event *out, unsigned cap)
+unsigned gyre__uring_submit_late(struct gyre__uring *u, struct gyre__event *out, unsigned cap)
 {
     struct io_uring_sqe *sqe;
     unsigned n = 0;
@@ -110,8 +110,8 @@ unsigned gyre__uring_submit_late(struct gyre_uring *u, struct gyre_event *out, u
         if (u->ops.first->state == GYRE_OPS_CANCELLING) {
             if (n == cap)
                 break;
-            struct gyre_op *op = late_pop(u, &u->ops);
-            out[n++] = (struct gyre_event){.op = op, .res = -ECANCELED};
+            struct gyre__op *op = late_pop(u, &u->ops);
+            out[n++] = (struct gyre__event){.op = op, .res = -ECANCELED};
             continue;
         }
         sqe = gyre__uring_sqe(u);

@@ -8,19 +8,19 @@
 #include <stddef.h>
 
 /* Entries written and not yet handed over, and completions not yet looked at. */
-static inline unsigned gyre__uring_unsubmitted(const struct gyre_uring *u)
+static inline unsigned gyre__uring_unsubmitted(const struct gyre__uring *u)
 {
     return u->ring.sq.sqe_tail - IO_URING_READ_ONCE(*u->ring.sq.khead);
 }
 
-static inline unsigned gyre__uring_completed(const struct gyre_uring *u)
+static inline unsigned gyre__uring_completed(const struct gyre__uring *u)
 {
     return io_uring_smp_load_acquire(u->ring.cq.ktail) - *u->ring.cq.khead;
 }
 
 /* So many of the buffers posted last the kernel cannot have used. It takes them only within enter, if the ring leaves
  * its work until then, so it has those at most that the completions not looked at tell of; 0 if that is not known. */
-static inline unsigned gyre__uring_untouched(const struct gyre_uring *u)
+static inline unsigned gyre__uring_untouched(const struct gyre__uring *u)
 {
     unsigned unseen = gyre__uring_completed(u);
     bool lost = (IO_URING_READ_ONCE(*u->ring.sq.kflags) & IORING_SQ_CQ_OVERFLOW) != 0;
@@ -28,19 +28,19 @@ static inline unsigned gyre__uring_untouched(const struct gyre_uring *u)
     return known && u->bufs.posted > unseen ? u->bufs.posted - unseen : 0;
 }
 
-int gyre__uring_enter(struct gyre_uring *u, unsigned submit, unsigned complete, unsigned flags,
-                      const struct gyre_io_uring_getevents_arg *arg);
+int gyre__uring_enter(struct gyre__uring *u, unsigned submit, unsigned complete, unsigned flags,
+                      const struct gyre__io_uring_getevents_arg *arg);
 
 /* Enter for completions: submit the first `submit` entries, then wait for `complete` of them, at most `timeout_ns`; if
  * `hold_us` is not 0, after that for one only. */
-int gyre__uring_enter_wait(struct gyre_uring *u, unsigned submit, unsigned complete, int64_t timeout_ns,
+int gyre__uring_enter_wait(struct gyre__uring *u, unsigned submit, unsigned complete, int64_t timeout_ns,
                            uint32_t hold_us);
 
 /* Empty the submission ring. False if that is not possible before the next wait(). */
-bool gyre__uring_flush(struct gyre_uring *u);
+bool gyre__uring_flush(struct gyre__uring *u);
 
 /* An entry to fill, or NULL if there is no room before the next wait(). */
-static inline struct io_uring_sqe *gyre__uring_sqe(struct gyre_uring *u)
+static inline struct io_uring_sqe *gyre__uring_sqe(struct gyre__uring *u)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
     if (GYRE_LIKELY(sqe != NULL))
@@ -49,7 +49,7 @@ static inline struct io_uring_sqe *gyre__uring_sqe(struct gyre_uring *u)
 }
 
 /* Write `op` into `sqe`. */
-static inline void gyre__uring_put(struct gyre_uring *u, struct io_uring_sqe *sqe, struct gyre_op *op)
+static inline void gyre__uring_put(struct gyre__uring *u, struct io_uring_sqe *sqe, struct gyre__op *op)
 {
     if (op->kind == GYRE_OP_RECV) {
         u->batch.armed++;
@@ -69,21 +69,21 @@ static inline void gyre__uring_put_cancel(struct io_uring_sqe *sqe, uint64_t tag
 }
 
 /* The lists of what found no room. */
-void gyre__uring_late_push(struct gyre_uring *u, struct gyre_uring_late *list, struct gyre_op *op);
-void gyre__uring_late_unlink(struct gyre_uring *u, struct gyre_uring_late *list, struct gyre_op *op);
+void gyre__uring_late_push(struct gyre__uring *u, struct gyre__uring_late *list, struct gyre__op *op);
+void gyre__uring_late_unlink(struct gyre__uring *u, struct gyre__uring_late *list, struct gyre__op *op);
 
-static inline bool gyre__uring_any_late(const struct gyre_uring *u)
+static inline bool gyre__uring_any_late(const struct gyre__uring *u)
 {
     return u->ops.first != NULL || u->cancels.first != NULL;
 }
 
 /* Put `op` into the ring, or into the list of those that wait for room. Returns its entry, or NULL if it waits. */
-struct io_uring_sqe *gyre__uring_put_or_wait(struct gyre_uring *u, struct gyre_op *op);
+struct io_uring_sqe *gyre__uring_put_or_wait(struct gyre__uring *u, struct gyre__op *op);
 
 /* Ask for the end of what the kernel has of `op`, now or when there is room. */
-void gyre__uring_ask_end(struct gyre_uring *u, struct gyre_op *op);
+void gyre__uring_ask_end(struct gyre__uring *u, struct gyre__op *op);
 
 /* Put what waits into the ring. Events are of ops that were cancelled before the kernel saw them; returns how many. */
-unsigned gyre__uring_submit_late(struct gyre_uring *u, struct gyre_event *out, unsigned cap);
+unsigned gyre__uring_submit_late(struct gyre__uring *u, struct gyre__event *out, unsigned cap);
 
 #endif

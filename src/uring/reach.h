@@ -23,7 +23,7 @@ enum {
     GYRE_REACH_STRIKES = 3, /* waits in vain, one after the other, until none more is made */
 };
 
-struct gyre_reach {
+struct gyre__reach {
     uint32_t heard;   /* datagrams since the last note */
     uint32_t found;   /* in the last trial; 0: not enough, or not any more */
     uint32_t waits;   /* that brought datagrams, since that trial */
@@ -34,13 +34,13 @@ struct gyre_reach {
 };
 
 /* Whether the next wait of a busy loop should be a trial. */
-static inline bool gyre__reach_due(const struct gyre_reach *r)
+static inline bool gyre__reach_due(const struct gyre__reach *r)
 {
     return r->waits >= (uint32_t)GYRE_REACH_PAUSE << r->doubled;
 }
 
 /* A wait is over that brought datagrams, or was a trial. */
-static inline void gyre__reach_learn(struct gyre_reach *r)
+static inline void gyre__reach_learn(struct gyre__reach *r)
 {
     r->waits++;
     if (r->trying) {

@@ -53,7 +53,7 @@ enum {
     GYRE_URING_MARKS = 3,
 };
 
-/* Bits of gyre_fd.be_flags. */
+/* Bits of gyre__fd.be_flags. */
 enum {
     GYRE_UF_DIRECT = 1u << 0, /* the receive waits by poll; be.ur.op is it */
     GYRE_UF_QUEUED = 1u << 1, /* believed readable: in the queue */
@@ -68,12 +68,12 @@ enum {
 #define GYRE_URING_ADDR_MASK (((uint64_t)1 << GYRE_URING_GEN_SHIFT) - 4)
 
 /* Whether the receive or the send waits by a poll that says nothing else. */
-static inline bool gyre__uring_is_poll(const struct gyre_op *op)
+static inline bool gyre__uring_is_poll(const struct gyre__op *op)
 {
     return op->kind == GYRE_OP_SPLICE || (op->kind == GYRE_OP_RECV && (op->f->be_flags & GYRE_UF_DIRECT));
 }
 
-static inline uint64_t gyre__uring_tag(const struct gyre_op *op)
+static inline uint64_t gyre__uring_tag(const struct gyre__op *op)
 {
     uint64_t mark = op->kind == GYRE_OP_ACCEPT ? GYRE_URING_ACCEPT : 0;
     if (op->kind == GYRE_OP_RECV && (op->f->be_flags & GYRE_UF_DIRECT))
@@ -82,15 +82,15 @@ static inline uint64_t gyre__uring_tag(const struct gyre_op *op)
 }
 
 /* Ops for which there was no room, oldest first. A member's `next` is not NULL; the last one's is `end`. */
-struct gyre_uring_late {
-    struct gyre_op *first;
-    struct gyre_op *last;
+struct gyre__uring_late {
+    struct gyre__op *first;
+    struct gyre__op *last;
 };
 
 enum { GYRE_URING_DONE_MAX = 64 };
 
-struct gyre_uring {
-    struct gyre_backend base;
+struct gyre__uring {
+    struct gyre__backend base;
     struct io_uring ring;
     uint32_t use;         /* GYRE_URING_* features in use */
     int enter_fd;         /* the ring's descriptor, or its registered number */
@@ -101,17 +101,17 @@ struct gyre_uring {
     bool overflowing;     /* the overflow flag was set when last seen */
     bool wake_armed;
     uint8_t skips;        /* enters in a row that did not ask for more completions */
-    struct gyre_batch batch;
-    struct gyre_bufring bufs;
-    struct gyre_uring_late ops;     /* submitted, not yet in the ring */
-    struct gyre_uring_late cancels; /* in the kernel's hands, their cancel not yet in the ring */
-    struct gyre_op end;
+    struct gyre__batch batch;
+    struct gyre__bufring bufs;
+    struct gyre__uring_late ops;     /* submitted, not yet in the ring */
+    struct gyre__uring_late cancels; /* in the kernel's hands, their cancel not yet in the ring */
+    struct gyre__op end;
     struct gyre__fdq readable; /* of direct.c */
     uint32_t attached;
     uint8_t unentered;    /* waits in a row that found enough to do without entering */
     uint8_t turns;        /* waits, of which the lowest bit counts */
     uint8_t ndone;
-    struct gyre_event done[GYRE_URING_DONE_MAX]; /* of sends that were made at once */
+    struct gyre__event done[GYRE_URING_DONE_MAX]; /* of sends that were made at once */
     const struct gyre_mem *mem;
     const struct gyre_log *log;
     int wake_fd;
@@ -119,56 +119,56 @@ struct gyre_uring {
     atomic_uint woken;
 };
 
-static inline struct gyre_uring *gyre__uring_of(struct gyre_backend *be)
+static inline struct gyre__uring *gyre__uring_of(struct gyre__backend *be)
 {
-    return (struct gyre_uring *)(void *)be;
+    return (struct gyre__uring *)(void *)be;
 }
 
 /* prep.c */
-void gyre__uring_prep(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op);
+void gyre__uring_prep(const struct gyre__uring *u, struct io_uring_sqe *sqe, const struct gyre__op *op);
 /* Put the socket into blocking or non-blocking mode. */
-void gyre__uring_set_mode(struct gyre_fd *f, bool nonblocking);
+void gyre__uring_set_mode(struct gyre__fd *f, bool nonblocking);
 
 /* dgram.c */
-void gyre__uring_prep_recvmsg(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op);
-void gyre__uring_prep_sendmsg(const struct gyre_uring *u, struct io_uring_sqe *sqe, const struct gyre_op *op);
+void gyre__uring_prep_recvmsg(const struct gyre__uring *u, struct io_uring_sqe *sqe, const struct gyre__op *op);
+void gyre__uring_prep_sendmsg(const struct gyre__uring *u, struct io_uring_sqe *sqe, const struct gyre__op *op);
 /* One step of sending a datagram is over, with ev->res: whether there is another, for which `op` is to be put into the
  * ring again. Else `ev` is the op's event. */
-bool gyre__uring_sendmsg_goes_on(struct gyre_op *op, struct gyre_event *ev);
+bool gyre__uring_sendmsg_goes_on(struct gyre__op *op, struct gyre__event *ev);
 /* Where there is no multishot receive: the poll for `op` is over with ev->res; receive, and write what came of it to
  * `ev`. False if nothing did. */
-bool gyre__uring_recvmsg_polled(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev);
+bool gyre__uring_recvmsg_polled(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *ev);
 
 /* What went wrong, for a person: the call or the step `what` failed with `err`. */
-struct gyre_uring_failure {
+struct gyre__uring_failure {
     const char *what;
     int err;
     bool lacks; /* no call failed, but `what` does not work here; `err` is -EOPNOTSUPP */
 };
 
 /* setup.c: open without any trial; `use` says which features to try. Returns 0 or -errno and then fills `failure`. */
-int gyre__uring_open(struct gyre_uring **out, const struct gyre_backend_ops *ops, const struct gyre_backend_config *cfg,
-                     uint32_t use, struct gyre_uring_failure *failure);
+int gyre__uring_open(struct gyre__uring **out, const struct gyre__backend_ops *ops,
+                     const struct gyre__backend_config *cfg, uint32_t use, struct gyre__uring_failure *failure);
 
 /* setup.c: set up and map a ring with the best of the features in `use` that the kernel takes, and say in `use` which
  * those are. Returns 0 or -errno; after an error nothing is left open. */
-int gyre__uring_setup(struct io_uring *ring, const struct gyre_backend_config *cfg, uint32_t *use,
-                      struct gyre_uring_failure *failure);
+int gyre__uring_setup(struct io_uring *ring, const struct gyre__backend_config *cfg, uint32_t *use,
+                      struct gyre__uring_failure *failure);
 /* Unmap and close a ring that was set up. */
 void gyre__uring_teardown(struct io_uring *ring);
 /* Fill in a failure; both return its error. */
-int gyre__uring_fail(struct gyre_uring_failure *failure, const char *what, int err);
-int gyre__uring_lacks(struct gyre_uring_failure *failure, const char *what);
+int gyre__uring_fail(struct gyre__uring_failure *failure, const char *what, int err);
+int gyre__uring_lacks(struct gyre__uring_failure *failure, const char *what);
 
 /* probe.c */
-uint32_t gyre__uring_off(const struct gyre_backend_config *cfg);
-int gyre__uring_trial(const struct gyre_backend_ops *ops, const struct gyre_backend_config *cfg, uint32_t *use,
-                      struct gyre_uring_failure *failure);
+uint32_t gyre__uring_off(const struct gyre__backend_config *cfg);
+int gyre__uring_trial(const struct gyre__backend_ops *ops, const struct gyre__backend_config *cfg, uint32_t *use,
+                      struct gyre__uring_failure *failure);
 /* explain.c */
-void gyre__uring_explain(const struct gyre_uring_failure *failure, char *why, size_t why_size);
+void gyre__uring_explain(const struct gyre__uring_failure *failure, char *why, size_t why_size);
 /* probe.c */
 void gyre__uring_feature_words(uint32_t use, char *out, size_t size);
 
-extern const struct gyre_backend_ops gyre__backend_uring;
+extern const struct gyre__backend_ops gyre__backend_uring;
 
 #endif

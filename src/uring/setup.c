@@ -70,7 +70,7 @@ static uint32_t peel(uint32_t use)
     return use;
 }
 
-static struct io_uring_params params_of(const struct gyre_backend_config *cfg, uint32_t use)
+static struct io_uring_params params_of(const struct gyre__backend_config *cfg, uint32_t use)
 {
     uint64_t cq = cfg->ops_max < CQ_MAX / 4 ? (uint64_t)cfg->ops_max * 4 : CQ_MAX;
     struct io_uring_params p = {.flags = setup_flags(use), .cq_entries = cq > CQ_MIN ? (uint32_t)cq : CQ_MIN};
@@ -82,15 +82,15 @@ static struct io_uring_params params_of(const struct gyre_backend_config *cfg, u
     return p;
 }
 
-int gyre__uring_fail(struct gyre_uring_failure *failure, const char *what, int err)
+int gyre__uring_fail(struct gyre__uring_failure *failure, const char *what, int err)
 {
-    *failure = (struct gyre_uring_failure){.what = what, .err = err};
+    *failure = (struct gyre__uring_failure){.what = what, .err = err};
     return err;
 }
 
-int gyre__uring_lacks(struct gyre_uring_failure *failure, const char *what)
+int gyre__uring_lacks(struct gyre__uring_failure *failure, const char *what)
 {
-    *failure = (struct gyre_uring_failure){.what = what, .err = -EOPNOTSUPP, .lacks = true};
+    *failure = (struct gyre__uring_failure){.what = what, .err = -EOPNOTSUPP, .lacks = true};
     return failure->err;
 }
 
@@ -183,7 +183,7 @@ void gyre__uring_teardown(struct io_uring *ring)
 /* --- setup --- */
 
 /* A ring's descriptor with the best features that the kernel takes, or -errno. */
-static int setup_fd(const struct gyre_backend_config *cfg, uint32_t *use, struct io_uring_params *p)
+static int setup_fd(const struct gyre__backend_config *cfg, uint32_t *use, struct io_uring_params *p)
 {
     uint32_t next;
     int fd;
@@ -209,8 +209,8 @@ static uint32_t usable(uint32_t use, uint32_t features)
     return use;
 }
 
-int gyre__uring_setup(struct io_uring *ring, const struct gyre_backend_config *cfg, uint32_t *use,
-                      struct gyre_uring_failure *failure)
+int gyre__uring_setup(struct io_uring *ring, const struct gyre__backend_config *cfg, uint32_t *use,
+                      struct gyre__uring_failure *failure)
 {
     struct io_uring_params p;
     uint32_t want = consistent(*use);
@@ -234,10 +234,10 @@ int gyre__uring_setup(struct io_uring *ring, const struct gyre_backend_config *c
     return 0;
 }
 
-int gyre__uring_open(struct gyre_uring **out, const struct gyre_backend_ops *ops, const struct gyre_backend_config *cfg,
-                     uint32_t use, struct gyre_uring_failure *failure)
+int gyre__uring_open(struct gyre__uring **out, const struct gyre__backend_ops *ops,
+                     const struct gyre__backend_config *cfg, uint32_t use, struct gyre__uring_failure *failure)
 {
-    struct gyre_uring *u = gyre__alloc(cfg->mem, sizeof *u);
+    struct gyre__uring *u = gyre__alloc(cfg->mem, sizeof *u);
     if (u == NULL)
         return gyre__uring_fail(failure, "allocating memory", -ENOMEM);
     u->base.ops = ops;

@@ -15,10 +15,10 @@
 
 #include <errno.h>
 
-int32_t gyre__splice_receive(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev, bool *more)
+int32_t gyre__splice_receive(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *ev, bool *more)
 {
-    struct gyre_fd *f = op->f;
-    struct gyre_bufpool *pool = op->u.recv.pool;
+    struct gyre__fd *f = op->f;
+    struct gyre__bufpool *pool = op->u.recv.pool;
     if (pool->pipe_nfree == 0 || (f->be_flags & GYRE_UF_HUNG))
         return 0;
     gyre__count(&u->base.stats.calls, 1);
@@ -34,14 +34,14 @@ int32_t gyre__splice_receive(struct gyre_uring *u, struct gyre_op *op, struct gy
         return 0;
     }
     *more = (uint32_t)res < waiting || sockatmark(f->fd) == 1;
-    *ev = (struct gyre_event){.op = op, .res = res, .flags = GYRE_EV_PIPE | GYRE_EV_MORE, .buf = (uint16_t)pipe};
+    *ev = (struct gyre__event){.op = op, .res = res, .flags = GYRE_EV_PIPE | GYRE_EV_MORE, .buf = (uint16_t)pipe};
     return res;
 }
 
 /* Returns bytes, -EAGAIN or -errno. */
-static int32_t empty_pipe(struct gyre_uring *u, const struct gyre_op *op)
+static int32_t empty_pipe(struct gyre__uring *u, const struct gyre__op *op)
 {
-    struct gyre_fd *f = op->f;
+    struct gyre__fd *f = op->f;
     gyre__count(&u->base.stats.calls, 1);
     if (!f->be.ur.nonblocking)
         gyre__uring_set_mode(f, true);
@@ -53,18 +53,18 @@ static int32_t empty_pipe(struct gyre_uring *u, const struct gyre_op *op)
     return n;
 }
 
-bool gyre__splice_try(struct gyre_uring *u, struct gyre_op *op)
+bool gyre__splice_try(struct gyre__uring *u, struct gyre__op *op)
 {
     if (u->ndone == GYRE_URING_DONE_MAX || !u->started)
         return false;
     int32_t n = empty_pipe(u, op);
     if (n == -EAGAIN)
         return false;
-    u->done[u->ndone++] = (struct gyre_event){.op = op, .res = n};
+    u->done[u->ndone++] = (struct gyre__event){.op = op, .res = n};
     return true;
 }
 
-bool gyre__splice_polled(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev)
+bool gyre__splice_polled(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *ev)
 {
     if (ev->res <= 0) /* the poll itself failed, or was cancelled */
         return true;

@@ -7,12 +7,12 @@
 
 /* Receive for `op` into a pipe, if one is free and enough bytes wait. Returns 0 if not, else the event's result; sets
  * `*more` if bytes were left. */
-int32_t gyre__splice_receive(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev, bool *more);
+int32_t gyre__splice_receive(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *ev, bool *more);
 
 /* A SPLICE was submitted. Whether it was made, and its event waits for gyre__direct_done(); else the ring has to. */
-bool gyre__splice_try(struct gyre_uring *u, struct gyre_op *op);
+bool gyre__splice_try(struct gyre__uring *u, struct gyre__op *op);
 
 /* The poll that a SPLICE waits by is over with ev->res. Whether `ev` is the op's event; else it waits again. */
-bool gyre__splice_polled(struct gyre_uring *u, struct gyre_op *op, struct gyre_event *ev);
+bool gyre__splice_polled(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *ev);
 
 #endif

@@ -30,9 +30,9 @@ enum { SKIPS_MAX = 16, UNENTERED_MAX = 16 };
 
 /* --- operations --- */
 
-static void uring_submit(struct gyre_backend *be, struct gyre_op *op)
+static void uring_submit(struct gyre__backend *be, struct gyre__op *op)
 {
-    struct gyre_uring *u = gyre__uring_of(be);
+    struct gyre__uring *u = gyre__uring_of(be);
     GYRE_ASSERT(((uintptr_t)op & ~(uintptr_t)GYRE_URING_ADDR_MASK) == 0);
     op->next = NULL;
     if (op->kind == GYRE_OP_RECV && (op->flags & GYRE_OPF_POOL) && (op->flags & GYRE_OPF_MULTI))
@@ -44,9 +44,9 @@ static void uring_submit(struct gyre_backend *be, struct gyre_op *op)
     (void)gyre__uring_put_or_wait(u, op);
 }
 
-static void uring_cancel(struct gyre_backend *be, struct gyre_op *op)
+static void uring_cancel(struct gyre__backend *be, struct gyre__op *op)
 {
-    struct gyre_uring *u = gyre__uring_of(be);
+    struct gyre__uring *u = gyre__uring_of(be);
     GYRE_ASSERT(op->state == GYRE_OPS_CANCELLING);
     if (op->next != NULL)
         return; /* it waits in a list: gyre__uring_submit_late() sees its state, or has its cancel already */
@@ -55,7 +55,7 @@ static void uring_cancel(struct gyre_backend *be, struct gyre_op *op)
 
 /* --- waiting --- */
 
-static void note_overflow(struct gyre_uring *u)
+static void note_overflow(struct gyre__uring *u)
 {
     bool over = (IO_URING_READ_ONCE(*u->ring.sq.kflags) & IORING_SQ_CQ_OVERFLOW) != 0;
     if (GYRE_UNLIKELY(over && !u->overflowing))
@@ -64,7 +64,7 @@ static void note_overflow(struct gyre_uring *u)
 }
 
 /* What to make of an enter that failed. Returns 0 or, if the ring is lost, -errno. */
-static int cope(struct gyre_uring *u, int err, int64_t timeout_ns)
+static int cope(struct gyre__uring *u, int err, int64_t timeout_ns)
 {
     switch (err) {
     case -EINTR:
@@ -76,8 +76,9 @@ static int cope(struct gyre_uring *u, int err, int64_t timeout_ns)
             (void)gyre__uring_enter_wait(u, 0, 1, timeout_ns < 0 || timeout_ns > RETRY_NS ? RETRY_NS : timeout_ns, 0);
         return 0;
     case -EBADR: /* UNTESTED: the kernel must run out of memory for it */
-        gyre__log(u->log, GYRE_LOG_ERROR,
-                  "io_uring: the kernel ran out of memory and dropped completions; some operations will never end");
+        gyre__log_line(
+            u->log, GYRE_LOG_ERROR,
+            "io_uring: the kernel ran out of memory and dropped completions; some operations will never end");
         return 0;
     default:
         return err;
@@ -86,9 +87,9 @@ static int cope(struct gyre_uring *u, int err, int64_t timeout_ns)
 
 /* Wait for one completion, or for a batch, or let bulk gather (batch.h): with `submit` sends that complete at once on
  * top. The kernel looks at `timeout_ns` when the time to hold out is over. */
-static int wait_for_some(struct gyre_uring *u, unsigned submit, int64_t timeout_ns)
+static int wait_for_some(struct gyre__uring *u, unsigned submit, int64_t timeout_ns)
 {
-    struct gyre_batch *b = &u->batch;
+    struct gyre__batch *b = &u->batch;
     unsigned want = gyre__batch_want(b), most = GYRE_BATCH_ALL_MAX;
     uint32_t hold_us = GYRE_BATCH_HOLD_US;
     if (!(u->use & GYRE_URING_MIN_WAIT))
@@ -112,7 +113,7 @@ static int wait_for_some(struct gyre_uring *u, unsigned submit, int64_t timeout_
 /* Submit, and wait unless there are completions already. With more of them than the caller has room for no others are
  * asked for, or a flood would overflow the ring; but now and then they are, or a chain of sends that complete at once
  * would keep receives out. */
-static int submit_and_wait(struct gyre_uring *u, unsigned room, int64_t timeout_ns)
+static int submit_and_wait(struct gyre__uring *u, unsigned room, int64_t timeout_ns)
 {
     unsigned submit = gyre__uring_unsubmitted(u), ready = gyre__uring_completed(u);
     unsigned inside = IO_URING_READ_ONCE(*u->ring.sq.kflags) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN);
@@ -131,7 +132,7 @@ static int submit_and_wait(struct gyre_uring *u, unsigned room, int64_t timeout_
     return GYRE_LIKELY(r >= 0) ? 0 : cope(u, r, timeout_ns);
 }
 
-static void arm_wake(struct gyre_uring *u)
+static void arm_wake(struct gyre__uring *u)
 {
     struct io_uring_sqe *sqe = gyre__uring_sqe(u);
     if (sqe == NULL)
@@ -141,7 +142,7 @@ static void arm_wake(struct gyre_uring *u)
     u->wake_armed = true;
 }
 
-static void register_ring_fd(struct gyre_uring *u)
+static void register_ring_fd(struct gyre__uring *u)
 {
     struct io_uring_rsrc_update reg = {.offset = UINT32_MAX, .data = (unsigned)u->ring.ring_fd};
     if (io_uring_register((unsigned)u->ring.ring_fd, IORING_REGISTER_RING_FDS, &reg, 1) != 1) {
@@ -153,7 +154,7 @@ static void register_ring_fd(struct gyre_uring *u)
 }
 
 /* The first wait(): from here on the ring belongs to this thread. */
-static int start(struct gyre_uring *u)
+static int start(struct gyre__uring *u)
 {
     unsigned workers[2] = {2, 4}; /* nothing asked for here needs one, so many would be a mistake */
     int err = io_uring_register((unsigned)u->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
@@ -168,7 +169,7 @@ static int start(struct gyre_uring *u)
 
 /* There are events without entering. Whether that will do: the kernel has nothing to be given, but it runs what else is
  * ready only when entered. */
-static bool enough(struct gyre_uring *u)
+static bool enough(struct gyre__uring *u)
 {
     if (gyre__uring_unsubmitted(u) == 0 && u->wake_armed && ++u->unentered < UNENTERED_MAX)
         return true;
@@ -178,14 +179,14 @@ static bool enough(struct gyre_uring *u)
 
 /* What calls of our own bring. Who is first changes, and so does who gets the odd place, or one of them, or the ring,
  * could go without for ever. */
-static unsigned run_direct(struct gyre_uring *u, struct gyre_event *out, unsigned cap)
+static unsigned run_direct(struct gyre__uring *u, struct gyre__event *out, unsigned cap)
 {
     unsigned n = u->turns & 1 ? gyre__direct_done(u, out, cap) : gyre__direct_run(u, out, cap);
     return n + (u->turns & 1 ? gyre__direct_run(u, out + n, cap - n) : gyre__direct_done(u, out + n, cap - n));
 }
 
 /* Events are of ops that were cancelled before the kernel saw them. */
-static unsigned submit_late(struct gyre_uring *u, struct gyre_event *out, unsigned cap)
+static unsigned submit_late(struct gyre__uring *u, struct gyre__event *out, unsigned cap)
 {
     unsigned n = gyre__uring_submit_late(u, out, cap);
     for (unsigned i = 0; i < n; i++)
@@ -193,9 +194,9 @@ static unsigned submit_late(struct gyre_uring *u, struct gyre_event *out, unsign
     return n;
 }
 
-static int uring_wait(struct gyre_backend *be, struct gyre_event *out, unsigned cap, int64_t timeout_ns)
+static int uring_wait(struct gyre__backend *be, struct gyre__event *out, unsigned cap, int64_t timeout_ns)
 {
-    struct gyre_uring *u = gyre__uring_of(be);
+    struct gyre__uring *u = gyre__uring_of(be);
     unsigned n = 0;
 
     int err = GYRE_LIKELY(u->started) ? 0 : start(u);
@@ -231,9 +232,9 @@ static int uring_wait(struct gyre_backend *be, struct gyre_event *out, unsigned 
     return (int)n;
 }
 
-static void uring_wake(struct gyre_backend *be)
+static void uring_wake(struct gyre__backend *be)
 {
-    struct gyre_uring *u = gyre__uring_of(be);
+    struct gyre__uring *u = gyre__uring_of(be);
     uint64_t one = 1;
     if (atomic_exchange_explicit(&u->woken, 1, memory_order_acq_rel) != 0)
         return;
@@ -242,16 +243,16 @@ static void uring_wake(struct gyre_backend *be)
     errno = saved;
 }
 
-static int uring_pollable(struct gyre_backend *be)
+static int uring_pollable(struct gyre__backend *be)
 {
     return gyre__uring_of(be)->ring.ring_fd;
 }
 
 /* --- descriptors and pools --- */
 
-static int uring_attach(struct gyre_backend *be, struct gyre_fd *f)
+static int uring_attach(struct gyre__backend *be, struct gyre__fd *f)
 {
-    struct gyre_uring *u = gyre__uring_of(be);
+    struct gyre__uring *u = gyre__uring_of(be);
     int err = gyre__fdq_reserve(&u->readable, u->mem, u->attached + 1);
     if (err != 0)
         return err;
@@ -273,13 +274,13 @@ static int uring_attach(struct gyre_backend *be, struct gyre_fd *f)
     return 0;
 }
 
-static void forget(struct gyre_uring *u, const struct gyre_fd *f)
+static void forget(struct gyre__uring *u, const struct gyre__fd *f)
 {
     GYRE_ASSERT(f->be_flags == 0); /* or the queue of those believed readable would go on naming it */
     u->attached--;
 }
 
-static void uring_close(struct gyre_backend *be, struct gyre_fd *f)
+static void uring_close(struct gyre__backend *be, struct gyre__fd *f)
 {
     forget(gyre__uring_of(be), f);
     (void)close(f->fd);
@@ -287,7 +288,7 @@ static void uring_close(struct gyre_backend *be, struct gyre_fd *f)
 }
 
 /* As a rule it blocks already. */
-static int uring_detach(struct gyre_backend *be, struct gyre_fd *f)
+static int uring_detach(struct gyre__backend *be, struct gyre__fd *f)
 {
     int fd = f->fd;
     forget(gyre__uring_of(be), f);
@@ -298,7 +299,7 @@ static int uring_detach(struct gyre_backend *be, struct gyre_fd *f)
 }
 
 /* What is never posted: for the calls of direct.c, or of dgram.c where there is no multishot receive. */
-static uint16_t pool_reserve(const struct gyre_uring *u, const struct gyre_bufpool *pool)
+static uint16_t pool_reserve(const struct gyre__uring *u, const struct gyre__bufpool *pool)
 {
     uint16_t quarter = (uint16_t)(pool->count_max / 4);
     if (!(u->use & GYRE_URING_MULTISHOT_RECV))
@@ -308,23 +309,23 @@ static uint16_t pool_reserve(const struct gyre_uring *u, const struct gyre_bufpo
     return quarter < GYRE_DIRECT_RESERVE ? quarter : GYRE_DIRECT_RESERVE;
 }
 
-static int uring_pool_add(struct gyre_backend *be, struct gyre_bufpool *pool)
+static int uring_pool_add(struct gyre__backend *be, struct gyre__bufpool *pool)
 {
-    struct gyre_uring *u = gyre__uring_of(be);
+    struct gyre__uring *u = gyre__uring_of(be);
     return gyre__bufring_add(&u->bufs, u->ring.ring_fd, pool, pool_reserve(u, pool));
 }
 
-static void uring_pool_remove(struct gyre_backend *be, struct gyre_bufpool *pool)
+static void uring_pool_remove(struct gyre__backend *be, struct gyre__bufpool *pool)
 {
-    struct gyre_uring *u = gyre__uring_of(be);
+    struct gyre__uring *u = gyre__uring_of(be);
     GYRE_ASSERT(u->bufs.pool == pool);
     (void)pool;
     gyre__bufring_remove(&u->bufs, u->ring.ring_fd);
 }
 
-static void uring_pool_trim(struct gyre_backend *be, struct gyre_bufpool *pool)
+static void uring_pool_trim(struct gyre__backend *be, struct gyre__bufpool *pool)
 {
-    struct gyre_uring *u = gyre__uring_of(be);
+    struct gyre__uring *u = gyre__uring_of(be);
     GYRE_ASSERT(u->bufs.pool == pool);
     (void)pool;
     gyre__bufring_trim(&u->bufs, gyre__uring_untouched(u));
@@ -334,9 +335,9 @@ static void uring_pool_trim(struct gyre_backend *be, struct gyre_bufpool *pool)
 
 /* End the poll that waits for wakes, so that nothing is left in the ring when it is closed. False if the ring belongs
  * to another thread; then the end of that thread does it. */
-static bool disarm_wake(struct gyre_uring *u)
+static bool disarm_wake(struct gyre__uring *u)
 {
-    struct gyre_event unused[16];
+    struct gyre__event unused[16];
     u->enter_fd = u->ring.ring_fd;
     u->enter_flags &= ~IORING_ENTER_REGISTERED_RING;
     u->stuck = false;
@@ -354,9 +355,9 @@ static bool disarm_wake(struct gyre_uring *u)
     return true;
 }
 
-static void uring_destroy(struct gyre_backend *be)
+static void uring_destroy(struct gyre__backend *be)
 {
-    struct gyre_uring *u = gyre__uring_of(be);
+    struct gyre__uring *u = gyre__uring_of(be);
     struct io_uring_rsrc_update reg = {.offset = (uint32_t)u->enter_fd};
     bool registered = (u->enter_flags & IORING_ENTER_REGISTERED_RING) != 0;
 
@@ -372,19 +373,19 @@ static void uring_destroy(struct gyre_backend *be)
 }
 
 /* Let waits poll network devices, for as long as the config says. Returns whether they will. */
-static bool busy_poll(struct gyre_uring *u, const struct gyre_backend_config *cfg)
+static bool busy_poll(struct gyre__uring *u, const struct gyre__backend_config *cfg)
 {
-    struct gyre_io_uring_napi napi = {.busy_poll_us = cfg->busy_poll_us, .prefer_busy_poll = cfg->busy_poll_prefer};
+    struct gyre__io_uring_napi napi = {.busy_poll_us = cfg->busy_poll_us, .prefer_busy_poll = cfg->busy_poll_prefer};
     int err = io_uring_register((unsigned)u->ring.ring_fd, GYRE_IORING_REGISTER_NAPI, &napi, 1);
     if (err < 0)
-        gyre__log(u->log, GYRE_LOG_DEBUG, "io_uring: asking for busy polling: %s", gyre_err_text(err));
+        gyre__log_line(u->log, GYRE_LOG_DEBUG, "io_uring: asking for busy polling: %s", gyre_err_text(err));
     return err >= 0;
 }
 
-static int uring_create(struct gyre_backend **out, const struct gyre_backend_config *cfg, char *why, size_t why_size)
+static int uring_create(struct gyre__backend **out, const struct gyre__backend_config *cfg, char *why, size_t why_size)
 {
-    struct gyre_uring_failure failure = {0};
-    struct gyre_uring *u = NULL;
+    struct gyre__uring_failure failure = {0};
+    struct gyre__uring *u = NULL;
     uint32_t may = GYRE_URING_ALL & ~gyre__uring_off(cfg), use = may & ~(uint32_t)GYRE_URING_NAPI;
 
     int err = gyre__uring_trial(&gyre__backend_uring, cfg, &use, &failure);
@@ -402,12 +403,12 @@ static int uring_create(struct gyre_backend **out, const struct gyre_backend_con
     return 0;
 }
 
-static void uring_features(struct gyre_backend *be, char *out, size_t size)
+static void uring_features(struct gyre__backend *be, char *out, size_t size)
 {
     gyre__uring_feature_words(gyre__uring_of(be)->use, out, size);
 }
 
-const struct gyre_backend_ops gyre__backend_uring = {
+const struct gyre__backend_ops gyre__backend_uring = {
     .name = "io_uring",
     .sock = &gyre__sock_system,
     .create = uring_create,

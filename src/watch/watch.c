@@ -29,8 +29,8 @@ struct gyre_watch {
     uint32_t events; /* what the user asks for */
     struct gyre_loop *loop;
     struct gyre_watch *next, **prev; /* on one of the loop's lists; when free, `next` alone */
-    struct gyre_fd f;                /* the copy */
-    struct gyre_op poll;
+    struct gyre__fd f;               /* the copy */
+    struct gyre__op poll;
     gyre_watch_fn *fn;
     void *user;
     int fd;       /* the user's */
@@ -144,7 +144,7 @@ static void fail(struct gyre_watch *w, int err)
     settle(w);
 }
 
-void gyre__watch_on_poll(struct gyre_op *op, const struct gyre_event *ev)
+void gyre__watch_on_poll(struct gyre__op *op, const struct gyre__event *ev)
 {
     struct gyre_watch *w = GYRE_CONTAINER(op, struct gyre_watch, poll);
     GYRE_CHECK(w->magic == WATCH_MAGIC && !w->calling);
@@ -205,7 +205,7 @@ int gyre_watch_open(struct gyre_watch **out, struct gyre_loop *loop, int fd, uns
     struct gyre_watch *w = take_slot(loop);
     if (w == NULL)
         return -ENOMEM;
-    w->f = (struct gyre_fd){.fd = fd, .flags = GYRE_FDF_FOREIGN};
+    w->f = (struct gyre__fd){.fd = fd, .flags = GYRE_FDF_FOREIGN};
     int err = loop->be->ops->attach(loop->be, &w->f);
     if (err != 0) {
         give_slot(loop, w);

@@ -14,7 +14,7 @@ struct gyre__watches {
 };
 
 /* An event of a watch's operation. */
-void gyre__watch_on_poll(struct gyre_op *op, const struct gyre_event *ev);
+void gyre__watch_on_poll(struct gyre__op *op, const struct gyre__event *ev);
 
 /* The loop ends: tell and close all that are open. Their memory stays until nothing is in flight (`count` is 0). */
 void gyre__watches_end(struct gyre_loop *l);

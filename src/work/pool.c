@@ -205,7 +205,7 @@ static struct gyre_pool *make(const struct gyre_pool_options *o)
     return pool;
 }
 
-int gyre__pool_create(struct gyre_pool **out, const struct gyre_pool_options *options)
+int gyre__pool_make(struct gyre_pool **out, const struct gyre_pool_options *options)
 {
     struct gyre_pool_options o = *options;
     int err = complete(&o);
@@ -228,7 +228,7 @@ int gyre_pool_create_sized(struct gyre_pool **out, const struct gyre_pool_option
 {
     struct gyre_pool_options copy;
     int err = out == NULL ? -EINVAL : gyre__options_copy(&copy, sizeof copy, options, size_bytes);
-    return err != 0 ? err : gyre__pool_create(out, &copy);
+    return err != 0 ? err : gyre__pool_make(out, &copy);
 }
 
 void gyre_pool_destroy(struct gyre_pool *pool)

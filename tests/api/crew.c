@@ -86,7 +86,7 @@ void crew_open(struct crew *crew)
     if (err == 0)
         return;
     struct gyre_sim *sim;
-    (void)backends_open(crew->backend, (struct gyre_backend_config){.mem = &crew->mem.mem}, &sim);
+    (void)backends_open(crew->backend, (struct gyre__backend_config){.mem = &crew->mem.mem}, &sim);
     cr_assert_fail("gyre_engine_create: %s", gyre_err_name(err));
 }
 

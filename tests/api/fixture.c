@@ -215,14 +215,13 @@ static void make_sim(struct api *api)
 static void give_up(const struct api *api, int err)
 {
     struct gyre_sim *sim;
-    struct gyre_backend *be =
-        backends_open(api->backend, (struct gyre_backend_config){.mem = &api->mem.mem}, &sim);
+    struct gyre__backend *be = backends_open(api->backend, (struct gyre__backend_config){.mem = &api->mem.mem}, &sim);
     cr_assert_null(be, "%s opens, but a loop on it does not: %s", api->backend, gyre_err_name(err));
 }
 
 void api_open(struct api *api)
 {
-    struct gyre_backend_config tune = {.cq_entries = api->cq_entries};
+    struct gyre__backend_config tune = {.cq_entries = api->cq_entries};
     api->options.mem = &api->mem.mem;
     if (api->is_sim) {
         make_sim(api);
@@ -230,7 +229,7 @@ void api_open(struct api *api)
     } else {
         api->options.backend = api->backend;
     }
-    int err = api->cq_entries != 0 ? gyre__loop_create(&api->loop, &api->options, &tune)
+    int err = api->cq_entries != 0 ? gyre__loop_make(&api->loop, &api->options, &tune)
                                    : gyre_loop_create(&api->loop, &api->options);
     if (err != 0) {
         env_dir_remove(api->dir);

@@ -401,7 +401,7 @@ void gnet_open(struct gnet *g, const struct gnet_case *which, bool ping)
     if (err != 0) {
         struct gyre_sim *sim;
         env_dir_remove(g->dir);
-        (void)backends_open(which->backend, (struct gyre_backend_config){.mem = &g->mem.mem}, &sim);
+        (void)backends_open(which->backend, (struct gyre__backend_config){.mem = &g->mem.mem}, &sim);
         cr_assert_fail("gyre_engine_create: %s", gyre_err_name(err));
     }
     for (unsigned i = 0; i < which->place_count; i++)

@@ -44,7 +44,7 @@ static int plain_listener(const char *address, bool share)
 
 static void address_of(int fd, char *out, size_t size)
 {
-    struct gyre_addr addr = {.len = sizeof addr.ss};
+    struct gyre__addr addr = {.len = sizeof addr.ss};
     cr_assert_eq(getsockname(fd, (struct sockaddr *)&addr.ss, &addr.len), 0);
     gyre__addr_format(&addr, out, size);
 }

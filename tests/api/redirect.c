@@ -30,7 +30,7 @@ static void expect_meant(struct api *api, const char *address)
     for (unsigned i = 0; i < 2; i++) {
         struct peer peer;
         struct gyre__address meant;
-        struct gyre_addr got = {.len = 0};
+        struct gyre__addr got = {.len = 0};
         unsigned before = api->accepted;
         char text[GYRE_ADDR_TEXT_MAX];
         cr_assert_eq(gyre__addr_parse(&meant, ways[i]), 0);

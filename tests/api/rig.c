@@ -71,7 +71,7 @@ void rig_open_limited(struct rig *r, const struct backend_param *p, uint32_t loo
     int err = gyre_engine_create(&r->engine, &options);
     if (err != 0) {
         struct gyre_sim *sim;
-        (void)backends_open(p->backend, (struct gyre_backend_config){.mem = &r->mem.mem}, &sim);
+        (void)backends_open(p->backend, (struct gyre__backend_config){.mem = &r->mem.mem}, &sim);
         cr_assert_fail("gyre_engine_create: %s", gyre_err_name(err));
     }
     cr_assert_eq(gyre_engine_user(r->engine), r);

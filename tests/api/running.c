@@ -214,7 +214,7 @@ REAL_TEST(api_running, paused)
 
 static int only_even(struct gyre_listener *listener, const struct sockaddr *peer, socklen_t len, void *user)
 {
-    struct gyre_addr addr = {.len = len};
+    struct gyre__addr addr = {.len = len};
     char text[GYRE_ADDR_TEXT_MAX];
     cr_assert_eq(listener, rig->listener);
     memcpy(&addr.ss, peer, len);
@@ -306,7 +306,7 @@ REAL_TEST(api_running, limited)
 static int listening_socket(char *address, size_t size)
 {
     struct gyre__address any;
-    struct gyre_addr addr = {.len = sizeof addr.ss};
+    struct gyre__addr addr = {.len = sizeof addr.ss};
     cr_assert_eq(gyre__addr_parse(&any, rig_tcp), 0);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     cr_assert_eq(bind(fd, (struct sockaddr *)&any.addr.ss, any.addr.len), 0);

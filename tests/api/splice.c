@@ -267,7 +267,7 @@ BACKEND_TEST(api_splice, parts)
  * receives without being asked, what it had posted: all buffers that were ever needed, at most. */
 static size_t one_turn(const struct api *api)
 {
-    const struct gyre_bufpool *pool = &api->loop->pool;
+    const struct gyre__bufpool *pool = &api->loop->pool;
     bool unasked = strcmp(api->backend, "io_uring") == 0 && !backends_splices(api->loop);
     return unasked ? (size_t)pool->size * pool->count : KIB(256);
 }

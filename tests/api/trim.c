@@ -29,7 +29,7 @@ static void hold_one(struct end *e)
 /* Of the loop's receive buffers. */
 static unsigned pages(const struct api *api)
 {
-    const struct gyre_bufpool *pool = &api->loop->pool;
+    const struct gyre__bufpool *pool = &api->loop->pool;
     size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = (size_t)pool->stride * pool->count_max;
     size_t count = (bytes + page - 1) / page;
     unsigned char *there = calloc(count, 1);

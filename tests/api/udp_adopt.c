@@ -282,9 +282,9 @@ DGRAM_TRANSPORT_TEST(api_udp_adopt, on_every_backend)
     static struct dsock server, client;
     struct api api;
     char address[160];
-    struct gyre_addr addr = {.len = 0};
+    struct gyre__addr addr = {.len = 0};
     udp_start(&api, p);
-    struct gyre_backend *be = api.loop->be;
+    struct gyre__backend *be = api.loop->be;
     udp_fresh_address(&api, address, sizeof address);
     cr_assert_eq(gyre_udp_parse(&addr.ss, &addr.len, address), 0);
     int fds[2] = {be->ops->sock->dgram_open(be, addr.ss.ss_family), be->ops->sock->dgram_open(be, addr.ss.ss_family)};
@@ -292,7 +292,7 @@ DGRAM_TRANSPORT_TEST(api_udp_adopt, on_every_backend)
     cr_assert_eq(be->ops->sock->dgram_bind(be, fds[0], &addr, 0), 0);
     cr_assert_eq(be->ops->sock->name(be, fds[0], false, &addr), 0);
     adopt(&api, &server, fds[0], &echo, NULL);
-    struct gyre_addr unnamed = {.len = sizeof(sa_family_t), .ss.ss_family = AF_UNIX};
+    struct gyre__addr unnamed = {.len = sizeof(sa_family_t), .ss.ss_family = AF_UNIX};
     if (!is_udp(&api))
         cr_assert_eq(be->ops->sock->dgram_bind(be, fds[1], &unnamed, 0), 0);
     cr_assert_eq(be->ops->sock->dgram_connect(be, fds[1], &addr), 0);

@@ -10,15 +10,15 @@
 enum { CROWD = 200 };
 
 struct crowd {
-    struct gyre_fd f[CROWD];
-    struct gyre_fd accepted[CROWD];
+    struct gyre__fd f[CROWD];
+    struct gyre__fd accepted[CROWD];
     struct seam_op *connect[CROWD];
     unsigned count;
     bool again; /* arm again when it ended with a connection */
     unsigned arms;
 };
 
-static void take(struct seam *s, struct seam_op *so, const struct gyre_event *ev)
+static void take(struct seam *s, struct seam_op *so, const struct gyre__event *ev)
 {
     struct crowd *c = so->user;
     if (ev->res >= 0) {
@@ -251,7 +251,7 @@ TRANSPORT_TEST(accept, of_a_connection_already_gone)
     l.accept->user = &c;
     seam_accept(l.accept, &l.f, GYRE_OPF_MULTI);
     seam_submit(&s, l.accept);
-    struct gyre_fd f;
+    struct gyre__fd f;
     struct seam_op *connect = seam_op_new(&s), *send = seam_op_new(&s);
     seam_attach(&s, &f, seam_socket(&s), seam_fd_flags(&s, false));
     seam_connect(connect, &f, &l.addr);

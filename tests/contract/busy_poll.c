@@ -10,7 +10,7 @@
 
 enum { POLL_US = 200 };
 
-static const struct gyre_backend_config polling = {
+static const struct gyre__backend_config polling = {
     .ops_max = 256,
     .busy_poll_us = POLL_US,
     .busy_poll_prefer = true,
@@ -107,7 +107,7 @@ static const struct backend_param epoll = {.backend = "epoll", .transport = TRAN
 
 static void open_polling(struct seam *s, const struct backend_param *p, const char *off)
 {
-    struct gyre_backend_config cfg = polling;
+    struct gyre__backend_config cfg = polling;
     cfg.off = off;
     if (gyre__backend_find(p->backend) == NULL)
         cr_skip_test("%s is not compiled in", p->backend);

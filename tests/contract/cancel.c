@@ -146,7 +146,7 @@ static struct env_rng crowd_rng;
 static seam_event_fn *crowd_recv;
 
 /* Cancels the receives of others, whose last events may be further on in the same batch. */
-static void cancel_others(struct seam *s, struct seam_op *so, const struct gyre_event *ev)
+static void cancel_others(struct seam *s, struct seam_op *so, const struct gyre__event *ev)
 {
     crowd_recv(s, so, ev);
     for (unsigned i = 0; i < CROWD; i++) {
@@ -206,7 +206,7 @@ TRANSPORT_TEST(cancel, of_an_op_whose_event_has_already_left)
     seam_close(&s);
 }
 
-static void count_event(struct seam *s, struct seam_op *so, const struct gyre_event *ev)
+static void count_event(struct seam *s, struct seam_op *so, const struct gyre__event *ev)
 {
     (void)s;
     (void)ev;
@@ -323,7 +323,7 @@ TRANSPORT_TEST(cancel, of_a_connect)
     listener_open(&s, &l, 128);
     struct seam_op *so = seam_op_new(&s);
     for (int round = 0; round < 60; round++) {
-        struct gyre_fd f;
+        struct gyre__fd f;
         seam_attach(&s, &f, seam_socket(&s), seam_fd_flags(&s, false));
         seam_connect(so, &f, &l.addr);
         seam_submit(&s, so);

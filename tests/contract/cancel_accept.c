@@ -11,14 +11,14 @@ struct tally {
     unsigned accepted;
 };
 
-static void take(struct seam *s, struct seam_op *so, const struct gyre_event *ev)
+static void take(struct seam *s, struct seam_op *so, const struct gyre__event *ev)
 {
     struct tally *t = so->user;
     if (ev->res < 0) {
         cr_assert_eq(ev->res, -ECANCELED, "accept gave %d", ev->res);
         return;
     }
-    struct gyre_fd f;
+    struct gyre__fd f;
     seam_attach(s, &f, ev->res, seam_fd_flags(s, true));
     seam_fd_close(s, &f);
     t->accepted++;
@@ -28,7 +28,7 @@ static void take(struct seam *s, struct seam_op *so, const struct gyre_event *ev
 static void round_of(struct seam *s, struct listener *l, struct env_rng *rng)
 {
     struct tally t = {0};
-    struct gyre_fd f[CLIENTS];
+    struct gyre__fd f[CLIENTS];
     struct seam_op *connect[CLIENTS];
     l->accept->on_event = take;
     l->accept->user = &t;
@@ -100,9 +100,9 @@ BACKEND_TEST(cancel_accept, closed_listener_frees_its_address)
     seam_open(&s, p);
     for (int round = 0; round < 20; round++) {
         struct listener l;
-        struct gyre_fd f;
+        struct gyre__fd f;
         listener_open(&s, &l, 8);
-        struct gyre_addr addr = l.addr;
+        struct gyre__addr addr = l.addr;
         seam_accept(l.accept, &l.f, GYRE_OPF_MULTI);
         seam_submit(&s, l.accept);
         seam_look(&s);
@@ -117,7 +117,7 @@ BACKEND_TEST(cancel_accept, closed_listener_frees_its_address)
         seam_fd_close(&s, &f);
 
         int fd = seam_socket(&s);
-        int err = s.ops->sock->listen(s.be, fd, &addr, &(struct gyre_listen_config){.backlog = 8});
+        int err = s.ops->sock->listen(s.be, fd, &addr, &(struct gyre__listen_config){.backlog = 8});
         cr_assert_eq(err, 0, "listening again on the same address: %d", err);
         s.ops->sock->close(s.be, fd);
     }

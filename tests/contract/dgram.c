@@ -11,8 +11,8 @@ enum { SENDS = 40, NAME_ROOM = 112 };
 
 struct pair {
     struct seam s;
-    struct gyre_fd a, b; /* b is bound, a is connected to it */
-    struct gyre_addr addr;
+    struct gyre__fd a, b; /* b is bound, a is connected to it */
+    struct gyre__addr addr;
     struct seam_op *recv;
     struct msghdr room;
     struct {
@@ -38,7 +38,7 @@ static int dgram_socket(struct pair *t)
     return fd;
 }
 
-static void on_recv(struct seam *s, struct seam_op *so, const struct gyre_event *ev)
+static void on_recv(struct seam *s, struct seam_op *so, const struct gyre__event *ev)
 {
     struct pair *t = so->user;
     struct gyre__dgram d;
@@ -64,9 +64,9 @@ static struct pair *pair_open(const struct backend_param *p, uint32_t buf_size, 
     struct pair *t = &p_;
     memset(t, 0, sizeof *t);
     seam_open(&t->s, p);
-    const struct gyre_sock_ops *sock = t->s.ops->sock;
+    const struct gyre__sock_ops *sock = t->s.ops->sock;
     seam_pool(&t->s, buf_size, bufs, bufs);
-    struct gyre_addr mine;
+    struct gyre__addr mine;
     seam_addr(&t->s, &t->addr);
     seam_addr(&t->s, &mine);
     int b = dgram_socket(t), a = dgram_socket(t);
@@ -253,10 +253,10 @@ DGRAM_TRANSPORT_TEST(contract_dgram, full_receiver)
 DGRAM_BACKEND_TEST(contract_dgram, refused)
 {
     struct pair *t = pair_open(p, 512, 8);
-    struct gyre_fd other;
+    struct gyre__fd other;
     t->rearm = false;
     int fd = dgram_socket(t);
-    struct gyre_addr any = {.ss = {.ss_family = AF_INET}, .len = sizeof(struct sockaddr_in)};
+    struct gyre__addr any = {.ss = {.ss_family = AF_INET}, .len = sizeof(struct sockaddr_in)};
     cr_assert_eq(t->s.ops->sock->dgram_bind(t->s.be, fd, &any, 0), 0);
     seam_attach(&t->s, &other, fd, GYRE_FDF_DGRAM);
     seam_fd_close(&t->s, &t->b); /* `a` talks to nobody now */
@@ -281,10 +281,10 @@ DGRAM_BACKEND_TEST(contract_dgram, refused)
 DGRAM_TRANSPORT_TEST(contract_dgram, inspection)
 {
     struct pair *t = &p_;
-    struct gyre_sock_info info;
-    struct gyre_addr addr;
+    struct gyre__sock_info info;
+    struct gyre__addr addr;
     seam_open(&t->s, p);
-    const struct gyre_sock_ops *sock = t->s.ops->sock;
+    const struct gyre__sock_ops *sock = t->s.ops->sock;
     int bound = dgram_socket(t), other = dgram_socket(t), family = seam_family(&t->s);
     seam_addr(&t->s, &addr);
     cr_assert_eq(sock->dgram_bind(t->s.be, bound, &addr, 0), 0);

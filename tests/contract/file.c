@@ -25,7 +25,7 @@ static int make_file(const struct seam *s, int mode)
     return fd;
 }
 
-static void submit_read(struct seam *s, struct seam_op *so, struct gyre_fd *f, const struct gyre_op_read *read)
+static void submit_read(struct seam *s, struct seam_op *so, struct gyre__fd *f, const struct gyre__op_read *read)
 {
     seam_send(so, f, NULL, 0);
     so->op.kind = GYRE_OP_READ;
@@ -43,7 +43,7 @@ TRANSPORT_TEST(file, read_to_the_end)
     stream_pair(&s, &a, &b, 1);
     int fd = make_file(&s, O_RDONLY);
     struct seam_op *so = seam_op_new(&s);
-    struct gyre_op_read read = {.fd = fd, .buf = bytes, .len = ROOM};
+    struct gyre__op_read read = {.fd = fd, .buf = bytes, .len = ROOM};
     do {
         submit_read(&s, so, &a.f, &read);
         seam_until(&s, seam_idle(so));
@@ -69,7 +69,7 @@ BACKEND_TEST(file, read_errors)
     stream_pair(&s, &a, &b, 1);
     int fd = make_file(&s, O_WRONLY);
     struct seam_op *so = seam_op_new(&s);
-    struct gyre_op_read read = {.fd = fd, .buf = bytes, .len = ROOM};
+    struct gyre__op_read read = {.fd = fd, .buf = bytes, .len = ROOM};
     submit_read(&s, so, &a.f, &read);
     seam_until(&s, seam_idle(so));
     cr_assert_eq(so->res, -EBADF, "read of a file open for writing gave %d", so->res);

@@ -77,7 +77,7 @@ TRANSPORT_TEST(memory, cancelled_receive_buffer_is_free_after_the_last_event)
     seam_close(&s);
 }
 
-static void free_user(struct seam *s, struct seam_op *so, const struct gyre_event *ev)
+static void free_user(struct seam *s, struct seam_op *so, const struct gyre__event *ev)
 {
     (void)s;
     (void)ev;
@@ -188,12 +188,12 @@ TRANSPORT_TEST(memory, connect_address)
 {
     struct seam s;
     struct listener l;
-    struct gyre_fd f;
+    struct gyre__fd f;
     seam_open(&s, p);
     listener_open(&s, &l, 64);
     struct seam_op *so = seam_op_new(&s);
     for (int round = 0; round < 20; round++) {
-        struct gyre_addr *addr = malloc(sizeof *addr);
+        struct gyre__addr *addr = malloc(sizeof *addr);
         cr_assert_not_null(addr);
         *addr = l.addr;
         seam_attach(&s, &f, seam_socket(&s), seam_fd_flags(&s, false));

@@ -68,13 +68,13 @@ REAL_TEST(mode, of_accepted_descriptors)
     seam_open(&s, p);
     for (unsigned round = 0; round < 8; round++) {
         struct listener l;
-        struct gyre_fd f;
+        struct gyre__fd f;
         s.transport = round & 1 ? TRANSPORT_UNIX : TRANSPORT_TCP4;
         l.accept = seam_op_new(&s);
         int fd = seam_socket(&s);
         set_blocking(fd, round & 2);
         seam_addr(&s, &l.addr);
-        cr_assert_eq(s.ops->sock->listen(s.be, fd, &l.addr, &(struct gyre_listen_config){.backlog = 8}), 0);
+        cr_assert_eq(s.ops->sock->listen(s.be, fd, &l.addr, &(struct gyre__listen_config){.backlog = 8}), 0);
         cr_assert_eq(s.ops->sock->name(s.be, fd, false, &l.addr), 0);
         seam_attach(&s, &l.f, fd, seam_fd_flags(&s, false));
         struct seam_op *accept = wait_for_accept(&s, &l, round & 4 ? GYRE_OPF_MULTI : 0);

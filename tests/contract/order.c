@@ -66,7 +66,7 @@ TRANSPORT_TEST(order, multi_receive_one_event_at_a_time)
 TRANSPORT_TEST(order, multi_receive_with_tiny_queues)
 {
     struct seam s;
-    seam_open_config(&s, p, (struct gyre_backend_config){.ops_max = 2, .sq_entries = 2, .cq_entries = 4});
+    seam_open_config(&s, p, (struct gyre__backend_config){.ops_max = 2, .sq_entries = 2, .cq_entries = 4});
     seam_pool(&s, 256, 128, 128);
     s.cap = 3;
     transfer(&s, 200000, 60000, 0, GYRE_OPF_MULTI | GYRE_OPF_POOL);

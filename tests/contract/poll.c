@@ -13,7 +13,7 @@
 
 /* Somebody who looks at a descriptor. */
 struct watcher {
-    struct gyre_fd f;
+    struct gyre__fd f;
     struct seam_op *so;
 };
 
@@ -212,7 +212,7 @@ TRANSPORT_TEST(poll, listener)
     struct seam s;
     struct listener l;
     struct watcher w;
-    struct gyre_fd f;
+    struct gyre__fd f;
     seam_open(&s, p);
     listener_open(&s, &l, 8);
     watch(&s, &w, l.f.fd);
@@ -405,7 +405,7 @@ REAL_TEST(poll, leaves_all_as_it_is)
 
 static int attempt(struct seam *s, int fd)
 {
-    struct gyre_fd f = {.fd = fd, .flags = GYRE_FDF_FOREIGN};
+    struct gyre__fd f = {.fd = fd, .flags = GYRE_FDF_FOREIGN};
     int err = s->ops->attach(s->be, &f);
     cr_assert_neq(err, 0, "attach(%d) worked", fd);
     cr_assert_eq(f.fd, fd, "a failed attach changed the descriptor");

@@ -79,7 +79,7 @@ static struct {
 static seam_event_fn *stream_on_recv;
 
 /* Checks the bytes like any receiver, and keeps the buffer. */
-static void keep(struct seam *s, struct seam_op *so, const struct gyre_event *ev)
+static void keep(struct seam *s, struct seam_op *so, const struct gyre__event *ev)
 {
     stream_on_recv(s, so, ev);
     if (!(ev->flags & GYRE_EV_BUF))

@@ -110,7 +110,7 @@ Test(pool_trim, without_deferred_work, .timeout = 60)
         cr_skip_test("io_uring is not compiled in");
     for (unsigned i = 0; i < sizeof off / sizeof off[0]; i++) {
         struct seam s;
-        seam_open_config(&s, &p, (struct gyre_backend_config){.ops_max = 256, .off = off[i]});
+        seam_open_config(&s, &p, (struct gyre__backend_config){.ops_max = 256, .off = off[i]});
         burst_and_quiet(&s, false);
     }
 }

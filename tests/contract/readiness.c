@@ -55,7 +55,7 @@ static void tcp_pair(int fds[2])
 }
 
 /* Keeps the bytes, and the buffers if it is to. */
-static void on_recv(struct seam *s, struct seam_op *so, const struct gyre_event *ev)
+static void on_recv(struct seam *s, struct seam_op *so, const struct gyre__event *ev)
 {
     struct rd_end *e = so->user;
     if (!(ev->flags & GYRE_EV_BUF))

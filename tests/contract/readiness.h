@@ -12,7 +12,7 @@ enum { RD_ENDS_MAX = 64, RD_BUF = 16384 };
 /* One attached end with its operations, and the plain socket at the other side. */
 struct rd_end {
     struct seam *s;
-    struct gyre_fd f;
+    struct gyre__fd f;
     int peer; /* does not block; -1 once closed */
     struct seam_op *recv, *send;
     uint8_t *in; /* what came, in order */

@@ -195,11 +195,11 @@ READINESS_TEST(readiness_edges, cancel_at_every_stage)
     cr_assert_eq(e.in_len, 0);
 
     rd_receive(&e, 0);
-    struct gyre_event ev;
+    struct gyre__event ev;
     cr_assert_eq(s.ops->wait(s.be, &ev, 1, 0), 1); /* taken by hand: dispatched after the cancel */
     cr_assert_eq(ev.op, &e.recv->op);
     s.ops->cancel(s.be, &e.recv->op);
-    cr_assert_eq(s.ops->wait(s.be, &(struct gyre_event){.res = 0}, 1, 0), 0, "a second last event");
+    cr_assert_eq(s.ops->wait(s.be, &(struct gyre__event){.res = 0}, 1, 0), 0, "a second last event");
     cr_assert_eq(ev.res, 3);
     gyre__bufpool_untake(&s.pool, ev.buf);
     e.recv->op.state = GYRE_OPS_IDLE;
@@ -311,15 +311,15 @@ READINESS_TEST(readiness_edges, descriptor_number_used_again)
 READINESS_TEST(readiness_edges, full_backlog_ends_a_unix_connect)
 {
     struct seam s;
-    struct gyre_fd f;
-    struct gyre_addr addr;
+    struct gyre__fd f;
+    struct gyre__addr addr;
     struct backend_param unix_param = *p;
     int taken[8], count = 0;
     unix_param.transport = TRANSPORT_ABSTRACT;
     seam_open(&s, &unix_param);
     seam_addr(&s, &addr);
     int listener = seam_socket(&s);
-    cr_assert_eq(s.ops->sock->listen(s.be, listener, &addr, &(struct gyre_listen_config){.backlog = 1}), 0);
+    cr_assert_eq(s.ops->sock->listen(s.be, listener, &addr, &(struct gyre__listen_config){.backlog = 1}), 0);
     do {
         cr_assert_lt(count, 8);
         taken[count] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -348,13 +348,13 @@ READINESS_TEST(readiness_edges, full_backlog_ends_a_unix_connect)
 READINESS_TEST(readiness_edges, hang_up_before_the_connect_is_forgotten)
 {
     struct seam s;
-    struct gyre_fd f;
-    struct gyre_addr addr;
+    struct gyre__fd f;
+    struct gyre__addr addr;
     char in[16];
     seam_open(&s, p);
     seam_addr(&s, &addr);
     int listener = seam_socket(&s);
-    cr_assert_eq(s.ops->sock->listen(s.be, listener, &addr, &(struct gyre_listen_config){.backlog = 1}), 0);
+    cr_assert_eq(s.ops->sock->listen(s.be, listener, &addr, &(struct gyre__listen_config){.backlog = 1}), 0);
     cr_assert_eq(s.ops->sock->name(s.be, listener, false, &addr), 0);
     seam_attach(&s, &f, seam_socket(&s), GYRE_FDF_INET);
     seam_turn(&s, 0); /* takes the answer about the unconnected socket, if there is one */

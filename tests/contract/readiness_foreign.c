@@ -130,7 +130,7 @@ READINESS_TEST(readiness_foreign, many_resets)
 }
 
 /* A port that nobody listens on. */
-static void closed_port(struct gyre_addr *out)
+static void closed_port(struct gyre__addr *out)
 {
     struct sockaddr_in in4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof in4;
@@ -139,15 +139,15 @@ static void closed_port(struct gyre_addr *out)
     cr_assert_eq(bind(fd, (struct sockaddr *)&in4, len), 0);
     cr_assert_eq(getsockname(fd, (struct sockaddr *)&in4, &len), 0);
     close(fd);
-    *out = (struct gyre_addr){.len = len};
+    *out = (struct gyre__addr){.len = len};
     memcpy(&out->ss, &in4, sizeof in4);
 }
 
 READINESS_TEST(readiness_foreign, refusal_told_by_the_poller)
 {
     struct seam s;
-    struct gyre_addr addr;
-    struct gyre_fd f;
+    struct gyre__addr addr;
+    struct gyre__fd f;
     kqueue_shim_take_errors(true);
     seam_open(&s, p);
     closed_port(&addr);
@@ -165,8 +165,8 @@ READINESS_TEST(readiness_foreign, refusal_told_by_the_poller)
 READINESS_TEST(readiness_foreign, datagram_refused)
 {
     struct seam s;
-    struct gyre_addr addr;
-    struct gyre_fd f;
+    struct gyre__addr addr;
+    struct gyre__fd f;
     struct msghdr room = {.msg_namelen = 32};
     kqueue_shim_take_errors(true);
     seam_open(&s, p);
@@ -196,7 +196,7 @@ READINESS_TEST(readiness_foreign, connection_that_failed_meanwhile)
 {
     struct seam s;
     struct listener l;
-    struct gyre_fd f;
+    struct gyre__fd f;
     seam_open(&s, p);
     listener_open(&s, &l, 8);
     struct seam_op *so = seam_op_new(&s);
@@ -216,7 +216,7 @@ READINESS_TEST(readiness_foreign, connection_that_failed_meanwhile)
 REAL_TEST(readiness_foreign, peer_of_what_is_over)
 {
     struct seam s;
-    struct gyre_addr addr;
+    struct gyre__addr addr;
     seam_open(&s, p);
     int fd = seam_socket(&s);
     getpeername_error = EINVAL;

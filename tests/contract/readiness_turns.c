@@ -206,7 +206,7 @@ READINESS_TEST(readiness_turns, a_flooder_starves_nobody)
     free(data);
 }
 
-static void send_again(struct seam *s, struct seam_op *so, const struct gyre_event *ev)
+static void send_again(struct seam *s, struct seam_op *so, const struct gyre__event *ev)
 {
     if (ev->res > 0)
         seam_submit(s, so);
@@ -293,7 +293,7 @@ READINESS_TEST(readiness_turns, writing_is_watched_when_a_send_blocks)
     free(back);
 }
 
-static void close_accepted(struct seam *s, struct seam_op *so, const struct gyre_event *ev)
+static void close_accepted(struct seam *s, struct seam_op *so, const struct gyre__event *ev)
 {
     (void)s;
     (void)so;
@@ -306,13 +306,13 @@ READINESS_TEST(readiness_turns, accepting_takes_turns_and_survives_emfile)
 {
     enum { CLIENTS = 40 };
     struct seam s;
-    struct gyre_fd f;
-    struct gyre_addr addr;
+    struct gyre__fd f;
+    struct gyre__addr addr;
     int clients[CLIENTS + 1];
     seam_open(&s, p);
     seam_addr(&s, &addr);
     int fd = seam_socket(&s);
-    cr_assert_eq(s.ops->sock->listen(s.be, fd, &addr, &(struct gyre_listen_config){.backlog = 64}), 0);
+    cr_assert_eq(s.ops->sock->listen(s.be, fd, &addr, &(struct gyre__listen_config){.backlog = 64}), 0);
     cr_assert_eq(s.ops->sock->name(s.be, fd, false, &addr), 0);
     seam_attach(&s, &f, fd, 0);
     for (int i = 0; i <= CLIENTS; i++) {

@@ -14,7 +14,7 @@ TRANSPORT_TEST(sockets, names_of_a_connection)
 {
     struct seam s;
     struct stream a, b;
-    struct gyre_addr own, other;
+    struct gyre__addr own, other;
     seam_open(&s, p);
     stream_pair(&s, &a, &b, 1);
     cr_assert_eq(s.ops->sock->name(s.be, a.f.fd, true, &other), 0);
@@ -55,7 +55,7 @@ TRANSPORT_TEST(sockets, taken_address)
     seam_open(&s, p);
     listener_open(&s, &l, 8);
     int fd = seam_socket(&s);
-    int err = s.ops->sock->listen(s.be, fd, &l.addr, &(struct gyre_listen_config){.backlog = 8});
+    int err = s.ops->sock->listen(s.be, fd, &l.addr, &(struct gyre__listen_config){.backlog = 8});
     cr_assert_eq(err, -EADDRINUSE, "listening on a taken address gave %d", err);
     s.ops->sock->close(s.be, fd);
     listener_close(&s, &l);
@@ -66,11 +66,11 @@ TRANSPORT_TEST(sockets, taken_address)
 BACKEND_TEST(sockets, bad_descriptor)
 {
     struct seam s;
-    struct gyre_addr addr;
+    struct gyre__addr addr;
     seam_open(&s, p);
-    const struct gyre_sock_ops *sock = s.ops->sock;
+    const struct gyre__sock_ops *sock = s.ops->sock;
     seam_addr(&s, &addr);
-    cr_assert_lt(sock->listen(s.be, 19999, &addr, &(struct gyre_listen_config){.backlog = 8}), 0);
+    cr_assert_lt(sock->listen(s.be, 19999, &addr, &(struct gyre__listen_config){.backlog = 8}), 0);
     cr_assert_lt(sock->shutdown(s.be, 19999), 0);
     cr_assert_lt(sock->set_nodelay(s.be, 19999), 0);
     cr_assert_lt(sock->set_reset(s.be, 19999), 0);
@@ -91,10 +91,10 @@ BACKEND_TEST(sockets, options)
     struct seam s;
     struct gyre_tcp_info info;
     struct gyre_credentials who;
-    struct gyre_addr addr;
+    struct gyre__addr addr;
     int64_t value = -1;
     seam_open(&s, p);
-    const struct gyre_sockopt_ops *options = s.ops->sock->options;
+    const struct gyre__sockopt_ops *options = s.ops->sock->options;
     int fd = seam_socket(&s);
     cr_assert_eq(s.ops->sock->set_nodelay(s.be, fd), 0);
     cr_assert_eq(options->get(s.be, fd, GYRE_SOCKOPT_NODELAY, &value), 0);
@@ -143,13 +143,13 @@ BACKEND_TEST(sockets, unacked_falls_to_zero)
 REAL_TEST(sockets, unix_mode)
 {
     struct seam s;
-    struct gyre_addr addr;
+    struct gyre__addr addr;
     struct stat st;
     seam_open(&s, p);
     s.transport = TRANSPORT_UNIX;
     int fd = seam_socket(&s);
     seam_addr(&s, &addr);
-    struct gyre_listen_config cfg = {.backlog = 8, .unix_mode = 0620};
+    struct gyre__listen_config cfg = {.backlog = 8, .unix_mode = 0620};
     cr_assert_eq(s.ops->sock->listen(s.be, fd, &addr, &cfg), 0);
     cr_assert_eq(stat(((const struct sockaddr_un *)&addr.ss)->sun_path, &st), 0);
     cr_assert_eq(st.st_mode & 0777, 0620);
@@ -194,7 +194,7 @@ TRANSPORT_TEST(sockets, detached_and_attached_again)
 BACKEND_TEST(sockets, detaching_gives_room_back)
 {
     struct seam s;
-    struct gyre_fd f;
+    struct gyre__fd f;
     seam_open(&s, p);
     int fd = seam_socket(&s);
     long calls = 0;
@@ -240,7 +240,7 @@ TRANSPORT_TEST(sockets, inspection)
     struct seam s;
     struct stream a, b;
     struct listener l;
-    struct gyre_sock_info info;
+    struct gyre__sock_info info;
     seam_open(&s, p);
     listener_open(&s, &l, 8);
     stream_pair(&s, &a, &b, 1);
@@ -262,10 +262,10 @@ TRANSPORT_TEST(sockets, inspection)
     seam_close(&s);
 }
 
-static int connect_bound(struct seam *s, struct gyre_fd *f, const struct gyre_addr *to, in_port_t first, in_port_t last,
-                         struct gyre_addr *own)
+static int connect_bound(struct seam *s, struct gyre__fd *f, const struct gyre__addr *to, in_port_t first,
+                         in_port_t last, struct gyre__addr *own)
 {
-    struct gyre_addr from = {.len = sizeof(struct sockaddr_in)};
+    struct gyre__addr from = {.len = sizeof(struct sockaddr_in)};
     struct sockaddr_in *in = (struct sockaddr_in *)&from.ss;
     in->sin_family = AF_INET;
     in->sin_addr.s_addr = htonl(INADDR_LOOPBACK + 6);
@@ -305,8 +305,8 @@ static bool leave_from(const struct backend_param *p, in_port_t first)
 {
     struct seam s;
     struct listener l;
-    struct gyre_fd f[4] = {{.fd = -1}, {.fd = -1}, {.fd = -1}, {.fd = -1}};
-    struct gyre_addr own;
+    struct gyre__fd f[4] = {{.fd = -1}, {.fd = -1}, {.fd = -1}, {.fd = -1}};
+    struct gyre__addr own;
     unsigned ports = 0;
     seam_open(&s, p);
     listener_open(&s, &l, 8);

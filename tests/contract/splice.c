@@ -132,7 +132,7 @@ REAL_TEST(splice, urgent_data)
 /* ---- out of pipes ---- */
 
 /* What `a` sends next goes into the pipe; how much of it is under way. */
-static uint32_t fill(struct stream *a, const struct gyre_pipe *pipe, uint32_t len)
+static uint32_t fill(struct stream *a, const struct gyre__pipe *pipe, uint32_t len)
 {
     static uint8_t bytes[64 * 1024];
     cr_assert_leq(len, sizeof bytes);
@@ -141,14 +141,15 @@ static uint32_t fill(struct stream *a, const struct gyre_pipe *pipe, uint32_t le
     return len;
 }
 
-static uint32_t inside(const struct gyre_pipe *pipe)
+static uint32_t inside(const struct gyre__pipe *pipe)
 {
     int bytes = 0;
     cr_assert_eq(ioctl(pipe->read_fd, FIONREAD, &bytes), 0);
     return (uint32_t)bytes;
 }
 
-static void splice_all(struct seam *s, struct stream *a, struct seam_op *so, const struct gyre_pipe *pipe, uint32_t len)
+static void splice_all(struct seam *s, struct stream *a, struct seam_op *so, const struct gyre__pipe *pipe,
+                       uint32_t len)
 {
     for (len = fill(a, pipe, len); len > 0; len -= (uint32_t)so->res) {
         seam_splice(so, &a->f, pipe, len);
@@ -168,7 +169,7 @@ REAL_TEST(splice, send)
     struct seam s;
     struct stream a, b;
     open_with_pipes(&s, p, 1);
-    const struct gyre_pipe *pipe = &s.pool.pipes[0];
+    const struct gyre__pipe *pipe = &s.pool.pipes[0];
     struct seam_op *so = seam_op_new(&s);
     stream_pair(&s, &a, &b, 1);
     stream_receive(&b, MULTI);
@@ -203,7 +204,7 @@ REAL_TEST(splice, send_waits)
     struct seam s;
     struct stream a, b;
     open_with_pipes(&s, p, 1);
-    const struct gyre_pipe *pipe = &s.pool.pipes[0];
+    const struct gyre__pipe *pipe = &s.pool.pipes[0];
     struct seam_op *so = seam_op_new(&s);
     uint32_t left = 0;
     stream_pair(&s, &a, &b, 1);
@@ -268,7 +269,7 @@ REAL_TEST(splice, no_signal)
     sigset_t sigpipe;
     const struct sigaction counted = {.sa_handler = on_signal};
     open_with_pipes(&s, p, 1);
-    const struct gyre_pipe *pipe = &s.pool.pipes[0];
+    const struct gyre__pipe *pipe = &s.pool.pipes[0];
     struct seam_op *so = seam_op_new(&s);
     stream_pair(&s, &a, &b, 1);
     cr_assert_eq(sigaction(SIGPIPE, &counted, NULL), 0);
@@ -314,7 +315,7 @@ REAL_TEST(splice, reset_on_the_way)
     struct seam s;
     struct stream a, b;
     open_with_pipes(&s, p, 1);
-    const struct gyre_pipe *pipe = &s.pool.pipes[0];
+    const struct gyre__pipe *pipe = &s.pool.pipes[0];
     struct seam_op *so = seam_op_new(&s);
     uint32_t len = 0;
     stream_pair(&s, &a, &b, 1);

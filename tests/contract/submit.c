@@ -22,10 +22,10 @@ TRANSPORT_TEST(submit, connect_refused_is_an_event)
 {
     struct seam s;
     struct listener l;
-    struct gyre_fd f;
+    struct gyre__fd f;
     seam_open(&s, p);
     listener_open(&s, &l, 8);
-    struct gyre_addr addr = l.addr;
+    struct gyre__addr addr = l.addr;
     listener_close(&s, &l);
 
     struct seam_op *so = seam_op_new(&s);
@@ -43,8 +43,8 @@ TRANSPORT_TEST(submit, connect_refused_is_an_event)
 BACKEND_TEST(submit, connect_to_a_missing_path_is_an_event)
 {
     struct seam s;
-    struct gyre_fd f;
-    struct gyre_addr addr;
+    struct gyre__fd f;
+    struct gyre__addr addr;
     seam_open(&s, p);
     s.transport = TRANSPORT_UNIX;
     seam_addr(&s, &addr);
@@ -83,7 +83,7 @@ TRANSPORT_TEST(submit, connect_twice_is_an_event)
 TRANSPORT_TEST(submit, accept_without_listen_is_an_event)
 {
     struct seam s;
-    struct gyre_fd f;
+    struct gyre__fd f;
     seam_open(&s, p);
     struct seam_op *so = seam_op_new(&s);
     seam_attach(&s, &f, seam_socket(&s), seam_fd_flags(&s, false));
@@ -100,7 +100,7 @@ TRANSPORT_TEST(submit, accept_without_listen_is_an_event)
 TRANSPORT_TEST(submit, transfer_without_connection_is_an_event)
 {
     struct seam s;
-    struct gyre_fd f;
+    struct gyre__fd f;
     char bytes[64] = "";
     struct iovec iov = {.iov_base = bytes, .iov_len = sizeof bytes};
     struct msghdr hdr = {.msg_iov = &iov, .msg_iovlen = 1};
@@ -146,7 +146,7 @@ BACKEND_TEST(submit, bad_descriptor)
     struct seam s;
     char bytes[8];
     seam_open(&s, p);
-    struct gyre_fd f = {.fd = 19999, .flags = GYRE_FDF_INET}, before = f;
+    struct gyre__fd f = {.fd = 19999, .flags = GYRE_FDF_INET}, before = f;
     int err = s.ops->attach(s.be, &f);
     cr_assert_leq(err, 0);
     if (err < 0) {
@@ -173,7 +173,7 @@ REAL_TEST(submit, not_a_socket)
     char bytes[8];
     seam_open(&s, p);
     cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
-    struct gyre_fd f = {.fd = ends[0]};
+    struct gyre__fd f = {.fd = ends[0]};
     int err = s.ops->attach(s.be, &f);
     if (err == 0) {
         struct seam_op *so = seam_op_new(&s);
@@ -190,7 +190,7 @@ REAL_TEST(submit, not_a_socket)
     seam_close(&s);
 }
 
-static void again(struct seam *s, struct seam_op *so, const struct gyre_event *ev)
+static void again(struct seam *s, struct seam_op *so, const struct gyre__event *ev)
 {
     unsigned *left = so->user;
     cr_assert_lt(ev->res, 0);
@@ -202,7 +202,7 @@ static void again(struct seam *s, struct seam_op *so, const struct gyre_event *e
 BACKEND_TEST(submit, failing_op_submitted_from_its_event)
 {
     struct seam s;
-    struct gyre_fd f;
+    struct gyre__fd f;
     char bytes[8];
     unsigned left = 10000;
     seam_open(&s, p);
@@ -222,7 +222,7 @@ enum { MANY = 700 };
 
 static void submit_many(struct seam *s)
 {
-    static struct gyre_fd f[MANY];
+    static struct gyre__fd f[MANY];
     static struct seam_op *ops[MANY];
     static char bytes[8];
     for (unsigned i = 0; i < MANY; i++) {
@@ -243,7 +243,7 @@ static void submit_many(struct seam *s)
 BACKEND_TEST(submit, more_than_ops_max)
 {
     struct seam s;
-    seam_open_config(&s, p, (struct gyre_backend_config){.ops_max = 4, .sq_entries = 8, .cq_entries = 16});
+    seam_open_config(&s, p, (struct gyre__backend_config){.ops_max = 4, .sq_entries = 8, .cq_entries = 16});
     submit_many(&s);
     seam_close(&s);
 }
@@ -252,7 +252,7 @@ BACKEND_TEST(submit, more_than_ops_max)
 BACKEND_TEST(submit, more_than_ops_max_one_by_one)
 {
     struct seam s;
-    seam_open_config(&s, p, (struct gyre_backend_config){.ops_max = 4, .sq_entries = 8, .cq_entries = 16});
+    seam_open_config(&s, p, (struct gyre__backend_config){.ops_max = 4, .sq_entries = 8, .cq_entries = 16});
     s.cap = 1;
     submit_many(&s);
     seam_close(&s);
@@ -260,12 +260,12 @@ BACKEND_TEST(submit, more_than_ops_max_one_by_one)
 
 enum { QUEUED = 12 };
 
-static void drain_accepts(struct seam *s, struct seam_op *so, const struct gyre_event *ev)
+static void drain_accepts(struct seam *s, struct seam_op *so, const struct gyre__event *ev)
 {
     unsigned *accepted = so->user;
     if (ev->res < 0)
         return;
-    struct gyre_fd f;
+    struct gyre__fd f;
     (*accepted)++;
     seam_attach(s, &f, ev->res, GYRE_FDF_ACCEPTED);
     seam_fd_close(s, &f);
@@ -279,7 +279,7 @@ BACKEND_TEST(submit, unix_connect_beyond_the_backlog)
 {
     struct seam s;
     struct listener l;
-    struct gyre_fd f[QUEUED];
+    struct gyre__fd f[QUEUED];
     struct seam_op *ops[QUEUED];
     unsigned accepted = 0, connected = 0;
     seam_open(&s, p);

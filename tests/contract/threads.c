@@ -55,7 +55,7 @@ struct prepared {
     struct seam *s;
     const struct backend_param *p;
     struct listener l;
-    struct gyre_fd idle, caller;
+    struct gyre__fd idle, caller;
     struct seam_op *recv, *connect;
     char buf[64];
 };
@@ -113,7 +113,7 @@ BACKEND_TEST(threads, never_waited_for)
 {
     for (int round = 0; round < 20; round++) {
         struct seam s;
-        struct gyre_fd f;
+        struct gyre__fd f;
         seam_open(&s, p);
         seam_attach(&s, &f, seam_socket(&s), seam_fd_flags(&s, false));
         s.ops->wake(s.be);

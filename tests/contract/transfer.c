@@ -58,7 +58,7 @@ TRANSPORT_TEST(transfer, huge_sends_are_summed)
 enum { IOVS = 64 };
 
 struct gatherer {
-    struct gyre_fd *f;
+    struct gyre__fd *f;
     struct seam_op *so;
     struct msghdr hdr;
     struct iovec iov[IOVS];

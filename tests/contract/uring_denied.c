@@ -24,8 +24,8 @@
 #include <unistd.h>
 
 struct attempt {
-    const struct gyre_backend_ops *ops;
-    struct gyre_backend *be;
+    const struct gyre__backend_ops *ops;
+    struct gyre__backend *be;
     int err;
     char why[384];
     char logged[512]; /* the last warning */
@@ -47,7 +47,7 @@ static void attempt_with(struct attempt *at, const char *off, const struct gyre_
     if (at->ops == NULL)
         cr_skip_test("io_uring is not compiled in");
     const struct gyre_log log = {.line = keep_line, .user = at, .level_min = GYRE_LOG_WARN};
-    struct gyre_backend_config cfg = {.off = off, .mem = mem != NULL ? mem : &own.mem, .log = &log};
+    struct gyre__backend_config cfg = {.off = off, .mem = mem != NULL ? mem : &own.mem, .log = &log};
     at->err = at->ops->create(&at->be, &cfg, at->why, sizeof at->why);
     if (at->err == 0)
         at->ops->destroy(at->be);
@@ -253,7 +253,7 @@ Test(uring_denied, out_of_memory, .timeout = 20)
 }
 
 /* One exchange, large enough for buffers to run out, and both ends closed. */
-static void exchange(struct gyre_backend_config cfg, const char *without)
+static void exchange(struct gyre__backend_config cfg, const char *without)
 {
     struct backend_param p = {.backend = "io_uring", .transport = TRANSPORT_TCP4};
     struct seam s;
@@ -311,9 +311,9 @@ Test(uring_denied, tiers, .timeout = 60)
         cr_assert_lt(len, sizeof first);
         memcpy(first, tiers[i], len);
         first[len] = '\0';
-        exchange((struct gyre_backend_config){.off = tiers[i]}, first);
+        exchange((struct gyre__backend_config){.off = tiers[i]}, first);
         cr_assert_eq(setenv("GYRE_URING_OFF", tiers[i], 1), 0);
-        exchange((struct gyre_backend_config){.off = NULL}, first);
+        exchange((struct gyre__backend_config){.off = NULL}, first);
         cr_assert_eq(unsetenv("GYRE_URING_OFF"), 0);
     }
 }
@@ -322,7 +322,7 @@ Test(uring_denied, tiers, .timeout = 60)
 Test(uring_denied, smallest_rings, .timeout = 60)
 {
     for (unsigned i = 0; i < TIERS; i++)
-        exchange((struct gyre_backend_config){.off = tiers[i], .sq_entries = 1, .cq_entries = 2}, "no such feature");
+        exchange((struct gyre__backend_config){.off = tiers[i], .sq_entries = 1, .cq_entries = 2}, "no such feature");
 }
 
 /* A word that is none is said to be none, and the rest counts. */

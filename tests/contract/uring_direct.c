@@ -19,7 +19,7 @@ Test(uring_direct, bulk_streams_arrive_whole, .timeout = 60)
     struct stream a[STREAMS], b[STREAMS];
     for EACH_TRANSPORT (t) {
         struct seam s;
-        open_uring(&s, transports[t], (struct gyre_backend_config){0}, 64);
+        open_uring(&s, transports[t], (struct gyre__backend_config){0}, 64);
         for (unsigned i = 0; i < STREAMS; i++) {
             pair(&s, &a[i], &b[i], 2 * i);
             stream_receive(&b[i], MULTI);
@@ -40,7 +40,7 @@ Test(uring_direct, switched_off_makes_no_calls, .timeout = 20)
 {
     struct seam s;
     struct stream a, b;
-    open_uring(&s, TRANSPORT_TCP4, (struct gyre_backend_config){.off = "direct"}, 64);
+    open_uring(&s, TRANSPORT_TCP4, (struct gyre__backend_config){.off = "direct"}, 64);
     stream_pair(&s, &a, &b, 1);
     stream_receive(&b, MULTI);
     stream_send(&a, 1 << 20);
@@ -79,7 +79,7 @@ Test(uring_direct, cancel_at_every_stage, .timeout = 90)
     for EACH_TRANSPORT (t) {
         for (unsigned c = 0; c < 2; c++) {
             struct seam s;
-            open_uring(&s, transports[t], (struct gyre_backend_config){0}, 64);
+            open_uring(&s, transports[t], (struct gyre__backend_config){0}, 64);
             s.cap = caps[c];
             for (unsigned turns = 0; turns < 200; turns++)
                 cancel_after(&s, turns, 2 * turns);
@@ -95,7 +95,7 @@ Test(uring_direct, reset_by_the_peer, .timeout = 60)
 {
     for EACH_TRANSPORT (t) {
         struct seam s;
-        open_uring(&s, transports[t], (struct gyre_backend_config){0}, 64);
+        open_uring(&s, transports[t], (struct gyre__backend_config){0}, 64);
         for (unsigned turns = 0; turns < 60; turns++) {
             struct stream a, b;
             pair(&s, &a, &b, 2 * turns);
@@ -127,7 +127,7 @@ Test(uring_direct, receiver_keeps_all_buffers, .timeout = 60)
     for EACH_TRANSPORT (t) {
         struct seam s;
         struct stream a[2], b[2];
-        open_uring(&s, transports[t], (struct gyre_backend_config){0}, 24);
+        open_uring(&s, transports[t], (struct gyre__backend_config){0}, 24);
         for (unsigned i = 0; i < 2; i++) {
             pair(&s, &a[i], &b[i], 2 * i);
             stream_receive(&b[i], MULTI);
@@ -173,7 +173,7 @@ Test(uring_direct, all_buffers_posted, .timeout = 60)
     for EACH_TRANSPORT (t) {
         for (unsigned bufs = 3; bufs <= 12; bufs += 3) {
             struct seam s;
-            open_uring(&s, transports[t], (struct gyre_backend_config){0}, bufs);
+            open_uring(&s, transports[t], (struct gyre__backend_config){0}, bufs);
             for (unsigned i = 0; i < CROWD; i++) {
                 pair(&s, &a[i], &b[i], 2 * i);
                 stream_receive(&b[i], MULTI);
@@ -200,7 +200,7 @@ Test(uring_direct, small_messages_go_back, .timeout = 30)
     for EACH_TRANSPORT (t) {
         struct seam s;
         struct stream a, b;
-        open_uring(&s, transports[t], (struct gyre_backend_config){0}, 64);
+        open_uring(&s, transports[t], (struct gyre__backend_config){0}, 64);
         pair(&s, &a, &b, 1);
         stream_receive(&b, MULTI);
         uint64_t calls = 0;
@@ -227,7 +227,7 @@ Test(uring_direct, urgent_data_in_bulk, .timeout = 60)
 {
     struct seam s;
     struct stream a, b;
-    open_uring(&s, TRANSPORT_TCP4, (struct gyre_backend_config){0}, 64);
+    open_uring(&s, TRANSPORT_TCP4, (struct gyre__backend_config){0}, 64);
     pair(&s, &a, &b, 1);
     stream_receive(&b, MULTI);
     stream_send(&a, BULK);
@@ -256,7 +256,7 @@ static void ping_beside_floods(enum transport transport, unsigned bufs, unsigned
     struct stream a[FLOODS + 1], b[FLOODS + 1];
     struct seam s;
     uint64_t worst = 0;
-    open_uring(&s, transport, (struct gyre_backend_config){0}, bufs);
+    open_uring(&s, transport, (struct gyre__backend_config){0}, bufs);
     if (!can_direct(&s))
         bound += 4 * bufs / cap;
     for (unsigned i = 0; i <= FLOODS; i++)
@@ -336,7 +336,7 @@ Test(uring_direct, pollable_tells_of_data_and_end, .timeout = 60)
 {
     for EACH_TRANSPORT (t) {
         struct seam s;
-        open_uring(&s, transports[t], (struct gyre_backend_config){0}, 64);
+        open_uring(&s, transports[t], (struct gyre__backend_config){0}, 64);
         for (unsigned round = 0; round < 40; round++) {
             struct stream a, b;
             pair(&s, &a, &b, 1);
@@ -379,7 +379,7 @@ Test(uring_direct, end_behind_many_waiting_buffers, .timeout = 60)
         for EACH_TRANSPORT (t) {
             struct seam s;
             struct backend_param p = {.backend = "io_uring", .transport = transports[t]};
-            seam_open_config(&s, &p, (struct gyre_backend_config){.ops_max = 256, .off = off[k]});
+            seam_open_config(&s, &p, (struct gyre__backend_config){.ops_max = 256, .off = off[k]});
             seam_pool(&s, BUF, 128, 256); /* so many posted at first, that a receive may find them all */
             for (uint64_t bytes = 30 * BUF; bytes < 80 * BUF; bytes += 300)
                 end_behind(&s, bytes, false);
@@ -399,7 +399,7 @@ Test(uring_direct, large_sends_to_a_peer_that_does_not_read, .timeout = 60)
     for EACH_TRANSPORT (t) {
         struct seam s;
         struct stream a, b;
-        open_uring(&s, transports[t], (struct gyre_backend_config){0}, 64);
+        open_uring(&s, transports[t], (struct gyre__backend_config){0}, 64);
         for (unsigned round = 0; round < 10; round++) {
             stream_pair(&s, &a, &b, 2 * round);
             stream_sizes(&a, 100000 << round % 4, 16);
@@ -435,12 +435,12 @@ Test(uring_direct, many_large_sends_in_one_turn, .timeout = 60)
 {
     enum { SENDS = 150, BYTES = 32 * 1024 };
     static uint8_t sink[BYTES * 2], out[BYTES];
-    struct gyre_fd a[SENDS], b[SENDS];
+    struct gyre__fd a[SENDS], b[SENDS];
     struct seam_op *ops[SENDS];
     struct iovec iov = {.iov_base = out, .iov_len = BYTES};
     struct msghdr hdr = {.msg_iov = &iov, .msg_iovlen = 1};
     struct seam s;
-    open_uring(&s, TRANSPORT_UNIX, (struct gyre_backend_config){0}, 64);
+    open_uring(&s, TRANSPORT_UNIX, (struct gyre__backend_config){0}, 64);
     for (unsigned i = 0; i < SENDS; i++) {
         int ends[2];
         cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);

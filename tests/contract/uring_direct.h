@@ -20,7 +20,7 @@ static const enum transport transports[] = {TRANSPORT_TCP4, TRANSPORT_UNIX};
 #define EACH_TRANSPORT(i) (unsigned i = 0; (i) < sizeof transports / sizeof transports[0]; (i)++)
 
 /* With two buffers posted any stream of three is a crowd. */
-static inline void open_uring(struct seam *s, enum transport transport, struct gyre_backend_config cfg, unsigned bufs)
+static inline void open_uring(struct seam *s, enum transport transport, struct gyre__backend_config cfg, unsigned bufs)
 {
     struct backend_param p = {.backend = "io_uring", .transport = transport};
     if (gyre__backend_find(p.backend) == NULL)
@@ -80,7 +80,7 @@ static struct {
     seam_event_fn *then;
 } kept;
 
-static inline void keep(struct seam *s, struct seam_op *so, const struct gyre_event *ev)
+static inline void keep(struct seam *s, struct seam_op *so, const struct gyre__event *ev)
 {
     kept.then(s, so, ev);
     if ((ev->flags & GYRE_EV_BUF) && so->hold)

@@ -60,7 +60,7 @@ static void mix_step(struct seam *s, struct env_rng *rng, struct stream *a, stru
     }
 }
 
-static void mix(unsigned seed, enum transport transport, struct gyre_backend_config cfg, unsigned bufs, unsigned steps)
+static void mix(unsigned seed, enum transport transport, struct gyre__backend_config cfg, unsigned bufs, unsigned steps)
 {
     static struct stream a[MIX], b[MIX];
     struct env_rng rng;
@@ -97,14 +97,14 @@ static void mix(unsigned seed, enum transport transport, struct gyre_backend_con
 Test(uring_direct_full, random_mixtures, .timeout = 90)
 {
     for (unsigned seed = 1; seed <= 40; seed++)
-        mix(seed, transports[seed % 2], (struct gyre_backend_config){0}, seed % 3 == 0 ? 12 : KEPT_MAX, 2000);
+        mix(seed, transports[seed % 2], (struct gyre__backend_config){0}, seed % 3 == 0 ? 12 : KEPT_MAX, 2000);
 }
 
 /* Tiny rings: completions overflow, which ends polls and multishot receives, and submissions are flushed singly. */
 Test(uring_direct_full, random_mixtures_with_tiny_rings, .timeout = 90)
 {
     for (unsigned seed = 1; seed <= 30; seed++)
-        mix(seed, transports[seed % 2], (struct gyre_backend_config){.sq_entries = 2 + seed % 3, .cq_entries = 4},
+        mix(seed, transports[seed % 2], (struct gyre__backend_config){.sq_entries = 2 + seed % 3, .cq_entries = 4},
             KEPT_MAX, 2000);
 }
 
@@ -130,11 +130,11 @@ static void refuse_plain_submits(void)
 Test(uring_direct_full, random_mixtures_with_a_ring_that_cannot_flush, .timeout = 90)
 {
     struct seam s;
-    open_uring(&s, TRANSPORT_UNIX, (struct gyre_backend_config){0}, 8); /* the trial exchange must not be refused */
+    open_uring(&s, TRANSPORT_UNIX, (struct gyre__backend_config){0}, 8); /* the trial exchange must not be refused */
     seam_close(&s);
     refuse_plain_submits();
     for (unsigned seed = 1; seed <= 30; seed++)
-        mix(seed, transports[seed % 2], (struct gyre_backend_config){.sq_entries = 2 + seed % 3, .cq_entries = 4},
+        mix(seed, transports[seed % 2], (struct gyre__backend_config){.sq_entries = 2 + seed % 3, .cq_entries = 4},
             KEPT_MAX, 2000);
 }
 
@@ -144,27 +144,27 @@ Test(uring_direct_full, cancel_at_every_stage_with_tiny_rings, .timeout = 90)
     enum { STREAMS = 6 };
     struct stream a[STREAMS], b[STREAMS];
     struct seam s;
-    open_uring(&s, TRANSPORT_TCP4, (struct gyre_backend_config){0}, 8);
+    open_uring(&s, TRANSPORT_TCP4, (struct gyre__backend_config){0}, 8);
     seam_close(&s);
     refuse_plain_submits();
     for EACH_TRANSPORT (t) {
-        open_uring(&s, transports[t], (struct gyre_backend_config){.sq_entries = 2, .cq_entries = 4}, 64);
-        for (unsigned turns = 0; turns < 60; turns++) {
-            for (unsigned i = 0; i < STREAMS; i++) {
-                pair(&s, &a[i], &b[i], 2 * i);
-                stream_receive(&b[i], MULTI);
-                stream_send(&a[i], BULK);
-            }
-            for (unsigned i = 0; i < turns; i++)
-                (void)seam_turn(&s, 0);
-            for (unsigned i = 0; i < STREAMS; i++)
-                stream_pause(&b[i]);
-            for (unsigned i = 0; i < STREAMS; i += 2) /* their memory is filled with rubbish then */
-                close_both(&a[i], &b[i]);
-            for (unsigned i = 1; i < STREAMS; i += 2) {
-                expect_all(&s, &a[i], &b[i]);
-                close_both(&a[i], &b[i]);
-            }
+            open_uring(&s, transports[t], (struct gyre__backend_config){.sq_entries = 2, .cq_entries = 4}, 64);
+            for (unsigned turns = 0; turns < 60; turns++) {
+                for (unsigned i = 0; i < STREAMS; i++) {
+                    pair(&s, &a[i], &b[i], 2 * i);
+                    stream_receive(&b[i], MULTI);
+                    stream_send(&a[i], BULK);
+                }
+                for (unsigned i = 0; i < turns; i++)
+                    (void)seam_turn(&s, 0);
+                for (unsigned i = 0; i < STREAMS; i++)
+                    stream_pause(&b[i]);
+                for (unsigned i = 0; i < STREAMS; i += 2) /* their memory is filled with rubbish then */
+                    close_both(&a[i], &b[i]);
+                for (unsigned i = 1; i < STREAMS; i += 2) {
+                    expect_all(&s, &a[i], &b[i]);
+                    close_both(&a[i], &b[i]);
+                }
         }
         expect_calls(&s, 0);
         seam_close(&s);

@@ -19,7 +19,7 @@ static void open_uring(struct seam *s, enum transport transport)
     seam_open(s, &p);
 }
 
-static void raw_pair(struct seam *s, struct gyre_fd *a, struct gyre_fd *b)
+static void raw_pair(struct seam *s, struct gyre__fd *a, struct gyre__fd *b)
 {
     int pair[2];
     cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
@@ -40,7 +40,7 @@ Test(uring_life, hundred_thousand_closes, .timeout = 100)
     enum { ROUNDS = 50000 };
     static const char large[1 << 20];
     struct seam s;
-    struct gyre_fd a, b;
+    struct gyre__fd a, b;
     open_uring(&s, TRANSPORT_UNIX);
     seam_pool(&s, 256, 4, 16);
     (void)seam_turn(&s, 0);
@@ -76,7 +76,7 @@ Test(uring_life, hundred_thousand_closes, .timeout = 100)
 Test(uring_life, late_cancel_and_the_same_number, .timeout = 60)
 {
     struct seam s;
-    struct gyre_fd a, b;
+    struct gyre__fd a, b;
     char byte;
     open_uring(&s, TRANSPORT_UNIX);
     struct seam_op *so = seam_op_new(&s);

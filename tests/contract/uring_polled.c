@@ -16,8 +16,8 @@ enum { SOCKETS = 2, BUF = 512 };
 
 struct polled {
     struct seam s;
-    struct gyre_fd f[SOCKETS]; /* bound, received from */
-    struct gyre_addr addr[SOCKETS];
+    struct gyre__fd f[SOCKETS]; /* bound, received from */
+    struct gyre__addr addr[SOCKETS];
     struct seam_op *recv[SOCKETS];
     struct msghdr room;
     int sender; /* of the test's */
@@ -29,7 +29,7 @@ struct polled {
 
 static struct polled p_;
 
-static void on_recv(struct seam *s, struct seam_op *so, const struct gyre_event *ev)
+static void on_recv(struct seam *s, struct seam_op *so, const struct gyre__event *ev)
 {
     struct polled *t = &p_;
     unsigned i = so == t->recv[0] ? 0 : 1;
@@ -55,7 +55,7 @@ static struct polled *open_polled(uint32_t bufs)
     seam_open(&t->s, &param);
     seam_pool(&t->s, BUF, 2, bufs);
     t->room = (struct msghdr){.msg_namelen = sizeof(struct sockaddr_storage)};
-    const struct gyre_sock_ops *sock = t->s.ops->sock;
+    const struct gyre__sock_ops *sock = t->s.ops->sock;
     for (unsigned i = 0; i < SOCKETS; i++) {
         int fd = sock->dgram_open(t->s.be, AF_INET);
         cr_assert_geq(fd, 0);
@@ -196,7 +196,7 @@ Test(uring_polled, every_buffer, .timeout = 20)
 Test(uring_polled, error_of_the_network, .timeout = 20)
 {
     struct polled *t = open_polled(8);
-    const struct gyre_sock_ops *sock = t->s.ops->sock;
+    const struct gyre__sock_ops *sock = t->s.ops->sock;
     cr_assert_eq(sock->dgram_connect(t->s.be, t->f[0].fd, &t->addr[1]), 0);
     seam_fd_close(&t->s, &t->f[1]); /* nobody is there now */
     for (unsigned i = 0; i < 3; i++) {

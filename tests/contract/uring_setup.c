@@ -109,13 +109,13 @@ static int outcome(int err, int expected, bool precious, const struct stat *file
 
 static int try_backend(const struct way *way, bool precious)
 {
-    const struct gyre_backend_ops *ops = gyre__backend_find("io_uring");
+    const struct gyre__backend_ops *ops = gyre__backend_find("io_uring");
     struct env_mem mem;
-    struct gyre_backend *be;
+    struct gyre__backend *be;
     struct stat files[3];
     char why[384];
     env_mem_init(&mem);
-    struct gyre_backend_config cfg = {.mem = &mem.mem};
+    struct gyre__backend_config cfg = {.mem = &mem.mem};
     take_numbers(precious, files);
     int before = env_fd_count();
     if (way->call != NO_CALL)
@@ -171,13 +171,13 @@ Test(uring_setup, of_a_loop_closes_only_what_it_opened, .timeout = 60)
 /* Every allocation fails in turn. */
 static int try_memory(long allocation, bool precious)
 {
-    const struct gyre_backend_ops *ops = gyre__backend_find("io_uring");
+    const struct gyre__backend_ops *ops = gyre__backend_find("io_uring");
     struct fault_mem mem;
-    struct gyre_backend *be;
+    struct gyre__backend *be;
     struct stat files[3];
     char why[384];
     fault_mem_init(&mem, allocation, FAULT_ONCE);
-    struct gyre_backend_config cfg = {.mem = &mem.mem};
+    struct gyre__backend_config cfg = {.mem = &mem.mem};
     take_numbers(precious, files);
     int before = env_fd_count();
     int err = ops->create(&be, &cfg, why, sizeof why);

@@ -19,7 +19,7 @@
 
 enum { PAIRS = 64 };
 
-static void open_uring(struct seam *s, enum transport transport, struct gyre_backend_config cfg)
+static void open_uring(struct seam *s, enum transport transport, struct gyre__backend_config cfg)
 {
     struct backend_param p = {.backend = "io_uring", .transport = transport};
     if (gyre__backend_find(p.backend) == NULL)
@@ -30,7 +30,7 @@ static void open_uring(struct seam *s, enum transport transport, struct gyre_bac
 }
 
 /* A connected pair made without the backend, both ends attached. */
-static void raw_pair(struct seam *s, struct gyre_fd *a, struct gyre_fd *b)
+static void raw_pair(struct seam *s, struct gyre__fd *a, struct gyre__fd *b)
 {
     int pair[2];
     cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
@@ -43,7 +43,7 @@ Test(uring_traps, overflow_loses_nothing, .timeout = 60)
 {
     struct seam s;
     struct stream a[PAIRS], b[PAIRS];
-    open_uring(&s, TRANSPORT_TCP4, (struct gyre_backend_config){.cq_entries = 4});
+    open_uring(&s, TRANSPORT_TCP4, (struct gyre__backend_config){.cq_entries = 4});
     seam_pool(&s, 512, 128, 256);
     for (unsigned i = 0; i < PAIRS; i++) {
         stream_pair(&s, &a[i], &b[i], 2 * i);
@@ -69,7 +69,7 @@ Test(uring_traps, two_buffers_hundred_writers, .timeout = 60)
     enum { WRITERS = 100, BYTES = 3000, SIZE = 256 };
     struct seam s;
     struct stream a[WRITERS], b[WRITERS];
-    open_uring(&s, TRANSPORT_UNIX, (struct gyre_backend_config){.ops_max = 256});
+    open_uring(&s, TRANSPORT_UNIX, (struct gyre__backend_config){.ops_max = 256});
     seam_pool(&s, SIZE, 2, 2);
     for (unsigned i = 0; i < WRITERS; i++) {
         stream_pair(&s, &a[i], &b[i], 2 * i);
@@ -104,7 +104,7 @@ Test(uring_traps, posted_buffers_grow_and_sink, .timeout = 60)
 {
     struct seam s;
     struct stream a[PAIRS], b[PAIRS];
-    open_uring(&s, TRANSPORT_UNIX, (struct gyre_backend_config){.ops_max = 256, .off = "direct"});
+    open_uring(&s, TRANSPORT_UNIX, (struct gyre__backend_config){.ops_max = 256, .off = "direct"});
     seam_pool(&s, 64, 4, 64);
     for (unsigned i = 0; i < PAIRS; i++) {
         stream_pair(&s, &a[i], &b[i], 2 * i);
@@ -132,7 +132,7 @@ Test(uring_traps, posted_buffers_grow_and_sink, .timeout = 60)
     seam_close(&s);
 }
 
-static void raw_submit(struct seam *s, struct gyre_op *op)
+static void raw_submit(struct seam *s, struct gyre__op *op)
 {
     op->state = GYRE_OPS_INFLIGHT;
     s->ops->submit(s->be, op);
@@ -143,9 +143,9 @@ static void raw_submit(struct seam *s, struct gyre_op *op)
 Test(uring_traps, stale_receive_is_counted_and_recycled, .timeout = 20)
 {
     struct seam s;
-    struct gyre_fd a, b;
-    struct gyre_op op = {.kind = GYRE_OP_RECV, .flags = GYRE_OPF_MULTI | GYRE_OPF_POOL};
-    open_uring(&s, TRANSPORT_UNIX, (struct gyre_backend_config){.ops_max = 256});
+    struct gyre__fd a, b;
+    struct gyre__op op = {.kind = GYRE_OP_RECV, .flags = GYRE_OPF_MULTI | GYRE_OPF_POOL};
+    open_uring(&s, TRANSPORT_UNIX, (struct gyre__backend_config){.ops_max = 256});
     seam_pool(&s, 64, 1, 1);
     raw_pair(&s, &a, &b);
     op.f = &b;
@@ -180,13 +180,13 @@ Test(uring_traps, stale_receive_is_counted_and_recycled, .timeout = 20)
 Test(uring_traps, stale_accept_closes_its_descriptor, .timeout = 20)
 {
     struct seam s;
-    struct gyre_addr addr;
-    struct gyre_fd listener, client, a, b;
-    struct gyre_op accept_op = {.kind = GYRE_OP_ACCEPT, .f = &listener}, send_op = {.kind = GYRE_OP_SEND, .f = &a};
-    open_uring(&s, TRANSPORT_TCP4, (struct gyre_backend_config){.ops_max = 256});
+    struct gyre__addr addr;
+    struct gyre__fd listener, client, a, b;
+    struct gyre__op accept_op = {.kind = GYRE_OP_ACCEPT, .f = &listener}, send_op = {.kind = GYRE_OP_SEND, .f = &a};
+    open_uring(&s, TRANSPORT_TCP4, (struct gyre__backend_config){.ops_max = 256});
     seam_addr(&s, &addr);
     seam_attach(&s, &listener, seam_socket(&s), 0);
-    cr_assert_eq(s.ops->sock->listen(s.be, listener.fd, &addr, &(struct gyre_listen_config){.backlog = 8}), 0);
+    cr_assert_eq(s.ops->sock->listen(s.be, listener.fd, &addr, &(struct gyre__listen_config){.backlog = 8}), 0);
     cr_assert_eq(s.ops->sock->name(s.be, listener.fd, false, &addr), 0);
     seam_attach(&s, &client, seam_socket(&s), 0);
     raw_pair(&s, &a, &b);
@@ -216,10 +216,10 @@ Test(uring_traps, submission_ring_full, .timeout = 60)
 {
     enum { OPS = 10000 };
     struct seam s;
-    struct gyre_fd a[PAIRS], b[PAIRS];
+    struct gyre__fd a[PAIRS], b[PAIRS];
     struct seam_op *ops[OPS];
     char sink[4096];
-    open_uring(&s, TRANSPORT_UNIX, (struct gyre_backend_config){.ops_max = 16384});
+    open_uring(&s, TRANSPORT_UNIX, (struct gyre__backend_config){.ops_max = 16384});
     for (unsigned i = 0; i < PAIRS; i++)
         raw_pair(&s, &a[i], &b[i]);
     for (unsigned i = 0; i < OPS; i++)
@@ -267,7 +267,7 @@ static void refuse_plain_submits(void)
 }
 
 /* The first life of a receive ended with its byte: begin another at once, which nobody cancels. */
-static void live_again(struct seam *s, struct seam_op *so, const struct gyre_event *ev)
+static void live_again(struct seam *s, struct seam_op *so, const struct gyre__event *ev)
 {
     unsigned *lives = so->user;
     if (ev->res != 1 || (*lives)++ > 0)
@@ -282,11 +282,11 @@ Test(uring_traps, cancel_with_full_ring_that_cannot_flush, .timeout = 60)
 {
     enum { OPS = 40 };
     struct seam s;
-    struct gyre_fd a[OPS], b[OPS];
+    struct gyre__fd a[OPS], b[OPS];
     struct seam_op *ops[OPS];
     unsigned lives[OPS], second = 0;
     char bufs[OPS];
-    open_uring(&s, TRANSPORT_UNIX, (struct gyre_backend_config){.sq_entries = 4});
+    open_uring(&s, TRANSPORT_UNIX, (struct gyre__backend_config){.sq_entries = 4});
     for (unsigned i = 0; i < OPS; i++) {
         raw_pair(&s, &a[i], &b[i]);
         ops[i] = seam_op_new(&s);
@@ -339,7 +339,7 @@ Test(uring_traps, registered_rings_are_given_back, .timeout = 20)
     char first[384], features[384];
     for (int i = 0; i < 40; i++) {
         struct seam s;
-        open_uring(&s, TRANSPORT_UNIX, (struct gyre_backend_config){.ops_max = 256});
+        open_uring(&s, TRANSPORT_UNIX, (struct gyre__backend_config){.ops_max = 256});
         (void)seam_turn(&s, 0);
         s.ops->features(s.be, features, sizeof features);
         if (i == 0)
@@ -367,10 +367,10 @@ static void *exchange_on_thread(void *arg)
 Test(uring_traps, created_here_used_there, .timeout = 20)
 {
     struct seam s;
-    struct gyre_fd a, b;
+    struct gyre__fd a, b;
     pthread_t thread;
     char byte = 0;
-    open_uring(&s, TRANSPORT_TCP4, (struct gyre_backend_config){.ops_max = 256});
+    open_uring(&s, TRANSPORT_TCP4, (struct gyre__backend_config){.ops_max = 256});
     seam_pool(&s, 1024, 8, 16);
     raw_pair(&s, &a, &b);
     struct seam_op *so = seam_op_new(&s);

@@ -107,7 +107,7 @@ static void start(const struct backend_param *p)
     const struct gyre_engine_options options = {.loops = LOOPS, .handlers = &handlers, .loop = &each};
     int err = gyre_engine_create(&s.engine, &options);
     if (err != 0)
-        (void)backends_open(p->backend, (struct gyre_backend_config){.mem = &s.mem}, &sim); /* skips, or fails */
+        (void)backends_open(p->backend, (struct gyre__backend_config){.mem = &s.mem}, &sim); /* skips, or fails */
     cr_assert_eq(err, 0, "%s", gyre_err_name(err));
     cr_assert_eq(sem_init(&s.in_handler, 0, 0), 0);
     cr_assert_eq(sem_init(&s.listens, 0, 0), 0);

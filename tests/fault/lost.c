@@ -166,8 +166,8 @@ REAL_TEST(lost, ends_are_told)
     int fds = open_descriptors();
     env_mem_init(&s.mem);
     struct gyre_sim *sim;
-    struct gyre_backend *be = backends_open(p->backend, (struct gyre_backend_config){.mem = &s.mem.mem, .log = &silent},
-                                            &sim);
+    struct gyre__backend *be =
+        backends_open(p->backend, (struct gyre__backend_config){.mem = &s.mem.mem, .log = &silent}, &sim);
     be->ops->destroy(be); /* it opens here, or the test was skipped */
     const struct gyre_loop_options options = {.backend = p->backend, .mem = &s.mem.mem, .log = &silent};
     cr_assert_eq(gyre_loop_create(&s.loop, &options), 0);

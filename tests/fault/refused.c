@@ -96,8 +96,8 @@ static bool play(const char *backend, refused_scene *scene, long n, enum fault_m
 void refused_need(const struct backend_param *p)
 {
     struct gyre_sim *sim;
-    const struct gyre_backend_config config = {.mem = &gyre__mem_system, .log = &gyre__log_system};
-    struct gyre_backend *be = backends_open(p->backend, config, &sim);
+    const struct gyre__backend_config config = {.mem = &gyre__mem_system, .log = &gyre__log_system};
+    struct gyre__backend *be = backends_open(p->backend, config, &sim);
     be->ops->destroy(be); /* it opens here, or the test was skipped */
     backends_sim_free(sim);
 }

@@ -197,8 +197,8 @@ static bool run_scenario(const struct backend_param *p, long n, enum fault_mode 
 static void run_all(const struct backend_param *p, enum fault_mode mode)
 {
     struct gyre_sim *sim;
-    const struct gyre_backend_config config = {.mem = &gyre__mem_system, .log = &gyre__log_system};
-    struct gyre_backend *be = backends_open(p->backend, config, &sim);
+    const struct gyre__backend_config config = {.mem = &gyre__mem_system, .log = &gyre__log_system};
+    struct gyre__backend *be = backends_open(p->backend, config, &sim);
     be->ops->destroy(be); /* it opens here, or the test was skipped */
     backends_sim_free(sim);
     cr_assert_not(run_scenario(p, 0, mode));

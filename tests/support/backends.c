@@ -44,7 +44,7 @@ bool backends_splices(const struct gyre_loop *loop)
 {
     struct gyre_backend_report report;
     gyre_loop_backend(loop, &report);
-    const struct gyre_backend_ops *ops = gyre__backend_find(report.backend);
+    const struct gyre__backend_ops *ops = gyre__backend_find(report.backend);
     bool may = strcmp(report.backend, "io_uring") != 0 ||
                (backends_names(report.features, "direct") && backends_names(report.features, "multishot_recv"));
     return may && ops != NULL && ops->sock->pipe != NULL;
@@ -168,11 +168,11 @@ void backends_sim_free(struct gyre_sim *sim)
     gyre_sim_destroy(sim);
 }
 
-struct gyre_backend *backends_open(const char *name, struct gyre_backend_config cfg, struct gyre_sim **sim)
+struct gyre__backend *backends_open(const char *name, struct gyre__backend_config cfg, struct gyre_sim **sim)
 {
     char why[384] = "";
-    struct gyre_backend *be = NULL;
-    const struct gyre_backend_ops *ops = gyre__backend_find(name);
+    struct gyre__backend *be = NULL;
+    const struct gyre__backend_ops *ops = gyre__backend_find(name);
     *sim = NULL;
     cr_assert_not_null(ops, "%s was compiled in when the list was made", name);
     if (cfg.off == NULL)

@@ -38,7 +38,7 @@ void backends_leave_out(const struct backend_param *p);
 
 /* Open the backend called `name`, or skip or fail the test. `*sim` is the network of the simulator, else NULL; free it
  * with backends_sim_free() after the backend. */
-struct gyre_backend *backends_open(const char *name, struct gyre_backend_config cfg, struct gyre_sim **sim);
+struct gyre__backend *backends_open(const char *name, struct gyre__backend_config cfg, struct gyre_sim **sim);
 void backends_sim_free(struct gyre_sim *sim);
 
 /* Whether descriptors and time are the kernel's. */

@@ -22,7 +22,7 @@ static void quiet_line(void *user, enum gyre_log_level level, const char *text)
 
 static const struct gyre_log quiet_log = {.line = quiet_line, .level_min = GYRE_LOG_DEBUG};
 
-void seam_open_config(struct seam *s, const struct backend_param *p, struct gyre_backend_config cfg)
+void seam_open_config(struct seam *s, const struct backend_param *p, struct gyre__backend_config cfg)
 {
     *s = (struct seam){.transport = p->transport, .cap = SEAM_BATCH, .real = backends_is_real(p->backend)};
     env_mem_init(&s->mem);
@@ -39,7 +39,7 @@ void seam_open_config(struct seam *s, const struct backend_param *p, struct gyre
 
 void seam_open(struct seam *s, const struct backend_param *p)
 {
-    seam_open_config(s, p, (struct gyre_backend_config){.ops_max = 256});
+    seam_open_config(s, p, (struct gyre__backend_config){.ops_max = 256});
 }
 
 bool seam_uses(struct seam *s, const char *word)
@@ -84,7 +84,7 @@ void seam_close(struct seam *s)
 {
     cr_assert_eq(s->inflight, 0, "%u operations are still in flight", s->inflight);
     cr_assert_eq(s->fds, 0, "%u descriptors are still attached", s->fds);
-    struct gyre_event ev[4];
+    struct gyre__event ev[4];
     for (int i = 0; i < 3; i++)
         cr_assert_eq(s->ops->wait(s->be, ev, 4, 0), 0, "an event came with nothing in flight");
     if (s->has_pool)
@@ -128,7 +128,7 @@ struct seam_op *seam_op_new(struct seam *s)
     return so;
 }
 
-static struct gyre_op *fill(struct seam_op *so, struct gyre_fd *f, enum gyre_op_kind kind, unsigned flags)
+static struct gyre__op *fill(struct seam_op *so, struct gyre__fd *f, enum gyre__op_kind kind, unsigned flags)
 {
     cr_assert(seam_idle(so), "the test fills an operation that is in flight");
     so->magic = SEAM_MAGIC;
@@ -140,63 +140,63 @@ static struct gyre_op *fill(struct seam_op *so, struct gyre_fd *f, enum gyre_op_
     return &so->op;
 }
 
-void seam_accept(struct seam_op *so, struct gyre_fd *f, unsigned flags)
+void seam_accept(struct seam_op *so, struct gyre__fd *f, unsigned flags)
 {
     (void)fill(so, f, GYRE_OP_ACCEPT, flags);
 }
 
-void seam_connect(struct seam_op *so, struct gyre_fd *f, const struct gyre_addr *addr)
+void seam_connect(struct seam_op *so, struct gyre__fd *f, const struct gyre__addr *addr)
 {
-    struct gyre_op *op = fill(so, f, GYRE_OP_CONNECT, 0);
+    struct gyre__op *op = fill(so, f, GYRE_OP_CONNECT, 0);
     op->u.connect.addr = (const struct sockaddr *)&addr->ss;
     op->u.connect.len = (uint16_t)addr->len;
 }
 
-void seam_recv(struct seam_op *so, struct gyre_fd *f, void *buf, uint32_t len)
+void seam_recv(struct seam_op *so, struct gyre__fd *f, void *buf, uint32_t len)
 {
-    struct gyre_op *op = fill(so, f, GYRE_OP_RECV, 0);
+    struct gyre__op *op = fill(so, f, GYRE_OP_RECV, 0);
     op->u.recv.buf = buf;
     op->u.recv.len = len;
 }
 
-void seam_recv_pool(struct seam_op *so, struct gyre_fd *f, struct gyre_bufpool *pool, unsigned flags)
+void seam_recv_pool(struct seam_op *so, struct gyre__fd *f, struct gyre__bufpool *pool, unsigned flags)
 {
-    struct gyre_op *op = fill(so, f, GYRE_OP_RECV, flags | GYRE_OPF_POOL);
+    struct gyre__op *op = fill(so, f, GYRE_OP_RECV, flags | GYRE_OPF_POOL);
     op->u.recv.pool = pool;
 }
 
-void seam_send(struct seam_op *so, struct gyre_fd *f, const void *buf, uint32_t len)
+void seam_send(struct seam_op *so, struct gyre__fd *f, const void *buf, uint32_t len)
 {
-    struct gyre_op *op = fill(so, f, GYRE_OP_SEND, 0);
+    struct gyre__op *op = fill(so, f, GYRE_OP_SEND, 0);
     op->u.send.buf = buf;
     op->u.send.len = len;
 }
 
-void seam_splice(struct seam_op *so, struct gyre_fd *f, const struct gyre_pipe *pipe, uint32_t len)
+void seam_splice(struct seam_op *so, struct gyre__fd *f, const struct gyre__pipe *pipe, uint32_t len)
 {
-    struct gyre_op *op = fill(so, f, GYRE_OP_SPLICE, 0);
+    struct gyre__op *op = fill(so, f, GYRE_OP_SPLICE, 0);
     op->u.splice.pipe = pipe;
     op->u.splice.len = len;
 }
 
-void seam_poll(struct seam_op *so, struct gyre_fd *f, unsigned events)
+void seam_poll(struct seam_op *so, struct gyre__fd *f, unsigned events)
 {
     fill(so, f, GYRE_OP_POLL, 0)->u.poll.events = events;
 }
 
-void seam_sendmsg(struct seam_op *so, struct gyre_fd *f, struct msghdr *hdr)
+void seam_sendmsg(struct seam_op *so, struct gyre__fd *f, struct msghdr *hdr)
 {
     fill(so, f, GYRE_OP_SENDMSG, 0)->u.msg.hdr = hdr;
 }
 
-void seam_recvmsg(struct seam_op *so, struct gyre_fd *f, struct gyre_bufpool *pool, struct msghdr *room)
+void seam_recvmsg(struct seam_op *so, struct gyre__fd *f, struct gyre__bufpool *pool, struct msghdr *room)
 {
-    struct gyre_op *op = fill(so, f, GYRE_OP_RECVMSG, GYRE_OPF_MULTI | GYRE_OPF_POOL);
+    struct gyre__op *op = fill(so, f, GYRE_OP_RECVMSG, GYRE_OPF_MULTI | GYRE_OPF_POOL);
     op->u.recvmsg.pool = pool;
     op->u.recvmsg.room = room;
 }
 
-void seam_send_dgram(struct seam_op *so, struct gyre_fd *f, struct msghdr *hdr, unsigned flags)
+void seam_send_dgram(struct seam_op *so, struct gyre__fd *f, struct msghdr *hdr, unsigned flags)
 {
     fill(so, f, GYRE_OP_SENDMSG, flags)->u.msg.hdr = hdr;
 }
@@ -228,16 +228,16 @@ void seam_cancel(struct seam *s, struct seam_op *so)
     cr_assert_eq(so->op.state, GYRE_OPS_CANCELLING, "cancel() moved the state of the operation");
 }
 
-void seam_attach(struct seam *s, struct gyre_fd *f, int fd, unsigned flags)
+void seam_attach(struct seam *s, struct gyre__fd *f, int fd, unsigned flags)
 {
-    *f = (struct gyre_fd){.fd = fd, .flags = (uint8_t)flags, .be_flags = 0xff};
+    *f = (struct gyre__fd){.fd = fd, .flags = (uint8_t)flags, .be_flags = 0xff};
     int err = s->ops->attach(s->be, f);
     cr_assert_eq(err, 0, "attach(%d): %s", fd, strerror(-err));
     cr_assert_eq(f->fd != fd, s->real && (flags & GYRE_FDF_FOREIGN), "attach(%d) left %d", fd, f->fd);
     s->fds++;
 }
 
-void seam_fd_close(struct seam *s, struct gyre_fd *f)
+void seam_fd_close(struct seam *s, struct gyre__fd *f)
 {
     cr_assert_eq(f->inflight, 0, "the test closes a descriptor with operations in flight");
     s->ops->close(s->be, f);
@@ -273,7 +273,7 @@ unsigned seam_fd_flags(const struct seam *s, bool accepted)
     return (seam_family(s) != AF_UNIX ? GYRE_FDF_INET : 0u) | (accepted ? GYRE_FDF_ACCEPTED : 0u);
 }
 
-static void addr_unix(struct seam *s, struct gyre_addr *out)
+static void addr_unix(struct seam *s, struct gyre__addr *out)
 {
     struct sockaddr_un *un = (struct sockaddr_un *)&out->ss;
     bool abstract = s->transport == TRANSPORT_ABSTRACT;
@@ -285,9 +285,9 @@ static void addr_unix(struct seam *s, struct gyre_addr *out)
     out->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)n + (abstract ? 0 : 1));
 }
 
-void seam_addr(struct seam *s, struct gyre_addr *out)
+void seam_addr(struct seam *s, struct gyre__addr *out)
 {
-    *out = (struct gyre_addr){.len = 0};
+    *out = (struct gyre__addr){.len = 0};
     if (seam_family(s) == AF_UNIX) {
         addr_unix(s, out);
         return;
@@ -305,11 +305,11 @@ void seam_addr(struct seam *s, struct gyre_addr *out)
     out->len = sizeof *in;
 }
 
-static void check_event(const struct seam_op *so, const struct gyre_event *ev)
+static void check_event(const struct seam_op *so, const struct gyre__event *ev)
 {
     bool more = ev->flags & GYRE_EV_MORE;
     bool pipe = ev->flags & GYRE_EV_PIPE, buf = ev->flags & GYRE_EV_BUF;
-    const struct gyre_op *op = &so->op;
+    const struct gyre__op *op = &so->op;
     cr_assert_eq(so->magic, SEAM_MAGIC, "an event names what is no operation");
     cr_assert_neq(op->state, GYRE_OPS_IDLE, "an event (res %d) of an operation that is over", ev->res);
     cr_assert_eq(ev->flags & ~(GYRE_EV_MORE | GYRE_EV_BUF | GYRE_EV_PIPE), 0, "unknown event flags %x", ev->flags);
@@ -341,17 +341,17 @@ static void check_event(const struct seam_op *so, const struct gyre_event *ev)
     cr_assert(ev->res <= 0 || ((uint32_t)ev->res & unasked) == 0, "a poll told what was not asked: %x", ev->res);
 }
 
-static struct gyre_bufpool *pool_of(const struct gyre_op *op)
+static struct gyre__bufpool *pool_of(const struct gyre__op *op)
 {
     return op->kind == GYRE_OP_RECVMSG ? op->u.recvmsg.pool : op->u.recv.pool;
 }
 
-static void dispatch(struct seam *s, const struct gyre_event *ev)
+static void dispatch(struct seam *s, const struct gyre__event *ev)
 {
     struct seam_op *so = (struct seam_op *)(void *)ev->op;
     cr_assert_not_null(so, "an event without an operation");
     check_event(so, ev);
-    struct gyre_bufpool *pool = (so->op.flags & GYRE_OPF_POOL) ? pool_of(&so->op) : NULL;
+    struct gyre__bufpool *pool = (so->op.flags & GYRE_OPF_POOL) ? pool_of(&so->op) : NULL;
     bool hold = so->hold;
     so->events++;
     so->res = ev->res;
@@ -380,8 +380,8 @@ static void dispatch(struct seam *s, const struct gyre_event *ev)
 
 int seam_turn(struct seam *s, int64_t timeout_ns)
 {
-    struct gyre_event batch[SEAM_BATCH + 1];
-    struct gyre_event canary = {.res = CANARY_RES, .flags = 0x5555, .buf = 0x6666};
+    struct gyre__event batch[SEAM_BATCH + 1];
+    struct gyre__event canary = {.res = CANARY_RES, .flags = 0x5555, .buf = 0x6666};
     cr_assert(s->cap > 0 && s->cap <= SEAM_BATCH);
     batch[s->cap] = canary;
     int n = s->ops->wait(s->be, batch, s->cap, timeout_ns);

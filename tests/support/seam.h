@@ -23,11 +23,11 @@ enum { SEAM_BATCH = 64, SEAM_SIM_QUIET_MS = 5000, SEAM_PATIENCE_MS = 30000 };
 struct seam;
 struct seam_op;
 struct stream;
-typedef void seam_event_fn(struct seam *s, struct seam_op *so, const struct gyre_event *ev);
+typedef void seam_event_fn(struct seam *s, struct seam_op *so, const struct gyre__event *ev);
 
 /* An operation and what became of it. Must live until seam_close(). */
 struct seam_op {
-    struct gyre_op op; /* first: events name it */
+    struct gyre__op op; /* first: events name it */
     uint32_t magic;
     seam_event_fn *on_event; /* after the checks; may submit, cancel and close; may be NULL */
     void *user;
@@ -43,13 +43,13 @@ struct seam_op {
 };
 
 struct seam {
-    const struct gyre_backend_ops *ops;
-    struct gyre_backend *be;
+    const struct gyre__backend_ops *ops;
+    struct gyre__backend *be;
     struct gyre_sim *sim;
     bool real; /* kernel sockets and time */
     enum transport transport;
     struct env_mem mem;
-    struct gyre_bufpool pool;
+    struct gyre__bufpool pool;
     bool has_pool;
     unsigned cap; /* events asked for at once; at most SEAM_BATCH */
 
@@ -76,7 +76,7 @@ void seam_close(struct seam *s);
 /* The part of it that frees the operations, for a test that destroys the backend itself. */
 void seam_free_ops(struct seam *s);
 /* Both in parts: seam_close() without the wait for a clean state, and with a backend config of one's own. */
-void seam_open_config(struct seam *s, const struct backend_param *p, struct gyre_backend_config cfg);
+void seam_open_config(struct seam *s, const struct backend_param *p, struct gyre__backend_config cfg);
 
 /* Whether the backend uses this feature of the kernel. */
 bool seam_uses(struct seam *s, const char *word);
@@ -89,17 +89,17 @@ void seam_pipes(struct seam *s, unsigned count);
 
 /* Make an operation; it is freed by seam_close(). The others fill in one that is idle. */
 struct seam_op *seam_op_new(struct seam *s);
-void seam_accept(struct seam_op *so, struct gyre_fd *f, unsigned flags);
-void seam_connect(struct seam_op *so, struct gyre_fd *f, const struct gyre_addr *addr);
-void seam_recv(struct seam_op *so, struct gyre_fd *f, void *buf, uint32_t len);
-void seam_recv_pool(struct seam_op *so, struct gyre_fd *f, struct gyre_bufpool *pool, unsigned flags);
-void seam_send(struct seam_op *so, struct gyre_fd *f, const void *buf, uint32_t len);
-void seam_splice(struct seam_op *so, struct gyre_fd *f, const struct gyre_pipe *pipe, uint32_t len);
-void seam_poll(struct seam_op *so, struct gyre_fd *f, unsigned events);
-void seam_sendmsg(struct seam_op *so, struct gyre_fd *f, struct msghdr *hdr);
-void seam_recvmsg(struct seam_op *so, struct gyre_fd *f, struct gyre_bufpool *pool, struct msghdr *room);
+void seam_accept(struct seam_op *so, struct gyre__fd *f, unsigned flags);
+void seam_connect(struct seam_op *so, struct gyre__fd *f, const struct gyre__addr *addr);
+void seam_recv(struct seam_op *so, struct gyre__fd *f, void *buf, uint32_t len);
+void seam_recv_pool(struct seam_op *so, struct gyre__fd *f, struct gyre__bufpool *pool, unsigned flags);
+void seam_send(struct seam_op *so, struct gyre__fd *f, const void *buf, uint32_t len);
+void seam_splice(struct seam_op *so, struct gyre__fd *f, const struct gyre__pipe *pipe, uint32_t len);
+void seam_poll(struct seam_op *so, struct gyre__fd *f, unsigned events);
+void seam_sendmsg(struct seam_op *so, struct gyre__fd *f, struct msghdr *hdr);
+void seam_recvmsg(struct seam_op *so, struct gyre__fd *f, struct gyre__bufpool *pool, struct msghdr *room);
 /* The same for a datagram; `flags` may have GYRE_OPF_DONTWAIT. */
-void seam_send_dgram(struct seam_op *so, struct gyre_fd *f, struct msghdr *hdr, unsigned flags);
+void seam_send_dgram(struct seam_op *so, struct gyre__fd *f, struct msghdr *hdr, unsigned flags);
 
 void seam_submit(struct seam *s, struct seam_op *so);
 void seam_cancel(struct seam *s, struct seam_op *so);
@@ -110,13 +110,13 @@ static inline bool seam_idle(const struct seam_op *so)
 
 /* Descriptors. seam_attach() fails the test if it fails; with GYRE_FDF_FOREIGN `f->fd` becomes a copy, of which the
  * simulator has none. seam_fd_close() is the backend's close() and its checks. */
-void seam_attach(struct seam *s, struct gyre_fd *f, int fd, unsigned flags);
-void seam_fd_close(struct seam *s, struct gyre_fd *f);
+void seam_attach(struct seam *s, struct gyre__fd *f, int fd, unsigned flags);
+void seam_fd_close(struct seam *s, struct gyre__fd *f);
 int seam_socket(struct seam *s); /* of the transport's family */
 int seam_family(const struct seam *s);
 unsigned seam_fd_flags(const struct seam *s, bool accepted);
 /* A loopback address with no port, or an unused name, of the seam's transport. */
-void seam_addr(struct seam *s, struct gyre_addr *out);
+void seam_addr(struct seam *s, struct gyre__addr *out);
 
 /* One wait() and the dispatch of what it brought. Returns the number of events. */
 int seam_turn(struct seam *s, int64_t timeout_ns);

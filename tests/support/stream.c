@@ -10,12 +10,12 @@ enum { STREAM_BUF = 64 * 1024, RUBBISH_IN = 0x3c, RUBBISH_OUT = 0xe1 };
 
 void listener_open(struct seam *s, struct listener *l, uint32_t backlog)
 {
-    struct gyre_addr addr;
-    const struct gyre_sock_ops *sock = s->ops->sock;
+    struct gyre__addr addr;
+    const struct gyre__sock_ops *sock = s->ops->sock;
     *l = (struct listener){.accept = seam_op_new(s)};
     int fd = seam_socket(s);
     seam_addr(s, &addr);
-    int err = sock->listen(s->be, fd, &addr, &(struct gyre_listen_config){.backlog = backlog});
+    int err = sock->listen(s->be, fd, &addr, &(struct gyre__listen_config){.backlog = backlog});
     cr_assert_eq(err, 0, "listen: %s", strerror(-err));
     err = sock->name(s->be, fd, false, &l->addr);
     cr_assert_eq(err, 0, "name: %s", strerror(-err));
@@ -31,10 +31,10 @@ void listener_close(struct seam *s, struct listener *l)
 }
 
 /* What a pipe holds is what its event says, to the byte; it goes back empty. */
-static const uint8_t *empty_pipe(struct stream *st, const struct gyre_event *ev)
+static const uint8_t *empty_pipe(struct stream *st, const struct gyre__event *ev)
 {
     static uint8_t bytes[GYRE_PIPE_BYTES + 1];
-    const struct gyre_pipe *pipe = &st->s->pool.pipes[ev->buf];
+    const struct gyre__pipe *pipe = &st->s->pool.pipes[ev->buf];
     cr_assert_leq(ev->res, GYRE_PIPE_BYTES);
     size_t got = 0;
     for (int64_t n; (n = st->s->ops->sock->pipe->read(st->s->be, pipe, bytes + got, sizeof bytes - got)) > 0;)
@@ -45,14 +45,14 @@ static const uint8_t *empty_pipe(struct stream *st, const struct gyre_event *ev)
     return bytes;
 }
 
-static const uint8_t *bytes_of(struct stream *st, const struct gyre_event *ev)
+static const uint8_t *bytes_of(struct stream *st, const struct gyre__event *ev)
 {
     if (ev->flags & GYRE_EV_PIPE)
         return empty_pipe(st, ev);
     return ev->flags & GYRE_EV_BUF ? gyre__bufpool_data(&st->s->pool, ev->buf) : st->in;
 }
 
-static void on_recv(struct seam *s, struct seam_op *so, const struct gyre_event *ev)
+static void on_recv(struct seam *s, struct seam_op *so, const struct gyre__event *ev)
 {
     struct stream *st = so->user;
     (void)s;
@@ -94,7 +94,7 @@ static void finish(struct stream *st)
     cr_assert(err == 0 || err == -ENOTCONN, "shutdown: %s", strerror(-err));
 }
 
-static void on_sent(struct seam *s, struct seam_op *so, const struct gyre_event *ev)
+static void on_sent(struct seam *s, struct seam_op *so, const struct gyre__event *ev)
 {
     struct stream *st = so->user;
     (void)s;

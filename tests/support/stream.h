@@ -10,8 +10,8 @@
 #include "seam.h"
 
 struct listener {
-    struct gyre_fd f;
-    struct gyre_addr addr; /* what to connect to */
+    struct gyre__fd f;
+    struct gyre__addr addr; /* what to connect to */
     struct seam_op *accept;
 };
 
@@ -21,8 +21,8 @@ void listener_close(struct seam *s, struct listener *l); /* cancels its accept i
 /* One end of a connection. Zeroed memory is one that is closed. */
 struct stream {
     struct seam *s;
-    struct gyre_fd f;
-    struct gyre_addr peer; /* of one that connects: where to */
+    struct gyre__fd f;
+    struct gyre__addr peer; /* of one that connects: where to */
     bool open;
     uint32_t key_out; /* which pattern it sends */
     uint32_t key_in;  /* and which it must get */

@@ -45,7 +45,7 @@ static const struct {
      AF_INET6, 65535, "tcp://[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535", false, false},
 };
 
-static void check_host(const struct gyre_addr *addr, const char *host, int family, unsigned port)
+static void check_host(const struct gyre__addr *addr, const char *host, int family, unsigned port)
 {
     struct in6_addr want6;
     struct in_addr want4;
@@ -248,7 +248,7 @@ Test(addr, printing_into_little_room)
 Test(addr, printing_what_has_no_name)
 {
     char out[64];
-    struct gyre_addr none = {.len = 0}, unnamed = {.len = sizeof(sa_family_t)}, full = {.len = 0};
+    struct gyre__addr none = {.len = 0}, unnamed = {.len = sizeof(sa_family_t)}, full = {.len = 0};
     struct sockaddr_un *un = (struct sockaddr_un *)&full.ss;
     unnamed.ss.ss_family = AF_UNIX;
     gyre__addr_format(&unnamed, out, sizeof out);

@@ -12,7 +12,7 @@
 enum { SIZE = 1024, FIRST = 4, MAX = 32 };
 
 static struct env_mem mem;
-static struct gyre_bufpool pool;
+static struct gyre__bufpool pool;
 
 static void open_pool(void)
 {
@@ -170,7 +170,7 @@ Test(bufpool, accounts_add_up_under_random_use)
  * refused where addresses are too short for it. */
 Test(bufpool, sizes)
 {
-    struct gyre_bufpool other;
+    struct gyre__bufpool other;
     cr_assert_eq(gyre__bufpool_init(&other, &mem.mem, 257, 100, 3), 0);
     cr_assert_eq(other.first, 3);
     memset(gyre__bufpool_data(&other, 2), 1, 257);
@@ -189,7 +189,7 @@ Test(bufpool, out_of_memory)
 {
     struct fault_mem fault;
     for (long n = 1;; n++) {
-        struct gyre_bufpool other;
+        struct gyre__bufpool other;
         fault_mem_init(&fault, n, FAULT_FOREVER);
         int err = gyre__bufpool_init(&other, &fault.mem, SIZE, FIRST, MAX);
         cr_assert_eq(err, fault_mem_struck(&fault) ? -ENOMEM : 0);

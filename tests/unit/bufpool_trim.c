@@ -13,7 +13,7 @@
 enum { FIRST = 4, MAX = 64, BURST = 40, SIZE_MAX_HERE = 20000 };
 
 static struct env_mem mem;
-static struct gyre_bufpool pool;
+static struct gyre__bufpool pool;
 
 static void open_pool(uint32_t size)
 {

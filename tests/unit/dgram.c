@@ -15,7 +15,7 @@ enum { OVERHEAD = 16 + 32 + 64 };
 
 static void put_head(uint8_t *buf, uint32_t name, uint32_t control, uint32_t payload, uint32_t flags)
 {
-    struct gyre_dgram_head head = {name, control, payload, flags};
+    struct gyre__dgram_head head = {name, control, payload, flags};
     memcpy(buf, &head, sizeof head);
 }
 

@@ -32,7 +32,7 @@ struct array {
 };
 
 static struct fault_mem mem;
-static struct gyre_bufpool pool;
+static struct gyre__bufpool pool;
 static struct gyre__segs segs;
 static struct gyre__segq queue[QUEUES];
 static struct array model[QUEUES];

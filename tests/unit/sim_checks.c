@@ -5,7 +5,7 @@
 #include <signal.h>
 
 static struct sim_core core;
-static struct gyre_fd a, b;
+static struct gyre__fd a, b;
 static struct sim_op op;
 static char buf[8];
 
@@ -103,7 +103,7 @@ Test(sim_checks, network_destroyed_under_a_backend, .signal = SIGABRT)
 /* A receive names a pool that was never added. */
 Test(sim_checks, receives_into_a_strange_pool, .signal = SIGABRT)
 {
-    struct gyre_bufpool pool;
+    struct gyre__bufpool pool;
     open_pair();
     cr_assert_eq(gyre__bufpool_init(&pool, &core.mem.mem, 64, 1, 1), 0);
     struct sim_op send = {.events = 0};

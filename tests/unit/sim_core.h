@@ -14,7 +14,7 @@
 #include <gyre/sim.h>
 #include <string.h>
 
-extern const struct gyre_backend_ops gyre__backend_sim;
+extern const struct gyre__backend_ops gyre__backend_sim;
 
 #define SIM_MS(n) ((int64_t)(n)*1000000)
 #define SIM_QUIET_OPTIONS         \
@@ -26,11 +26,11 @@ extern const struct gyre_backend_ops gyre__backend_sim;
 enum { SIM_BATCH = 64 };
 
 struct sim_op;
-typedef void sim_op_fn(struct sim_op *o, const struct gyre_event *ev);
+typedef void sim_op_fn(struct sim_op *o, const struct gyre__event *ev);
 
 /* An operation and what became of it. */
 struct sim_op {
-    struct gyre_op op; /* first: events name it */
+    struct gyre__op op; /* first: events name it */
     sim_op_fn *on_event;
     void *user;
     unsigned events;
@@ -43,17 +43,17 @@ struct sim_op {
 
 struct sim_core {
     struct gyre_sim *sim;
-    struct gyre_backend *be;
+    struct gyre__backend *be;
     struct env_mem mem;
     unsigned inflight;
     unsigned cap; /* events per wait; at most SIM_BATCH */
 };
 
-static inline struct gyre_backend *sim_backend_open(struct gyre_sim *sim, const struct gyre_mem *mem, const char *off)
+static inline struct gyre__backend *sim_backend_open(struct gyre_sim *sim, const struct gyre_mem *mem, const char *off)
 {
-    struct gyre_backend *be = NULL;
+    struct gyre__backend *be = NULL;
     char why[128] = "";
-    struct gyre_backend_config cfg = {.ops_max = 64, .mem = mem, .sim = sim, .off = off};
+    struct gyre__backend_config cfg = {.ops_max = 64, .mem = mem, .sim = sim, .off = off};
     int err = gyre__backend_sim.create(&be, &cfg, why, sizeof why);
     cr_assert_eq(err, 0, "create: %d, %s", err, why);
     return be;
@@ -79,7 +79,7 @@ static inline void sim_core_close(struct sim_core *c)
     cr_assert_eq(blocks, 0, "%ld blocks of memory were not freed", blocks);
 }
 
-static inline void sim_dispatch(struct sim_core *c, const struct gyre_event *ev)
+static inline void sim_dispatch(struct sim_core *c, const struct gyre__event *ev)
 {
     struct sim_op *o = (struct sim_op *)(void *)ev->op;
     cr_assert_neq(o->op.state, GYRE_OPS_IDLE, "an event (res %d) of an operation that is over", ev->res);
@@ -103,7 +103,7 @@ static inline void sim_dispatch(struct sim_core *c, const struct gyre_event *ev)
 
 static inline int sim_turn(struct sim_core *c, int64_t timeout_ns)
 {
-    struct gyre_event batch[SIM_BATCH];
+    struct gyre__event batch[SIM_BATCH];
     int n = c->be->ops->wait(c->be, batch, c->cap, timeout_ns);
     cr_assert(n >= 0 && (unsigned)n <= c->cap);
     for (int i = 0; i < n; i++)
@@ -116,7 +116,7 @@ static inline bool sim_op_idle(const struct sim_op *o)
     return o->op.state == GYRE_OPS_IDLE;
 }
 
-static inline void sim_submit(struct sim_core *c, struct sim_op *o, struct gyre_fd *f, enum gyre_op_kind kind,
+static inline void sim_submit(struct sim_core *c, struct sim_op *o, struct gyre__fd *f, enum gyre__op_kind kind,
                               unsigned flags)
 {
     cr_assert(sim_op_idle(o));
@@ -129,33 +129,33 @@ static inline void sim_submit(struct sim_core *c, struct sim_op *o, struct gyre_
     c->be->ops->submit(c->be, &o->op);
 }
 
-static inline void sim_accept(struct sim_core *c, struct sim_op *o, struct gyre_fd *f, unsigned flags)
+static inline void sim_accept(struct sim_core *c, struct sim_op *o, struct gyre__fd *f, unsigned flags)
 {
     sim_submit(c, o, f, GYRE_OP_ACCEPT, flags);
 }
 
-static inline void sim_connect(struct sim_core *c, struct sim_op *o, struct gyre_fd *f, const struct gyre_addr *addr)
+static inline void sim_connect(struct sim_core *c, struct sim_op *o, struct gyre__fd *f, const struct gyre__addr *addr)
 {
     o->op.u.connect.addr = (const struct sockaddr *)&addr->ss;
     o->op.u.connect.len = (uint16_t)addr->len;
     sim_submit(c, o, f, GYRE_OP_CONNECT, 0);
 }
 
-static inline void sim_recv(struct sim_core *c, struct sim_op *o, struct gyre_fd *f, void *buf, uint32_t len)
+static inline void sim_recv(struct sim_core *c, struct sim_op *o, struct gyre__fd *f, void *buf, uint32_t len)
 {
     o->op.u.recv.buf = buf;
     o->op.u.recv.len = len;
     sim_submit(c, o, f, GYRE_OP_RECV, 0);
 }
 
-static inline void sim_recv_pool(struct sim_core *c, struct sim_op *o, struct gyre_fd *f, struct gyre_bufpool *pool,
+static inline void sim_recv_pool(struct sim_core *c, struct sim_op *o, struct gyre__fd *f, struct gyre__bufpool *pool,
                                  unsigned flags)
 {
     o->op.u.recv.pool = pool;
     sim_submit(c, o, f, GYRE_OP_RECV, flags | GYRE_OPF_POOL);
 }
 
-static inline void sim_send(struct sim_core *c, struct sim_op *o, struct gyre_fd *f, const void *buf, uint32_t len)
+static inline void sim_send(struct sim_core *c, struct sim_op *o, struct gyre__fd *f, const void *buf, uint32_t len)
 {
     o->op.u.send.buf = buf;
     o->op.u.send.len = len;
@@ -179,7 +179,7 @@ static inline int sim_outcome(struct sim_core *c, struct sim_op *o)
     return o->res;
 }
 
-static inline struct gyre_addr sim_addr(const char *text)
+static inline struct gyre__addr sim_addr(const char *text)
 {
     struct gyre__address parsed;
     int err = gyre__addr_parse(&parsed, text);
@@ -187,50 +187,50 @@ static inline struct gyre_addr sim_addr(const char *text)
     return parsed.addr;
 }
 
-static inline void sim_attach(struct sim_core *c, struct gyre_fd *f, int fd)
+static inline void sim_attach(struct sim_core *c, struct gyre__fd *f, int fd)
 {
     cr_assert_geq(fd, 1000000, "no descriptor of the simulation: %d", fd);
-    *f = (struct gyre_fd){.fd = fd, .be_flags = 0xff};
+    *f = (struct gyre__fd){.fd = fd, .be_flags = 0xff};
     int err = c->be->ops->attach(c->be, f);
     cr_assert_eq(err, 0, "attach: %d", err);
 }
 
-static inline void sim_open(struct sim_core *c, struct gyre_fd *f, int family)
+static inline void sim_open(struct sim_core *c, struct gyre__fd *f, int family)
 {
     sim_attach(c, f, c->be->ops->sock->open(c->be, family));
 }
 
-static inline void sim_close(struct sim_core *c, struct gyre_fd *f)
+static inline void sim_close(struct sim_core *c, struct gyre__fd *f)
 {
     c->be->ops->close(c->be, f);
     cr_assert_eq(f->fd, -1);
 }
 
-static inline int sim_try_listen(struct sim_core *c, struct gyre_fd *f, const char *address,
-                                 struct gyre_listen_config cfg)
+static inline int sim_try_listen(struct sim_core *c, struct gyre__fd *f, const char *address,
+                                 struct gyre__listen_config cfg)
 {
-    struct gyre_addr addr = sim_addr(address);
+    struct gyre__addr addr = sim_addr(address);
     cfg.backlog = cfg.backlog > 0 ? cfg.backlog : 16;
     sim_open(c, f, addr.ss.ss_family);
     return c->be->ops->sock->listen(c->be, f->fd, &addr, &cfg);
 }
 
 /* Listen, and learn the address. */
-static inline struct gyre_addr sim_listen(struct sim_core *c, struct gyre_fd *f, const char *address)
+static inline struct gyre__addr sim_listen(struct sim_core *c, struct gyre__fd *f, const char *address)
 {
-    struct gyre_addr addr;
-    int err = sim_try_listen(c, f, address, (struct gyre_listen_config){.backlog = 0});
+    struct gyre__addr addr;
+    int err = sim_try_listen(c, f, address, (struct gyre__listen_config){.backlog = 0});
     cr_assert_eq(err, 0, "listen: %d", err);
     cr_assert_eq(c->be->ops->sock->name(c->be, f->fd, false, &addr), 0);
     return addr;
 }
 
 /* Two connected ends; the listener is closed again. */
-static inline void sim_pair(struct sim_core *c, const char *address, struct gyre_fd *a, struct gyre_fd *b)
+static inline void sim_pair(struct sim_core *c, const char *address, struct gyre__fd *a, struct gyre__fd *b)
 {
-    struct gyre_fd l;
+    struct gyre__fd l;
     struct sim_op accept = {.events = 0}, connect = {.events = 0};
-    struct gyre_addr addr = sim_listen(c, &l, address);
+    struct gyre__addr addr = sim_listen(c, &l, address);
     sim_open(c, a, addr.ss.ss_family);
     sim_accept(c, &accept, &l, 0);
     sim_connect(c, &connect, a, &addr);
@@ -239,7 +239,7 @@ static inline void sim_pair(struct sim_core *c, const char *address, struct gyre
     sim_close(c, &l);
 }
 
-static inline int sim_send_now(struct sim_core *c, struct gyre_fd *f, const void *buf, uint32_t len)
+static inline int sim_send_now(struct sim_core *c, struct gyre__fd *f, const void *buf, uint32_t len)
 {
     struct sim_op o = {.events = 0};
     sim_send(c, &o, f, buf, len);

@@ -52,7 +52,7 @@ enum plan {
 struct end {
     struct world *w;
     struct sim_core *c;
-    struct gyre_fd f;
+    struct gyre__fd f;
     struct sim_op send, recv, connect;
     struct end *peer; /* once its first byte was seen */
     struct iovec iov[3];
@@ -81,9 +81,9 @@ struct world {
     struct sim_core core[2];
     struct sim_core *server;
     struct sim_core *client;
-    struct gyre_bufpool pool[2];
-    struct gyre_fd listener;
-    struct gyre_addr addr;
+    struct gyre__bufpool pool[2];
+    struct gyre__fd listener;
+    struct gyre__addr addr;
     struct sim_op accept;
     struct end ends[ENDS_MAX];
     unsigned count;
@@ -152,7 +152,7 @@ static inline void check_end(struct end *e)
               p->sent, p->goal);
 }
 
-static inline void on_recv(struct sim_op *o, const struct gyre_event *ev)
+static inline void on_recv(struct sim_op *o, const struct gyre__event *ev)
 {
     struct end *e = o->user;
     e->w->acts++;
@@ -173,7 +173,7 @@ static inline void on_recv(struct sim_op *o, const struct gyre_event *ev)
 
 static inline void start_recv(struct end *e)
 {
-    struct gyre_bufpool *pool = &e->w->pool[e->c - e->w->core];
+    struct gyre__bufpool *pool = &e->w->pool[e->c - e->w->core];
     e->w->acts++;
     switch (env_rng_below(&e->w->rng, 3)) {
     case 0:
@@ -190,7 +190,7 @@ static inline void start_recv(struct end *e)
 
 /* ---- Sending ---- */
 
-static inline void on_send(struct sim_op *o, const struct gyre_event *ev)
+static inline void on_send(struct sim_op *o, const struct gyre__event *ev)
 {
     struct end *e = o->user;
     e->w->acts++;
@@ -327,7 +327,7 @@ static inline void act(struct end *e)
 
 /* ---- Connecting ---- */
 
-static inline void on_connect(struct sim_op *o, const struct gyre_event *ev)
+static inline void on_connect(struct sim_op *o, const struct gyre__event *ev)
 {
     struct end *e = o->user;
     e->w->acts++;
@@ -341,7 +341,7 @@ static inline void on_connect(struct sim_op *o, const struct gyre_event *ev)
         begin_close(e, true);
 }
 
-static inline void on_accept(struct sim_op *o, const struct gyre_event *ev)
+static inline void on_accept(struct sim_op *o, const struct gyre__event *ev)
 {
     struct world *w = o->user;
     w->acts++;

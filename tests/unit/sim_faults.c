@@ -7,13 +7,13 @@
 
 #define SECOND_NS UINT64_C(1000000000)
 
-static void pool_open(struct sim_core *c, struct gyre_bufpool *pool, uint32_t size_bytes, uint32_t count)
+static void pool_open(struct sim_core *c, struct gyre__bufpool *pool, uint32_t size_bytes, uint32_t count)
 {
     cr_assert_eq(gyre__bufpool_init(pool, &c->mem.mem, size_bytes, count, count), 0);
     cr_assert_eq(c->be->ops->pool_add(c->be, pool), 0);
 }
 
-static void pool_close(struct sim_core *c, struct gyre_bufpool *pool)
+static void pool_close(struct sim_core *c, struct gyre__bufpool *pool)
 {
     c->be->ops->pool_remove(c->be, pool);
     cr_assert_eq(gyre__bufpool_available(pool), pool->count_max);
@@ -26,7 +26,7 @@ static void pool_close(struct sim_core *c, struct gyre_bufpool *pool)
 Test(sim_faults, short_counts)
 {
     struct sim_core c;
-    struct gyre_fd a, b;
+    struct gyre__fd a, b;
     struct sim_op send = {.events = 0}, recv = {.events = 0};
     static uint8_t out[20000], in[20000];
     sim_core_open(
@@ -61,8 +61,8 @@ Test(sim_faults, multishot_ends_at_any_event)
     } cases[] = {{0, NULL, 0}, {1000, NULL, 3}, {0, "multishot_accept,multishot_recv", 3}, {0, "multishot", 0}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct sim_core c;
-        struct gyre_fd a, b;
-        struct gyre_bufpool pool;
+        struct gyre__fd a, b;
+        struct gyre__bufpool pool;
         struct sim_op recv = {.events = 0};
         sim_core_open(&c,
                       (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .more_dropped_permille = cases[i].permille},
@@ -92,14 +92,14 @@ Test(sim_faults, multishot_ends_at_any_event)
 Test(sim_faults, multishot_accept_may_be_off)
 {
     struct sim_core c;
-    struct gyre_fd l, f;
+    struct gyre__fd l, f;
     struct sim_op accept = {.events = 0}, connect = {.events = 0};
     char features[128];
     sim_core_open(&c, SIM_QUIET_OPTIONS, "multishot_accept");
     c.be->ops->features(c.be, features, sizeof features);
     cr_assert_null(strstr(features, "multishot_accept"));
     cr_assert_not_null(strstr(features, "multishot_recv"));
-    struct gyre_addr addr = sim_listen(&c, &l, "tcp://127.0.0.1:0");
+    struct gyre__addr addr = sim_listen(&c, &l, "tcp://127.0.0.1:0");
     sim_accept(&c, &accept, &l, GYRE_OPF_MULTI);
     sim_open(&c, &f, AF_INET);
     sim_connect(&c, &connect, &f, &addr);
@@ -113,8 +113,8 @@ Test(sim_faults, enobufs_loses_nothing)
 {
     for (unsigned said = 0; said < 2; said++) {
         struct sim_core c;
-        struct gyre_fd a, b;
-        struct gyre_bufpool pool;
+        struct gyre__fd a, b;
+        struct gyre__bufpool pool;
         struct sim_op recv = {.events = 0};
         sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .enobufs_permille = said ? 500 : 0},
                       NULL);
@@ -150,7 +150,7 @@ Test(sim_faults, enobufs_loses_nothing)
 Test(sim_faults, late_cancels)
 {
     struct sim_core c;
-    struct gyre_fd a, b;
+    struct gyre__fd a, b;
     struct sim_op recv = {.events = 0}, send = {.events = 0};
     unsigned late = 0, data = 0;
     char buf[4];
@@ -185,7 +185,7 @@ Test(sim_faults, late_cancels)
 Test(sim_faults, cancelled_send_says_how_far_it_got)
 {
     struct sim_core c;
-    struct gyre_fd a, b;
+    struct gyre__fd a, b;
     struct sim_op send = {.events = 0}, recv = {.events = 0};
     static uint8_t out[100000], in[100000];
     unsigned partial = 0;
@@ -222,7 +222,7 @@ Test(sim_faults, reset_send_says_how_far_it_got)
     unsigned partial = 0;
     for (uint64_t seed = 0; seed < 100; seed++) {
         struct sim_core c;
-        struct gyre_fd a, b;
+        struct gyre__fd a, b;
         struct sim_op send = {.events = 0}, recv = {.events = 0};
         sim_core_open(&c,
                       (struct gyre_sim_options){.seed = seed,
@@ -250,10 +250,10 @@ Test(sim_faults, reset_send_says_how_far_it_got)
 Test(sim_faults, cancelled_connect)
 {
     struct sim_core c;
-    struct gyre_fd l, f;
+    struct gyre__fd l, f;
     struct sim_op connect = {.events = 0}, accept = {.events = 0};
     sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .delay_min_ns = 500}, NULL);
-    struct gyre_addr addr = sim_listen(&c, &l, "tcp://127.0.0.1:0");
+    struct gyre__addr addr = sim_listen(&c, &l, "tcp://127.0.0.1:0");
     sim_open(&c, &f, AF_INET);
     sim_connect(&c, &connect, &f, &addr);
     cr_assert_eq(sim_turn(&c, 0), 0);
@@ -275,9 +275,9 @@ Test(sim_faults, events_change_places)
     unsigned first_a = 0;
     for (uint64_t seed = 0; seed < 40; seed++) {
         struct sim_core c;
-        struct gyre_fd a, b;
+        struct gyre__fd a, b;
         struct sim_op recv_a = {.events = 0}, recv_b = {.events = 0};
-        struct gyre_event ev[2];
+        struct gyre__event ev[2];
         char byte[2];
         sim_core_open(&c, (struct gyre_sim_options){.seed = seed, .profile = GYRE_SIM_QUIET, .shuffle_permille = 1000},
                       NULL);
@@ -300,7 +300,7 @@ Test(sim_faults, events_change_places)
 Test(sim_faults, accept_errors)
 {
     struct sim_core c;
-    struct gyre_fd l, f;
+    struct gyre__fd l, f;
     struct sim_op accept = {.events = 0}, connect = {.events = 0}, recv = {.events = 0};
     unsigned emfile = 0, aborted = 0, accepted = 0, reset = 0;
     char byte;
@@ -308,7 +308,7 @@ Test(sim_faults, accept_errors)
                   (struct gyre_sim_options){
                       .profile = GYRE_SIM_QUIET, .accept_emfile_permille = 300, .accept_aborted_permille = 300},
                   NULL);
-    struct gyre_addr addr = sim_listen(&c, &l, "tcp://127.0.0.1:0");
+    struct gyre__addr addr = sim_listen(&c, &l, "tcp://127.0.0.1:0");
     for (int i = 0; i < 60; i++) {
         sim_open(&c, &f, AF_INET);
         sim_connect(&c, &connect, &f, &addr);
@@ -343,10 +343,10 @@ Test(sim_faults, accept_errors)
 Test(sim_faults, connect_errors)
 {
     struct sim_core c;
-    struct gyre_fd l, f;
+    struct gyre__fd l, f;
     struct sim_op connect = {.events = 0};
     sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .connect_timeout_permille = 1000}, NULL);
-    struct gyre_addr addr = sim_listen(&c, &l, "tcp://127.0.0.1:0");
+    struct gyre__addr addr = sim_listen(&c, &l, "tcp://127.0.0.1:0");
     sim_open(&c, &f, AF_INET);
     uint64_t start_ns = gyre_sim_now_ns(c.sim);
     sim_connect(&c, &connect, &f, &addr);
@@ -362,7 +362,7 @@ Test(sim_faults, connect_errors)
     sim_connect(&c, &connect, &f, &addr);
     cr_assert_eq(sim_outcome(&c, &connect), -EHOSTUNREACH);
     /* Unix sockets have no network between them. */
-    struct gyre_fd a, b;
+    struct gyre__fd a, b;
     sim_pair(&c, "unix://@x", &a, &b);
     sim_core_close(&c);
 }
@@ -371,7 +371,7 @@ Test(sim_faults, connect_errors)
 Test(sim_faults, resets_out_of_nowhere)
 {
     struct sim_core c;
-    struct gyre_fd a, b;
+    struct gyre__fd a, b;
     struct sim_op recv_a = {.events = 0}, recv_b = {.events = 0};
     char byte;
     sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .reset_permille = 1000, .delay_min_ns = 100},

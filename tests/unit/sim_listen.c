@@ -2,16 +2,16 @@
  * Addresses on the simulated network: who may listen where, and who gets a connection. */
 #include "sim_core.h"
 
-static int name_of(struct sim_core *c, const struct gyre_fd *f, bool peer, char *out, size_t size)
+static int name_of(struct sim_core *c, const struct gyre__fd *f, bool peer, char *out, size_t size)
 {
-    struct gyre_addr addr;
+    struct gyre__addr addr;
     int err = c->be->ops->sock->name(c->be, f->fd, peer, &addr);
     if (err == 0)
         gyre__addr_format(&addr, out, size);
     return err;
 }
 
-static int connect_now(struct sim_core *c, struct gyre_fd *f, const struct gyre_addr *addr)
+static int connect_now(struct sim_core *c, struct gyre__fd *f, const struct gyre__addr *addr)
 {
     struct sim_op o = {.events = 0};
     sim_open(c, f, addr->ss.ss_family);
@@ -21,8 +21,8 @@ static int connect_now(struct sim_core *c, struct gyre_fd *f, const struct gyre_
 
 static int listen_also(struct sim_core *c, const char *address, bool share, bool share_later, bool v6_only)
 {
-    struct gyre_fd f;
-    struct gyre_listen_config cfg = {.share = share, .share_later = share_later, .v6_only = v6_only};
+    struct gyre__fd f;
+    struct gyre__listen_config cfg = {.share = share, .share_later = share_later, .v6_only = v6_only};
     int err = sim_try_listen(c, &f, address, cfg);
     if (err != 0)
         sim_close(c, &f);
@@ -59,13 +59,13 @@ Test(sim_listen, addresses_in_use)
 Test(sim_listen, addresses_become_free)
 {
     struct sim_core c;
-    struct gyre_fd f;
+    struct gyre__fd f;
     sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
     for (int i = 0; i < 3; i++) {
-        cr_assert_eq(sim_try_listen(&c, &f, "unix:///a", (struct gyre_listen_config){.backlog = 1}), 0);
+        cr_assert_eq(sim_try_listen(&c, &f, "unix:///a", (struct gyre__listen_config){.backlog = 1}), 0);
         sim_close(&c, &f);
     }
-    struct gyre_addr addr = sim_addr("unix:///a");
+    struct gyre__addr addr = sim_addr("unix:///a");
     cr_assert_eq(connect_now(&c, &f, &addr), -ECONNREFUSED);
     sim_core_close(&c);
 }
@@ -74,10 +74,10 @@ Test(sim_listen, addresses_become_free)
 Test(sim_listen, port_zero_is_a_free_port)
 {
     struct sim_core c;
-    struct gyre_fd l[3], f;
+    struct gyre__fd l[3], f;
     sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
     for (int i = 0; i < 3; i++) {
-        struct gyre_addr addr = sim_listen(&c, &l[i], i == 1 ? "tcp://[::1]:0" : "tcp://127.0.0.1:0");
+        struct gyre__addr addr = sim_listen(&c, &l[i], i == 1 ? "tcp://[::1]:0" : "tcp://127.0.0.1:0");
         char text[GYRE_ADDR_TEXT_MAX];
         gyre__addr_format(&addr, text, sizeof text);
         cr_assert_eq(listen_also(&c, text, false, false, false), -EADDRINUSE);
@@ -91,9 +91,9 @@ Test(sim_listen, port_zero_is_a_free_port)
 Test(sim_listen, which_listener_serves)
 {
     struct sim_core c;
-    struct gyre_fd any, own, six, f, b;
+    struct gyre__fd any, own, six, f, b;
     struct sim_op o_any = {.events = 0}, o_own = {.events = 0}, o_six = {.events = 0};
-    struct gyre_listen_config share = {.share = true};
+    struct gyre__listen_config share = {.share = true};
     sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
     cr_assert_eq(sim_try_listen(&c, &any, "tcp://0.0.0.0:80", share), 0);
     cr_assert_eq(sim_try_listen(&c, &own, "tcp://10.0.0.1:80", share), 0);
@@ -101,7 +101,7 @@ Test(sim_listen, which_listener_serves)
     sim_accept(&c, &o_any, &any, GYRE_OPF_MULTI);
     sim_accept(&c, &o_own, &own, GYRE_OPF_MULTI);
     sim_accept(&c, &o_six, &six, GYRE_OPF_MULTI);
-    struct gyre_addr addr = sim_addr("tcp://10.0.0.1:80");
+    struct gyre__addr addr = sim_addr("tcp://10.0.0.1:80");
     cr_assert_eq(connect_now(&c, &f, &addr), 0);
     addr = sim_addr("tcp://10.0.0.2:80");
     cr_assert_eq(connect_now(&c, &f, &addr), 0);
@@ -128,15 +128,15 @@ Test(sim_listen, which_listener_serves)
 Test(sim_listen, shared_listeners_get_some_each)
 {
     struct sim_core c;
-    struct gyre_fd l[3], f[60];
+    struct gyre__fd l[3], f[60];
     struct sim_op accept[3];
     memset(accept, 0, sizeof accept);
     sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
     for (int i = 0; i < 3; i++) {
-        cr_assert_eq(sim_try_listen(&c, &l[i], "tcp://10.0.0.1:80", (struct gyre_listen_config){.share = true}), 0);
+        cr_assert_eq(sim_try_listen(&c, &l[i], "tcp://10.0.0.1:80", (struct gyre__listen_config){.share = true}), 0);
         sim_accept(&c, &accept[i], &l[i], GYRE_OPF_MULTI);
     }
-    struct gyre_addr addr = sim_addr("tcp://10.0.0.1:80");
+    struct gyre__addr addr = sim_addr("tcp://10.0.0.1:80");
     for (int i = 0; i < 60; i++)
         cr_assert_eq(connect_now(&c, &f[i], &addr), 0);
     while (sim_turn(&c, 0) > 0)

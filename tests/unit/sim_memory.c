@@ -24,7 +24,7 @@ enum { CROWD = 80 };
 static bool crowd(struct sim_core *c)
 {
     static struct sim_op recv[CROWD];
-    static struct gyre_fd f[CROWD];
+    static struct gyre__fd f[CROWD];
     static char byte;
     bool good = true;
     int count = 0;
@@ -75,7 +75,7 @@ static bool all_of_it(struct stingy *s)
     struct gyre_sim_options options = {.profile = GYRE_SIM_QUIET, .mem = &s->mem};
     int err = gyre_sim_create(&c.sim, &options);
     if (err == 0) {
-        struct gyre_backend_config cfg = {.mem = &s->mem, .sim = c.sim};
+        struct gyre__backend_config cfg = {.mem = &s->mem, .sim = c.sim};
         err = gyre__backend_sim.create(&c.be, &cfg, why, sizeof why);
     }
     bool good = err == 0 && crowd(&c);

@@ -12,9 +12,9 @@ static const char *const every_address[] = {"tcp://127.0.0.1:0", "tcp://[::1]:0"
 
 enum { ADDRESSES = sizeof every_address / sizeof every_address[0] };
 
-static int name_of(struct sim_core *c, const struct gyre_fd *f, bool peer, char *out, size_t size)
+static int name_of(struct sim_core *c, const struct gyre__fd *f, bool peer, char *out, size_t size)
 {
-    struct gyre_addr addr;
+    struct gyre__addr addr;
     int err = c->be->ops->sock->name(c->be, f->fd, peer, &addr);
     if (err == 0)
         gyre__addr_format(&addr, out, size);
@@ -22,21 +22,21 @@ static int name_of(struct sim_core *c, const struct gyre_fd *f, bool peer, char 
 }
 
 /* Submit a receive and see how it ends. */
-static int recv_now(struct sim_core *c, struct gyre_fd *f, void *buf, uint32_t len)
+static int recv_now(struct sim_core *c, struct gyre__fd *f, void *buf, uint32_t len)
 {
     struct sim_op o = {.events = 0};
     sim_recv(c, &o, f, buf, len);
     return sim_outcome(c, &o);
 }
 
-static int send_now(struct sim_core *c, struct gyre_fd *f, const void *buf, uint32_t len)
+static int send_now(struct sim_core *c, struct gyre__fd *f, const void *buf, uint32_t len)
 {
     struct sim_op o = {.events = 0};
     sim_send(c, &o, f, buf, len);
     return sim_outcome(c, &o);
 }
 
-static int connect_now(struct sim_core *c, struct gyre_fd *f, const struct gyre_addr *addr)
+static int connect_now(struct sim_core *c, struct gyre__fd *f, const struct gyre__addr *addr)
 {
     struct sim_op o = {.events = 0};
     sim_open(c, f, addr->ss.ss_family);
@@ -50,7 +50,7 @@ Test(sim_net, both_ends_have_names)
     char a_name[GYRE_ADDR_TEXT_MAX], b_name[GYRE_ADDR_TEXT_MAX];
     for (int i = 0; i < ADDRESSES; i++) {
         struct sim_core c;
-        struct gyre_fd a, b;
+        struct gyre__fd a, b;
         sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
         sim_pair(&c, every_address[i], &a, &b);
         for (int peer = 0; peer < 2; peer++) {
@@ -70,7 +70,7 @@ Test(sim_net, both_ends_have_names)
 Test(sim_net, descriptors_are_reused_and_run_out)
 {
     struct sim_core c;
-    struct gyre_fd f[3];
+    struct gyre__fd f[3];
     sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .fds_max = 3}, NULL);
     for (int i = 0; i < 3; i++) {
         sim_open(&c, &f[i], AF_INET);
@@ -88,10 +88,10 @@ Test(sim_net, descriptors_are_reused_and_run_out)
 Test(sim_net, accept_without_a_descriptor_keeps_the_connection)
 {
     struct sim_core c;
-    struct gyre_fd l, a, b;
+    struct gyre__fd l, a, b;
     struct sim_op accept = {.events = 0};
     sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .fds_max = 3}, NULL);
-    struct gyre_addr addr = sim_listen(&c, &l, "tcp://127.0.0.1:0");
+    struct gyre__addr addr = sim_listen(&c, &l, "tcp://127.0.0.1:0");
     cr_assert_eq(connect_now(&c, &a, &addr), 0);
     sim_open(&c, &b, AF_INET);
     sim_accept(&c, &accept, &l, GYRE_OPF_MULTI);
@@ -106,7 +106,7 @@ Test(sim_net, accept_without_a_descriptor_keeps_the_connection)
 Test(sim_net, attach_refuses_strangers)
 {
     struct sim_core c;
-    struct gyre_fd f, g = {.fd = 3};
+    struct gyre__fd f, g = {.fd = 3};
     sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
     cr_assert_eq(c.be->ops->attach(c.be, &g), -EBADF);
     g.fd = 1000000;
@@ -122,10 +122,10 @@ Test(sim_net, connect_to_nobody_is_refused)
     static const char *const nobody[] = {"tcp://127.0.0.1:7", "tcp://[::1]:7", "unix:///nobody", "unix://@nobody",
                                          "tcp://127.0.0.1:0"};
     struct sim_core c;
-    struct gyre_fd f;
+    struct gyre__fd f;
     sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
     for (size_t i = 0; i < sizeof nobody / sizeof nobody[0]; i++) {
-        struct gyre_addr addr = sim_addr(nobody[i]);
+        struct gyre__addr addr = sim_addr(nobody[i]);
         cr_assert_eq(connect_now(&c, &f, &addr), -ECONNREFUSED);
         /* The socket may try again. */
         struct sim_op o = {.events = 0};
@@ -140,17 +140,17 @@ Test(sim_net, connect_to_nobody_is_refused)
 Test(sim_net, connect_in_a_wrong_state_fails)
 {
     struct sim_core c;
-    struct gyre_fd a, b, l;
+    struct gyre__fd a, b, l;
     struct sim_op o = {.events = 0};
     sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
     sim_pair(&c, "tcp://127.0.0.1:0", &a, &b);
-    struct gyre_addr addr = sim_listen(&c, &l, "tcp://127.0.0.1:0");
+    struct gyre__addr addr = sim_listen(&c, &l, "tcp://127.0.0.1:0");
     sim_connect(&c, &o, &a, &addr);
     cr_assert_eq(sim_outcome(&c, &o), -EISCONN);
     sim_connect(&c, &o, &l, &addr);
     cr_assert_eq(sim_outcome(&c, &o), -EISCONN);
-    struct gyre_addr other = sim_addr("tcp://[::1]:9");
-    struct gyre_fd f;
+    struct gyre__addr other = sim_addr("tcp://[::1]:9");
+    struct gyre__fd f;
     cr_assert_eq((sim_open(&c, &f, AF_INET), sim_connect(&c, &o, &f, &other), sim_outcome(&c, &o)), -EAFNOSUPPORT);
     char byte = 'x';
     cr_assert_eq(send_now(&c, &a, &byte, 1), 1);
@@ -162,7 +162,7 @@ Test(sim_net, connect_in_a_wrong_state_fails)
 Test(sim_net, unconnected_sockets_say_so)
 {
     struct sim_core c;
-    struct gyre_fd f;
+    struct gyre__fd f;
     struct sim_op o = {.events = 0};
     char byte = 'x', name[GYRE_ADDR_TEXT_MAX];
     sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
@@ -183,7 +183,7 @@ Test(sim_net, half_close_leaves_the_other_half)
 {
     for (int i = 0; i < ADDRESSES; i++) {
         struct sim_core c;
-        struct gyre_fd a, b;
+        struct gyre__fd a, b;
         char buf[16];
         sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
         sim_pair(&c, every_address[i], &a, &b);
@@ -210,7 +210,7 @@ Test(sim_net, close_delivers_what_was_sent)
 {
     for (int i = 0; i < ADDRESSES; i++) {
         struct sim_core c;
-        struct gyre_fd a, b;
+        struct gyre__fd a, b;
         char buf[16];
         sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .recv_buf_bytes = 3}, NULL);
         sim_pair(&c, every_address[i], &a, &b);
@@ -230,7 +230,7 @@ Test(sim_net, close_delivers_what_was_sent)
 Test(sim_net, close_with_bytes_unread_resets)
 {
     struct sim_core c;
-    struct gyre_fd a, b;
+    struct gyre__fd a, b;
     char buf[16], name[GYRE_ADDR_TEXT_MAX];
     sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
     sim_pair(&c, "tcp://127.0.0.1:0", &a, &b);
@@ -250,7 +250,7 @@ Test(sim_net, close_with_bytes_unread_resets)
 Test(sim_net, unix_close_with_bytes_unread)
 {
     struct sim_core c;
-    struct gyre_fd a, b;
+    struct gyre__fd a, b;
     char buf[16];
     sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
     sim_pair(&c, "unix://@x", &a, &b);
@@ -268,7 +268,7 @@ Test(sim_net, unix_close_with_bytes_unread)
 Test(sim_net, reset_on_close_loses_what_was_on_its_way)
 {
     struct sim_core c;
-    struct gyre_fd a, b;
+    struct gyre__fd a, b;
     struct sim_op armed = {.events = 0};
     char buf[16];
     sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .recv_buf_bytes = 4}, NULL);
@@ -296,7 +296,7 @@ Test(sim_net, reset_on_close_loses_what_was_on_its_way)
 Test(sim_net, sending_to_a_closed_end)
 {
     struct sim_core c;
-    struct gyre_fd a, b;
+    struct gyre__fd a, b;
     char buf[16];
     sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
     sim_pair(&c, "tcp://127.0.0.1:0", &a, &b);
@@ -321,7 +321,7 @@ Test(sim_net, sending_to_a_closed_end)
 Test(sim_net, over_for_both)
 {
     struct sim_core c;
-    struct gyre_fd a, b;
+    struct gyre__fd a, b;
     char buf[4], name[GYRE_ADDR_TEXT_MAX];
     sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
     sim_pair(&c, "tcp://127.0.0.1:0", &a, &b);
@@ -339,10 +339,10 @@ Test(sim_net, closing_a_listener_resets_its_queue)
 {
     for (int i = 0; i < ADDRESSES; i++) {
         struct sim_core c;
-        struct gyre_fd l, a;
+        struct gyre__fd l, a;
         char byte;
         sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
-        struct gyre_addr addr = sim_listen(&c, &l, every_address[i]);
+        struct gyre__addr addr = sim_listen(&c, &l, every_address[i]);
         cr_assert_eq(connect_now(&c, &a, &addr), 0);
         sim_close(&c, &l);
         cr_assert_eq(recv_now(&c, &a, &byte, 1), -ECONNRESET);
@@ -355,11 +355,11 @@ Test(sim_net, closing_a_listener_resets_its_queue)
 Test(sim_net, bytes_before_accept)
 {
     struct sim_core c;
-    struct gyre_fd l, a, b;
+    struct gyre__fd l, a, b;
     struct sim_op accept = {.events = 0};
     char buf[8];
     sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
-    struct gyre_addr addr = sim_listen(&c, &l, "tcp://127.0.0.1:0");
+    struct gyre__addr addr = sim_listen(&c, &l, "tcp://127.0.0.1:0");
     cr_assert_eq(connect_now(&c, &a, &addr), 0);
     cr_assert_eq(send_now(&c, &a, "early", 5), 5);
     sim_close(&c, &a);
@@ -374,11 +374,11 @@ Test(sim_net, bytes_before_accept)
 Test(sim_net, a_full_backlog)
 {
     struct sim_core c;
-    struct gyre_fd l, u, f[4];
+    struct gyre__fd l, u, f[4];
     struct sim_op accept = {.events = 0}, connect = {.events = 0};
     sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
-    cr_assert_eq(sim_try_listen(&c, &l, "tcp://127.0.0.1:80", (struct gyre_listen_config){.backlog = 1}), 0);
-    struct gyre_addr addr = sim_addr("tcp://127.0.0.1:80");
+    cr_assert_eq(sim_try_listen(&c, &l, "tcp://127.0.0.1:80", (struct gyre__listen_config){.backlog = 1}), 0);
+    struct gyre__addr addr = sim_addr("tcp://127.0.0.1:80");
     cr_assert_eq(connect_now(&c, &f[0], &addr), 0);
     sim_open(&c, &f[1], AF_INET);
     sim_connect(&c, &connect, &f[1], &addr);
@@ -391,7 +391,7 @@ Test(sim_net, a_full_backlog)
     cr_assert_eq(connect_now(&c, &f[2], &addr), -ETIMEDOUT);
     cr_assert_gt(gyre_sim_now_ns(c.sim) - since_ns, 60 * (uint64_t)SIM_MS(1000));
 
-    cr_assert_eq(sim_try_listen(&c, &u, "unix://@full", (struct gyre_listen_config){.backlog = 1}), 0);
+    cr_assert_eq(sim_try_listen(&c, &u, "unix://@full", (struct gyre__listen_config){.backlog = 1}), 0);
     addr = sim_addr("unix://@full");
     cr_assert_eq(connect_now(&c, &f[3], &addr), 0);
     cr_assert_eq(connect_now(&c, &f[3], &addr), -EAGAIN);
@@ -402,7 +402,7 @@ Test(sim_net, a_full_backlog)
 Test(sim_net, back_pressure)
 {
     struct sim_core c;
-    struct gyre_fd a, b;
+    struct gyre__fd a, b;
     struct sim_op send = {.events = 0};
     static uint8_t out[4000], in[4000];
     sim_core_open(
@@ -440,7 +440,7 @@ Test(sim_net, back_pressure)
 Test(sim_net, sendmsg_gathers)
 {
     struct sim_core c;
-    struct gyre_fd a, b;
+    struct gyre__fd a, b;
     struct sim_op o = {.events = 0};
     char one[] = "one,", two[] = "two,", three[] = "three", buf[32];
     struct iovec iov[] = {{one, 4}, {one, 0}, {two, 4}, {three, 5}};
@@ -459,12 +459,12 @@ Test(sim_net, sendmsg_gathers)
 Test(sim_net, two_backends_share_a_network)
 {
     struct sim_core c;
-    struct gyre_fd l, a, b;
+    struct gyre__fd l, a, b;
     struct sim_op accept = {.events = 0};
     char buf[4];
     sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
     struct sim_core d = {.sim = c.sim, .cap = SIM_BATCH, .be = sim_backend_open(c.sim, &c.mem.mem, NULL)};
-    struct gyre_addr addr = sim_listen(&c, &l, "tcp://127.0.0.1:0");
+    struct gyre__addr addr = sim_listen(&c, &l, "tcp://127.0.0.1:0");
     cr_assert_eq(connect_now(&d, &a, &addr), 0);
     sim_accept(&c, &accept, &l, 0);
     sim_attach(&d, &b, sim_outcome(&c, &accept));

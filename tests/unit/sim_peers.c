@@ -124,7 +124,7 @@ Test(sim_peers, reset)
 Test(sim_peers, stalls_a_sender)
 {
     struct sim_core c;
-    struct gyre_fd f;
+    struct gyre__fd f;
     struct sim_op connect = {.events = 0}, send = {.events = 0};
     struct gyre_sim_listener *listener = NULL;
     struct gyre_sim_peer *peer = NULL;
@@ -133,7 +133,7 @@ Test(sim_peers, stalls_a_sender)
         &c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .send_buf_bytes = 1000, .recv_buf_bytes = 1000}, NULL);
     env_pattern_fill(out, sizeof out, 2, 0);
     cr_assert_eq(gyre_sim_listen_peer(c.sim, &listener, "tcp://127.0.0.1:0"), 0);
-    struct gyre_addr addr = sim_addr(gyre_sim_listener_address(listener));
+    struct gyre__addr addr = sim_addr(gyre_sim_listener_address(listener));
     sim_open(&c, &f, AF_INET);
     sim_connect(&c, &connect, &f, &addr);
     cr_assert_eq(sim_outcome(&c, &connect), 0);
@@ -167,7 +167,7 @@ Test(sim_peers, stalls_a_sender)
 Test(sim_peers, destroy_frees_what_is_open)
 {
     struct sim_core c;
-    struct gyre_fd f;
+    struct gyre__fd f;
     struct gyre_sim_listener *listener = NULL;
     struct gyre_sim_peer *b = NULL;
     sim_core_open(&c, (struct gyre_sim_options){.seed = 4, .reset_permille = GYRE_SIM_NEVER}, NULL);

@@ -37,9 +37,9 @@ Test(sim_faults, options_are_checked)
 /* A backend without a network says what it needs. */
 Test(sim_faults, backend_without_a_network)
 {
-    struct gyre_backend *be = NULL;
+    struct gyre__backend *be = NULL;
     char why[64] = "";
-    struct gyre_backend_config cfg = {.mem = NULL};
+    struct gyre__backend_config cfg = {.mem = NULL};
     cr_assert_eq(gyre__backend_sim.create(&be, &cfg, why, sizeof why), -EINVAL);
     cr_assert_not_null(strstr(why, "gyre_sim_create"));
 }
@@ -66,7 +66,7 @@ Test(sim_faults, waiting_moves_the_clock)
 Test(sim_faults, endless_wait_for_nothing_returns)
 {
     struct sim_core c;
-    struct gyre_fd a, b;
+    struct gyre__fd a, b;
     struct sim_op o = {.events = 0};
     char byte;
     sim_core_open(&c, SIM_QUIET_OPTIONS, NULL);
@@ -89,7 +89,7 @@ Test(sim_faults, endless_wait_for_nothing_returns)
 Test(sim_faults, segments_take_their_time)
 {
     struct sim_core c;
-    struct gyre_fd a, b;
+    struct gyre__fd a, b;
     struct sim_op recv = {.events = 0};
     char buf[4];
     sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .delay_min_ns = 700, .delay_max_ns = 700},
@@ -121,7 +121,7 @@ Test(sim_faults, segments_take_their_time)
 Test(sim_faults, segments_stay_in_order)
 {
     struct sim_core c;
-    struct gyre_fd a, b;
+    struct gyre__fd a, b;
     struct sim_op recv = {.events = 0};
     uint8_t out[400], in[400];
     sim_core_open(&c,
@@ -146,7 +146,7 @@ Test(sim_faults, segments_stay_in_order)
 
 static void *wake(void *arg)
 {
-    struct gyre_backend *be = arg;
+    struct gyre__backend *be = arg;
     be->ops->wake(be);
     return NULL;
 }

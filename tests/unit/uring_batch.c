@@ -5,7 +5,7 @@
 #include <criterion/criterion.h>
 
 /* `waits` waits, each with `receives` receives of `size` bytes. */
-static void traffic(struct gyre_batch *b, unsigned waits, unsigned receives, uint32_t size)
+static void traffic(struct gyre__batch *b, unsigned waits, unsigned receives, uint32_t size)
 {
     for (unsigned w = 0; w < waits; w++) {
         for (unsigned r = 0; r < receives; r++)
@@ -17,7 +17,7 @@ static void traffic(struct gyre_batch *b, unsigned waits, unsigned receives, uin
 /* A loop that has seen nothing, or little, takes what comes. */
 Test(uring_batch, quiet_loops_wait_for_one)
 {
-    struct gyre_batch b = {.armed = 1000};
+    struct gyre__batch b = {.armed = 1000};
     cr_assert_eq(gyre__batch_want(&b), 1);
     traffic(&b, 100, 2, 64);
     cr_assert_eq(gyre__batch_want(&b), 1);
@@ -26,7 +26,7 @@ Test(uring_batch, quiet_loops_wait_for_one)
 /* A busy one waits for more than it found before, and never for more than the bound. */
 Test(uring_batch, busy_loops_wait_for_some)
 {
-    struct gyre_batch b = {.armed = 1000};
+    struct gyre__batch b = {.armed = 1000};
     traffic(&b, 100, 4, 64);
     cr_assert_geq(gyre__batch_want(&b), 4);
     cr_assert_leq(gyre__batch_want(&b), 4 + GYRE_BATCH_MORE);
@@ -37,7 +37,7 @@ Test(uring_batch, busy_loops_wait_for_some)
 /* Few peers are not made to wait for each other. */
 Test(uring_batch, waits_for_a_share_of_what_is_armed)
 {
-    struct gyre_batch b = {.armed = 2 * GYRE_BATCH_SHARE};
+    struct gyre__batch b = {.armed = 2 * GYRE_BATCH_SHARE};
     traffic(&b, 100, 8, 64);
     cr_assert_eq(gyre__batch_want(&b), 2);
     b.armed = GYRE_BATCH_SHARE - 1;
@@ -47,7 +47,7 @@ Test(uring_batch, waits_for_a_share_of_what_is_armed)
 /* Large messages are taken as they come: a batch of them would leave the cache. */
 Test(uring_batch, large_messages_are_not_gathered)
 {
-    struct gyre_batch b = {.armed = 1000};
+    struct gyre__batch b = {.armed = 1000};
     traffic(&b, 100, 8, 16384);
     cr_assert_eq(gyre__batch_want(&b), 1);
     traffic(&b, 200, 8, 64);
@@ -57,7 +57,7 @@ Test(uring_batch, large_messages_are_not_gathered)
 /* When the traffic ends the loop soon takes what comes again. */
 Test(uring_batch, forgets_within_a_few_waits)
 {
-    struct gyre_batch b = {.armed = 1000};
+    struct gyre__batch b = {.armed = 1000};
     traffic(&b, 100, 12, 64);
     cr_assert_gt(gyre__batch_want(&b), 1);
     traffic(&b, 16, 0, 0);
@@ -67,7 +67,7 @@ Test(uring_batch, forgets_within_a_few_waits)
 /* No rate and no size, however large, makes the averages wrap. */
 Test(uring_batch, survives_extremes)
 {
-    struct gyre_batch b = {.armed = UINT32_MAX};
+    struct gyre__batch b = {.armed = UINT32_MAX};
     traffic(&b, 1000, 4096, 1 << 20);
     cr_assert_eq(gyre__batch_want(&b), 1);
     traffic(&b, 1000, 65536, 1);
@@ -75,7 +75,7 @@ Test(uring_batch, survives_extremes)
 }
 
 /* `moves` into pipes by `streams` streams in turn, with a wait after each. */
-static void bulk(struct gyre_batch *b, uint8_t *seen, unsigned streams, unsigned moves)
+static void bulk(struct gyre__batch *b, uint8_t *seen, unsigned streams, unsigned moves)
 {
     for (unsigned m = 0; m < moves; m++) {
         gyre__batch_bulk(b, &seen[m % streams]);
@@ -88,7 +88,7 @@ Test(uring_batch, many_bulk_streams_gather)
 {
     uint8_t seen[200] = {0};
     for (unsigned streams = 1; streams <= 200; streams++) {
-        struct gyre_batch b = {.armed = 1000};
+        struct gyre__batch b = {.armed = 1000};
         cr_assert_not(gyre__batch_crowded(&b));
         bulk(&b, seen, streams, 20 * GYRE_BATCH_ROUND);
         cr_assert_eq(gyre__batch_crowded(&b), streams >= GYRE_BATCH_CROWD, "%u streams", streams);
@@ -99,7 +99,7 @@ Test(uring_batch, many_bulk_streams_gather)
 Test(uring_batch, a_crowd_that_leaves_holds_up_nobody)
 {
     uint8_t seen[64] = {0};
-    struct gyre_batch b = {.armed = 1000};
+    struct gyre__batch b = {.armed = 1000};
     for (unsigned times = 0; times < 300; times++) {
         bulk(&b, seen, 64, 3 * GYRE_BATCH_ROUND);
         cr_assert(gyre__batch_crowded(&b), "after %u times", times);

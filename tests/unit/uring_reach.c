@@ -6,7 +6,7 @@
 
 /* One wait as the ring makes it, for what batch.h says: of it come `in_flight` datagrams at most, `per_us` of them in a
  * microsecond, and at once what came while the loop was busy. Returns for how many microseconds was held out. */
-static unsigned wait_once(struct gyre_batch *b, unsigned in_flight, double per_us, unsigned at_once)
+static unsigned wait_once(struct gyre__batch *b, unsigned in_flight, double per_us, unsigned at_once)
 {
     unsigned hold = 0, came;
     if (gyre__batch_tries(b)) {
@@ -24,7 +24,7 @@ static unsigned wait_once(struct gyre_batch *b, unsigned in_flight, double per_u
 }
 
 /* How many of `waits` were held out, trials apart. */
-static unsigned held(struct gyre_batch *b, unsigned waits, unsigned in_flight, double per_us, unsigned at_once)
+static unsigned held(struct gyre__batch *b, unsigned waits, unsigned in_flight, double per_us, unsigned at_once)
 {
     unsigned count = 0;
     for (unsigned i = 0; i < waits; i++)
@@ -35,7 +35,7 @@ static unsigned held(struct gyre_batch *b, unsigned waits, unsigned in_flight, d
 /* With many under way most waits are for several, soon, and without end. */
 Test(uring_reach, many_under_way)
 {
-    struct gyre_batch b = {.armed = 1};
+    struct gyre__batch b = {.armed = 1};
     cr_assert_eq(held(&b, GYRE_REACH_PAUSE, 64, 0.22, 3), 0, "before any trial");
     cr_assert_geq(held(&b, 10000, 64, 0.22, 3), 9900);
 }
@@ -44,7 +44,7 @@ Test(uring_reach, many_under_way)
 Test(uring_reach, few_under_way)
 {
     for (unsigned in_flight = 1; in_flight < GYRE_REACH_ENOUGH; in_flight++) {
-        struct gyre_batch b = {.armed = 1};
+        struct gyre__batch b = {.armed = 1};
         cr_assert_eq(held(&b, 10000, in_flight, 0.22, in_flight < 4 ? in_flight : 4), 0, "with %u", in_flight);
     }
 }
@@ -52,13 +52,13 @@ Test(uring_reach, few_under_way)
 /* Trials become rarer, and a loop that finds little to do makes none at all. */
 Test(uring_reach, trials_are_rare)
 {
-    struct gyre_batch b = {.armed = 1};
+    struct gyre__batch b = {.armed = 1};
     unsigned trials = 0;
     for (unsigned i = 0; i < 100000; i++)
         trials += wait_once(&b, 16, 0.2, 4) == GYRE_REACH_HOLD_US;
     cr_assert_geq(trials, 90);
     cr_assert_leq(trials, 110);
-    b = (struct gyre_batch){.armed = 1};
+    b = (struct gyre__batch){.armed = 1};
     for (unsigned i = 0; i < 100000; i++)
         cr_assert_eq(wait_once(&b, 64, 0.2, 2), 0);
 }
@@ -66,10 +66,10 @@ Test(uring_reach, trials_are_rare)
 /* What comes by itself, many at a time, is not waited for, and streams make no trial. */
 Test(uring_reach, floods_and_streams_are_not_tried)
 {
-    struct gyre_batch b = {.armed = 1};
+    struct gyre__batch b = {.armed = 1};
     for (unsigned i = 0; i < 10000; i++)
         cr_assert_eq(wait_once(&b, UINT32_MAX, 1, 40), 0);
-    b = (struct gyre_batch){.armed = 1000};
+    b = (struct gyre__batch){.armed = 1000};
     for (unsigned i = 0; i < 10000; i++) {
         for (unsigned k = 0; k < 4; k++)
             gyre__batch_received(&b, 64);
@@ -82,7 +82,7 @@ Test(uring_reach, floods_and_streams_are_not_tried)
 Test(uring_reach, ends_when_peers_leave)
 {
     for (unsigned left = 1; left < GYRE_REACH_ENOUGH; left++) {
-        struct gyre_batch b = {.armed = 1};
+        struct gyre__batch b = {.armed = 1};
         cr_assert_gt(held(&b, 1000, 64, 0.22, 3), 0);
         (void)held(&b, 2000, left, 0.22, left < 4 ? left : 4);
         cr_assert_eq(held(&b, 1000, left, 0.22, left < 4 ? left : 4), 0, "with %u left", left);
@@ -92,7 +92,7 @@ Test(uring_reach, ends_when_peers_leave)
 /* One wait that the machine disturbed ends nothing; three in a row do, and a trial begins it again. */
 Test(uring_reach, strikes)
 {
-    struct gyre_batch b = {.armed = 1};
+    struct gyre__batch b = {.armed = 1};
     (void)held(&b, 1000, 64, 0.22, 3);
     for (unsigned i = 0; i < 10; i++) {
         (void)held(&b, GYRE_REACH_STRIKES - 1, 64, 2, 3);

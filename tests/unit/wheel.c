@@ -29,7 +29,7 @@ struct model {
 };
 
 struct subject {
-    struct gyre__timer timer;
+    struct gyre__loop_timer timer;
     struct model *m;
     unsigned index;
     bool active;
@@ -52,18 +52,18 @@ static void start(struct subject *s, uint64_t at_ns)
     s->tick = tick > w->tick ? tick : w->tick + 1;
     s->active = true;
     gyre__wheel_start(w, &s->timer, at_ns);
-    cr_assert(gyre__timer_is_active(&s->timer));
+    cr_assert(gyre__timer_is_set(&s->timer));
 }
 
 static void stop(struct subject *s)
 {
     s->active = false;
     gyre__wheel_stop(&s->m->wheel, &s->timer);
-    cr_assert_not(gyre__timer_is_active(&s->timer));
+    cr_assert_not(gyre__timer_is_set(&s->timer));
 }
 
-static void on_fire(struct gyre__timer *t);
-static void stop_all_others(struct gyre__timer *t);
+static void on_fire(struct gyre__loop_timer *t);
+static void stop_all_others(struct gyre__loop_timer *t);
 
 enum { KIND_MEDDLER, KIND_STOPPER };
 
@@ -114,7 +114,7 @@ static void meddle(struct model *m, struct subject *self)
     }
 }
 
-static void on_fire(struct gyre__timer *t)
+static void on_fire(struct gyre__loop_timer *t)
 {
     struct subject *s = (struct subject *)t;
     struct model *m = s->m;
@@ -124,7 +124,7 @@ static void on_fire(struct gyre__timer *t)
     cr_assert_eq(m->wheel.tick, s->tick, "timer %u fired in tick %" PRIu64 " in place of %" PRIu64, s->index,
                  m->wheel.tick, s->tick);
     cr_assert(m->wheel.tick >= m->last_tick, "timers fired out of order");
-    cr_assert_not(gyre__timer_is_active(t));
+    cr_assert_not(gyre__timer_is_set(t));
     m->last_tick = m->wheel.tick;
     m->fired++;
     s->active = false;
@@ -150,7 +150,7 @@ static void check(struct model *m)
     uint64_t first = UINT64_MAX;
     for (unsigned i = 0; i < TIMERS; i++) {
         const struct subject *s = m->subjects[i];
-        cr_assert_eq(s->active, gyre__timer_is_active(&s->timer));
+        cr_assert_eq(s->active, gyre__timer_is_set(&s->timer));
         if (!s->active)
             continue;
         cr_assert_gt(s->tick, now_tick(m), "timer %u of tick %" PRIu64 " did not fire by %" PRIu64, i, s->tick,
@@ -294,7 +294,7 @@ Test(wheel, a_jump_of_hours)
 
 static struct model *meeting;
 
-static void stop_all_others(struct gyre__timer *t)
+static void stop_all_others(struct gyre__loop_timer *t)
 {
     const struct subject *s = (struct subject *)t;
     meeting->fired++;
