@@ -25,7 +25,7 @@ static size_t held_bytes;
 
 /* ---- small things ---- */
 
-static void *counted_resize(void *user, void *ptr, size_t size_bytes)
+static void *counted_resize(void *ptr, size_t size_bytes, void *user)
 {
     (void)user;
     size_t before = ptr != NULL ? malloc_usable_size(ptr) : 0;
@@ -126,7 +126,7 @@ static void measure_timers(size_t count)
     make_all(timers, count, simulated);
     (void)start_all(timers, count, 10000);
     from = now_ns();
-    need(gyre_sim_run(sim, &simulated, 1, all_expired, &count, 10000000), "run");
+    need(gyre_sim_run(sim, &simulated, 1, 10000000, all_expired, &count), "run");
     double expire = (now_ns() - from) / (double)count;
     for (size_t i = 0; i < count; i++)
         gyre_timer_destroy(timers[i]);
@@ -199,7 +199,7 @@ static void measure_connections(size_t count)
     double from = now_ns();
     for (size_t i = 0; i < AT_ONCE; i++)
         begin(loop);
-    need(gyre_sim_run(sim, &loop, 1, all_answered, NULL, 1000000000), "run");
+    need(gyre_sim_run(sim, &loop, 1, 1000000000, all_answered, NULL), "run");
     double each_ns = (now_ns() - from) / (double)count;
     printf("{\"connections\": %zu, \"ends\": %u, \"bytes_per_pair\": %.1f, \"ns_per_pair\": %.0f}\n", count,
            (unsigned)gyre_loop_conn_count(loop), (double)(held_bytes - before) / (double)count, each_ns);

@@ -32,7 +32,7 @@ static int serve(const char *address)
 {
     if (strncmp(address, "udp", 3) != 0) {
         struct gyre_listener *listener;
-        int err = gyre_listener_open(&listener, engine, address, &handlers, NULL);
+        int err = gyre_engine_listen(&listener, engine, address, &handlers, NULL);
         if (err == 0)
             example_ready(engine, listener);
         return err;

@@ -86,7 +86,7 @@ int main(int argc, char **argv)
 
     int err = gyre_engine_create(&engine, &options);
     if (err == 0)
-        err = gyre_listener_open(&listener, engine, argv[first], &handlers, NULL);
+        err = gyre_engine_listen(&listener, engine, argv[first], &handlers, NULL);
     if (err == 0) {
         example_ready(engine, listener);
         signal(SIGINT, on_signal);

@@ -59,7 +59,7 @@ static void answer(struct gyre_conn *c, const char *text)
 }
 
 /* Runs on the connection's loop, like all functions below. */
-static void done(struct gyre_loop *loop, void *user, int result)
+static void done(struct gyre_loop *loop, int result, void *user)
 {
     (void)loop;
     struct job *job = user;

@@ -81,7 +81,7 @@ int example_flags(int argc, char **argv, const char *name, struct gyre_loop_opti
 static void print_ready(struct gyre_engine *engine, const char *address)
 {
     struct gyre_backend_report report;
-    gyre_loop_backend(gyre_engine_loop(engine, 0), &report);
+    gyre_loop_backend(&report, gyre_engine_loop(engine, 0));
     printf("listening on %s, backend %s (%s)\n", address, report.backend, report.reason);
     fflush(stdout);
 }
@@ -118,7 +118,7 @@ static void print_histogram(const char *name, const struct gyre_histogram *h)
 void example_print_stats(struct gyre_engine *engine)
 {
     struct gyre_stats stats;
-    gyre_engine_stats(engine, &stats);
+    gyre_engine_stats(&stats, engine);
 #define NUMBER(field, name, text) print_number(#field, stats.field, text);
 #define HISTOGRAM(field, name, first, last, unit, text) print_histogram(#field, &stats.field);
     GYRE_STATS(NUMBER, NUMBER, HISTOGRAM)
@@ -142,7 +142,7 @@ int example_serve(struct gyre_engine **engine, const struct gyre_engine_options 
     *engine = NULL;
     int err = gyre_engine_create(engine, options);
     if (err == 0)
-        err = gyre_listener_open(&listener, *engine, address, handlers, &listen);
+        err = gyre_engine_listen(&listener, *engine, address, handlers, &listen);
     if (err == 0) {
         running = *engine;
         example_ready(*engine, listener);

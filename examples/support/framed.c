@@ -9,10 +9,10 @@ enum { HEAD_BYTES = 6, IOV_MAX_COUNT = 64 };
 static const uint8_t magic[2] = {0x05, 0x22};
 
 /* Called when bytes have come, with at least one here; again when those that it needs are here too. */
-static int decode(const struct gyre_framer *framer, struct gyre_conn *c, struct gyre_frame *frame)
+static int decode(struct gyre_frame *frame, const struct gyre_framer *framer, struct gyre_conn *c)
 {
     uint8_t head[HEAD_BYTES];
-    size_t len = gyre_conn_copy(c, 0, head, sizeof head);
+    size_t len = gyre_conn_copy(head, sizeof head, c, 0);
     if (memcmp(head, magic, len < sizeof magic ? len : sizeof magic) != 0)
         return FRAMED_EMAGIC;
     frame->need = HEAD_BYTES;

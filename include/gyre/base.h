@@ -8,7 +8,10 @@
  *
  * Errors. A function that can fail returns 0 (or a count) on success and a negative int on failure. A value -errno is
  * an error of the system, unchanged. A value GYRE_E… is an error of gyre and lies outside the range of errno. There is
- * no "last error". Out parameters come first and are set only on success.
+ * no "last error". Out parameters are set only on success.
+ *
+ * Order of parameters. What the call fills in comes first, with its size. The object follows, then the arguments. A
+ * callback and its `user` are last; only options come after them. A callback gets its `user` as the last argument.
  *
  * Ownership. The comments use these words:
  *   "borrows until …"    the library reads the memory until then; the caller keeps the memory valid
@@ -95,11 +98,11 @@ enum {
 GYRE_API const char *gyre_err_name(int err);
 GYRE_API const char *gyre_err_text(int err);
 
-/* The source of the library's memory. `resize(user, NULL, n)` allocates `n` bytes. `resize(user, p, 0)` frees `p` and
+/* The source of the library's memory. `resize(NULL, n, user)` allocates `n` bytes. `resize(p, 0, user)` frees `p` and
  * returns NULL. Any other call behaves like realloc(3). Return NULL when out of memory. The function must be safe to
  * call from every loop's thread. */
 struct gyre_mem {
-    void *(*resize)(void *user, void *ptr, size_t size_bytes);
+    void *(*resize)(void *ptr, size_t size_bytes, void *user);
     void *user;
 };
 
@@ -108,7 +111,7 @@ enum gyre_log_level { GYRE_LOG_DEBUG = 0, GYRE_LOG_INFO, GYRE_LOG_WARN, GYRE_LOG
 /* The receiver of the library's few log lines. `line` gets one line without a newline, on the thread of any loop; NULL:
  * no log. The default log writes warnings and errors to standard error. */
 struct gyre_log {
-    void (*line)(void *user, enum gyre_log_level level, const char *text);
+    void (*line)(enum gyre_log_level level, const char *text, void *user);
     void *user;
     enum gyre_log_level level_min; /* lines below this level are not formatted */
 };
@@ -122,7 +125,7 @@ struct gyre_backend_report {
 
 /* Reports the end of a send. `err` is 0 if the kernel accepted all bytes. Otherwise the kernel accepted none or only a
  * part of them, and `err` is the cause: GYRE_ECLOSED, GYRE_ESTALE or -errno. */
-typedef void gyre_sent_fn(void *user, int err);
+typedef void gyre_sent_fn(int err, void *user);
 
 #ifdef __cplusplus
 }

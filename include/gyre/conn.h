@@ -243,23 +243,23 @@ GYRE_API size_t gyre_conn_inbound(const struct gyre_conn *c);
  * first piece, however long it is (data NULL and len 0 if there is none). Returns 0. Errors: common, and
  *   -EAGAIN: fewer than `len` bytes have been received
  *   -EMSGSIZE: the same, and `len` exceeds `read_max_bytes`, so that waiting does not help */
-GYRE_API int gyre_conn_peek(struct gyre_conn *c, size_t len, struct gyre_slice *out);
+GYRE_API int gyre_conn_peek(struct gyre_slice *out, struct gyre_conn *c, size_t len);
 
 /* Get views of all bytes in up to `iov_count` pieces, without joining. Returns the number of pieces. (This call and the
  * next ones that return a count also return 0 if there is no memory for bytes that came through a pipe.) */
-GYRE_API int gyre_conn_peekv(struct gyre_conn *c, struct iovec *iov, int iov_count);
+GYRE_API int gyre_conn_peekv(struct iovec *iov, int iov_count, struct gyre_conn *c);
 
 /* Get a view of the first `len` bytes in one piece and consume them. Returns 0. Errors as gyre_conn_peek(). */
-GYRE_API int gyre_conn_next(struct gyre_conn *c, size_t len, struct gyre_slice *out);
+GYRE_API int gyre_conn_next(struct gyre_slice *out, struct gyre_conn *c, size_t len);
 
 /* Drop up to `len` bytes from the front; SIZE_MAX: all. Returns the number dropped. */
 GYRE_API size_t gyre_conn_discard(struct gyre_conn *c, size_t len);
 
 /* Copy up to `len` bytes from the front to `dst` and consume them. Returns the number copied. */
-GYRE_API size_t gyre_conn_read(struct gyre_conn *c, void *dst, size_t len);
+GYRE_API size_t gyre_conn_read(void *dst, size_t len, struct gyre_conn *c);
 
 /* Copy up to `len` bytes to `dst`, starting at offset `from`. Returns the number copied. */
-GYRE_API size_t gyre_conn_copy(const struct gyre_conn *c, size_t from, void *dst, size_t len);
+GYRE_API size_t gyre_conn_copy(void *dst, size_t len, const struct gyre_conn *c, size_t from);
 
 /* Search the received bytes for `needle` (`needle_len` 1 to 64 bytes), starting at offset `from`. Returns the offset of
  * the first occurrence. Errors: -ENOMEM, and
@@ -281,7 +281,7 @@ GYRE_API int gyre_conn_write(struct gyre_conn *c, const void *data, size_t len);
  *   -EINVAL: `iov_count` is not 0 to 1024, or a piece is NULL and has a length */
 GYRE_API int gyre_conn_writev(struct gyre_conn *c, const struct iovec *iov, int iov_count);
 
-/* Queue `len` bytes without copying them. Borrows `data` until `done(user, err)` runs: exactly once, from the loop,
+/* Queue `len` bytes without copying them. Borrows `data` until `done(err, user)` runs: exactly once, from the loop,
  * before on_close. `done` may be NULL for data that is never freed. Returns 0. Errors as gyre_conn_write(); then
  * nothing is borrowed and `done` does not run. */
 GYRE_API int gyre_conn_write_ref(struct gyre_conn *c, const void *data, size_t len, gyre_sent_fn *done, void *user);
@@ -294,7 +294,7 @@ GYRE_API int gyre_conn_write_ref(struct gyre_conn *c, const void *data, size_t l
 GYRE_API int64_t gyre_conn_try_write(struct gyre_conn *c, const void *data, size_t len);
 
 /* Queue `len` bytes of a regular file, starting at `offset`, in order with other writes. Borrows `fd` until
- * `done(user, err)` runs, as gyre_conn_write_ref() does. The file's position is neither used nor moved. The file is
+ * `done(err, user)` runs, as gyre_conn_write_ref() does. The file's position is neither used nor moved. The file is
  * read in pieces of at most 64 KiB as the socket accepts them. Only the piece that was read counts as queued, so
  * `write_max_bytes` and the watermarks do not apply. io_uring reads without blocking the loop. With epoll and kqueue
  * the loop waits for the disk. If the file turns out to be shorter, or cannot be read, the connection is reset: `done`
@@ -395,8 +395,8 @@ GYRE_API int gyre_conn_fd(const struct gyre_conn *c);
  *   -ENOTCONN: the address is not available now
  *   -EINVAL: an out parameter is NULL
  *   -errno: the error of the system call */
-GYRE_API int gyre_conn_local_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len);
-GYRE_API int gyre_conn_peer_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len);
+GYRE_API int gyre_conn_local_address(struct sockaddr_storage *out, socklen_t *out_len, const struct gyre_conn *c);
+GYRE_API int gyre_conn_peer_address(struct sockaddr_storage *out, socklen_t *out_len, const struct gyre_conn *c);
 
 /* Get the original destination of an accepted TCP connection that this machine's firewall redirected
  * (SO_ORIGINAL_DST, with IPv6 IP6T_SO_ORIGINAL_DST). A transparent proxy connects to it. A connection that is tracked
@@ -405,7 +405,7 @@ GYRE_API int gyre_conn_peer_address(const struct gyre_conn *c, struct sockaddr_s
  *   -ENOPROTOOPT: the kernel tracks no connections
  *   -EOPNOTSUPP: a unix socket, the simulator, or a system other than Linux
  *   -EINVAL: an out parameter is NULL */
-GYRE_API int gyre_conn_original_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len);
+GYRE_API int gyre_conn_original_address(struct sockaddr_storage *out, socklen_t *out_len, const struct gyre_conn *c);
 
 /* ---- From other threads ----
  *
@@ -431,7 +431,7 @@ GYRE_API struct gyre_conn_id gyre_conn_id_of(const struct gyre_conn *c);
 /* Return the connection, borrowed, or NULL if it has closed. Thread: the loop's. */
 GYRE_API struct gyre_conn *gyre_conn_from_id(struct gyre_conn_id id);
 
-/* Queue a copy of `len` bytes on the connection's loop. `done(user, err)` (may be NULL) runs once on that loop. `err`
+/* Queue a copy of `len` bytes on the connection's loop. `done(err, user)` (may be NULL) runs once on that loop. `err`
  * is 0 when the kernel has accepted the bytes, GYRE_ESTALE if the connection was gone, the error of gyre_conn_write(),
  * or the error that ended the connection. Returns 0 or a post error. Thread: any. */
 GYRE_API int gyre_conn_id_write(struct gyre_conn_id id, const void *data, size_t len, gyre_sent_fn *done, void *user);
@@ -453,9 +453,9 @@ GYRE_API int gyre_conn_id_close(struct gyre_conn_id id);
 /* Call gyre_conn_abort() on the connection's loop. A stale id has no effect. Returns 0 or a post error. Thread: any. */
 GYRE_API int gyre_conn_id_abort(struct gyre_conn_id id);
 
-typedef void gyre_closed_fn(void *user, int err);
+typedef void gyre_closed_fn(int err, void *user);
 
-/* gyre_conn_id_close(), then run `done(user, err)` once on the connection's loop, after on_close and with its error,
+/* gyre_conn_id_close(), then run `done(err, user)` once on the connection's loop, after on_close and with its error,
  * also if the connection was closing already. GYRE_ESTALE: the connection was gone. -ENOMEM: it was not closed.
  * Returns 0 or a post error. Thread: any. */
 GYRE_API int gyre_conn_id_close_then(struct gyre_conn_id id, gyre_closed_fn *done, void *user);
@@ -482,8 +482,8 @@ GYRE_API void *gyre_conn_shared(const struct gyre_conn *c);
 /* Get the shared pointer, or replace it. `*old` (may be NULL) receives the previous one. A thread that gets the pointer
  * sees what another thread wrote before setting it. Return 0. Errors: GYRE_ESTALE; -EINVAL: `id.loop` or `out` is NULL.
  * Thread: any. */
-GYRE_API int gyre_conn_id_shared(struct gyre_conn_id id, void **out);
-GYRE_API int gyre_conn_id_set_shared(struct gyre_conn_id id, void *shared, void **old);
+GYRE_API int gyre_conn_id_shared(void **out, struct gyre_conn_id id);
+GYRE_API int gyre_conn_id_set_shared(void **old, struct gyre_conn_id id, void *shared);
 
 /* Return the queued bytes of a shared connection at this moment: gyre_conn_outbound() plus the bytes that
  * gyre_conn_id_write() and its variants have posted since gyre_conn_share() and the loop has not queued yet.

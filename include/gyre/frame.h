@@ -61,7 +61,7 @@ struct gyre_framer {
      * Returns 0 with skip, len and drop set; their sum is at least 1 and at most the bytes received. Errors:
      *   -EAGAIN: the frame is not whole; need and state are set
      *   GYRE_EFRAME, usually, or another error: the frame is invalid */
-    int (*decode)(const struct gyre_framer *framer, struct gyre_conn *c, struct gyre_frame *frame);
+    int (*decode)(struct gyre_frame *frame, const struct gyre_framer *framer, struct gyre_conn *c);
     /* Queue these pieces as one frame. Call gyre_conn_writev() once, so that all or nothing is queued. NULL: the framer
      * cannot write frames. Returns as gyre_frame_write(). */
     int (*encode)(const struct gyre_framer *framer, struct gyre_conn *c, const struct iovec *iov, int iov_count);
@@ -110,7 +110,7 @@ GYRE_API int gyre_framer_init_length(struct gyre_framer *out, const struct gyre_
  *   GYRE_EOPTION: `frame_max_bytes` is more than 1 GiB
  *   GYRE_ECLOSED, GYRE_ETHREAD, -ENOMEM: the common errors of conn.h
  * Thread: the connection's loop. */
-GYRE_API int gyre_frame_next(struct gyre_conn *c, const struct gyre_framer *framer, struct gyre_slice *out);
+GYRE_API int gyre_frame_next(struct gyre_slice *out, struct gyre_conn *c, const struct gyre_framer *framer);
 
 /* Change the framer, or with NULL pass the bytes to on_data. Bytes that are already here are included; in on_frame,
  * only those after the current frame. The framer is borrowed until the connection is closed or gets another framer.

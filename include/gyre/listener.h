@@ -85,8 +85,8 @@ struct gyre_listener_options {
     struct gyre_conn_options conn; /* options of each accepted connection; stays last */
 };
 
-/* Listen on `address` with all loops of an engine. gyre_engine_listen() and gyre_listener_open() do the same;
- * gyre_listener_open() also writes the listener to `*out`. `out` may be NULL. The address is one of:
+/* Listen on `address` with all loops of an engine. `*out` receives the listener; `out` may be NULL. The address is one
+ * of:
  *
  *   "tcp://127.0.0.1:7000"   this IPv4 address
  *   "tcp://[::1]:7000"       this IPv6 address
@@ -126,10 +126,8 @@ struct gyre_listener_options {
  *   GYRE_EFORK       the engine belongs to the parent process
  *   -errno           another error of the system, or the error that conn.on_socket returned
  * Thread: any. */
-#define gyre_engine_listen(engine, address, handlers, ...)                                                             \
-    gyre_listener_open(NULL, (engine), (address), (handlers), __VA_ARGS__)
-#define gyre_listener_open(out, engine, address, handlers, ...)                                                        \
-    gyre_engine_listen_sized((out), (engine), (address), (handlers), (__VA_ARGS__),                                    \
+#define gyre_engine_listen(out, engine, address, handlers, ...)                     \
+    gyre_engine_listen_sized((out), (engine), (address), (handlers), (__VA_ARGS__), \
                              sizeof(struct gyre_listener_options))
 GYRE_API int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_engine *engine, const char *address,
                                       const struct gyre_conn_handlers *handlers,

@@ -170,7 +170,7 @@ GYRE_API bool gyre_loop_is_current(const struct gyre_loop *loop);
 
 /* Write to `*out` which backend this loop has, why, and which kernel features it uses.
  * Thread: any, once the loop was created. */
-GYRE_API void gyre_loop_backend(const struct gyre_loop *loop, struct gyre_backend_report *out);
+GYRE_API void gyre_loop_backend(struct gyre_backend_report *out, const struct gyre_loop *loop);
 
 #ifdef __cplusplus
 }

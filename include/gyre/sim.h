@@ -13,7 +13,7 @@
  *     int err = gyre_sim_create(&sim, &(struct gyre_sim_options){.seed = 42});
  *     err = gyre_loop_create(&loop, &(struct gyre_loop_options){.sim = sim});
  *     …listen and connect on `loop` as on any other loop…
- *     err = gyre_sim_run(sim, &loop, 1, is_finished, &state, 100000);
+ *     err = gyre_sim_run(sim, &loop, 1, 100000, is_finished, &state);
  *
  * Addresses exist only inside the simulation: a program may listen on and connect to any host, and unix paths are just
  * names. Established connections follow the rules of TCP and unix sockets on Linux. FIN arrives after all data. RST
@@ -134,7 +134,7 @@ struct gyre_sim_counts {
 };
 
 /* Copy the counts so far to `*out`. A test checks with them that the faults it is about did happen. */
-GYRE_API void gyre_sim_stats(const struct gyre_sim *sim, struct gyre_sim_counts *out);
+GYRE_API void gyre_sim_stats(struct gyre_sim_counts *out, const struct gyre_sim *sim);
 
 /* ---- Time ---- */
 
@@ -168,8 +168,8 @@ typedef bool gyre_sim_until_fn(void *user);
  *   -ETIMEDOUT  `rounds_max` rounds passed
  *   -EDEADLK    nothing can happen any more, and `until` still returns false
  *   an error of gyre_loop_run_nowait() */
-GYRE_API int gyre_sim_run(struct gyre_sim *sim, struct gyre_loop *const *loops, size_t count, gyre_sim_until_fn *until,
-                          void *user, uint64_t rounds_max);
+GYRE_API int gyre_sim_run(struct gyre_sim *sim, struct gyre_loop *const *loops, size_t count, uint64_t rounds_max,
+                          gyre_sim_until_fn *until, void *user);
 
 /* ---- Scripted peers ---- */
 
@@ -189,7 +189,7 @@ enum gyre_sim_peer_phase {
  *   GYRE_EADDRESS  `address` does not parse
  *   GYRE_EPATHLEN  the unix path is empty or too long
  *   -ENOMEM        out of memory */
-GYRE_API int gyre_sim_connect(struct gyre_sim *sim, struct gyre_sim_peer **out, const char *address);
+GYRE_API int gyre_sim_connect(struct gyre_sim_peer **out, struct gyre_sim *sim, const char *address);
 
 /* Listen on `address`, for connections of the library or of other peers. Port 0 chooses a free port. The caller owns
  * `*out` and frees it with gyre_sim_listener_close().
@@ -199,7 +199,7 @@ GYRE_API int gyre_sim_connect(struct gyre_sim *sim, struct gyre_sim_peer **out, 
  *   GYRE_EPATHLEN  the unix path is empty or too long
  *   -EADDRINUSE    something listens on the address already
  *   -ENOMEM        out of memory */
-GYRE_API int gyre_sim_listen_peer(struct gyre_sim *sim, struct gyre_sim_listener **out, const char *address);
+GYRE_API int gyre_sim_listen_peer(struct gyre_sim_listener **out, struct gyre_sim *sim, const char *address);
 
 /* Returns the address that it listens on, with port 0 resolved, in the form that gyre_connect() takes. Borrowed: valid
  * as long as the listener. */
@@ -210,7 +210,7 @@ GYRE_API const char *gyre_sim_listener_address(const struct gyre_sim_listener *l
  * Returns 0, or:
  *   -EAGAIN  no connection is waiting
  *   -ENOMEM  out of memory; the connection is closed */
-GYRE_API int gyre_sim_listener_accept(struct gyre_sim_listener *listener, struct gyre_sim_peer **out);
+GYRE_API int gyre_sim_listener_accept(struct gyre_sim_peer **out, struct gyre_sim_listener *listener);
 
 /* Stop listening and free the listener. Connections that were not accepted are reset. Accepted connections stay open.
  * */
@@ -229,7 +229,7 @@ GYRE_API int64_t gyre_sim_peer_send(struct gyre_sim_peer *peer, const void *data
  *   -EAGAIN      nothing has arrived, or the connection is still connecting
  *   -ECONNRESET  the connection was reset
  *   another error of the connection, as gyre_sim_peer_error() */
-GYRE_API int64_t gyre_sim_peer_recv(struct gyre_sim_peer *peer, void *buf, size_t len);
+GYRE_API int64_t gyre_sim_peer_recv(void *buf, size_t len, struct gyre_sim_peer *peer);
 
 /* gyre_sim_peer_inbound() returns the number of bytes that gyre_sim_peer_recv() would return. gyre_sim_peer_unacked()
  * returns the number of bytes sent that have not reached the other end. */

@@ -143,14 +143,14 @@ struct gyre_stats {
 
 /* Copy the loop's statistics to `*out`. Neither this call nor the loop waits, so calling it every second is cheap.
  * Thread: any, until the loop is destroyed. */
-#define gyre_loop_stats(loop, out) gyre_loop_stats_sized((loop), (out), sizeof(struct gyre_stats))
-GYRE_API void gyre_loop_stats_sized(const struct gyre_loop *loop, struct gyre_stats *out, size_t size_bytes);
+#define gyre_loop_stats(out, loop) gyre_loop_stats_sized((out), sizeof(struct gyre_stats), (loop))
+GYRE_API void gyre_loop_stats_sized(struct gyre_stats *out, size_t size_bytes, const struct gyre_loop *loop);
 
 /* Copy the sums over the loops of an engine to `*out`: of counters, gauges and buckets. A sum of a `…_max` field may be
  * higher than the true maximum, because the loops reach theirs at different times.
  * Thread: any, until the engine is destroyed. */
-#define gyre_engine_stats(engine, out) gyre_engine_stats_sized((engine), (out), sizeof(struct gyre_stats))
-GYRE_API void gyre_engine_stats_sized(const struct gyre_engine *engine, struct gyre_stats *out, size_t size_bytes);
+#define gyre_engine_stats(out, engine) gyre_engine_stats_sized((out), sizeof(struct gyre_stats), (engine))
+GYRE_API void gyre_engine_stats_sized(struct gyre_stats *out, size_t size_bytes, const struct gyre_engine *engine);
 
 /* A label for every sample. A name matches [a-zA-Z_][a-zA-Z0-9_]* and does not begin with __. Names differ from each
  * other and from loop, backend and le. A value is any UTF-8 text. */

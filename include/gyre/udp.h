@@ -325,7 +325,7 @@ struct gyre_udp_counts {
 };
 
 /* Copy the socket's counters to `*out`. In on_close they are final. */
-GYRE_API void gyre_udp_stats(const struct gyre_udp *u, struct gyre_udp_counts *out);
+GYRE_API void gyre_udp_stats(struct gyre_udp_counts *out, const struct gyre_udp *u);
 
 GYRE_API struct gyre_loop *gyre_udp_loop(const struct gyre_udp *u); /* the socket's loop, borrowed */
 GYRE_API void *gyre_udp_user(const struct gyre_udp *u);             /* `user` of the options, or of set_user */
@@ -341,10 +341,10 @@ GYRE_API const char *gyre_udp_address(const struct gyre_udp *u);
  *   GYRE_ETHREAD  called on a thread that is not the loop's
  *   GYRE_ECLOSED  `u` is NULL
  *   -errno        the kernel's error */
-GYRE_API int gyre_udp_local_address(const struct gyre_udp *u, struct sockaddr_storage *out, socklen_t *out_len);
+GYRE_API int gyre_udp_local_address(struct sockaddr_storage *out, socklen_t *out_len, const struct gyre_udp *u);
 /* Get the peer's address of a connected socket, as getpeername(2) returns it. Returns as gyre_udp_local_address(), and
  * -ENOTCONN if the socket is not connected. */
-GYRE_API int gyre_udp_peer_address(const struct gyre_udp *u, struct sockaddr_storage *out, socklen_t *out_len);
+GYRE_API int gyre_udp_peer_address(struct sockaddr_storage *out, socklen_t *out_len, const struct gyre_udp *u);
 
 /* ---- From other threads ---- */
 

@@ -51,7 +51,7 @@ typedef int gyre_work_fn(struct gyre_work *work, void *user);
 
 /* The end of a job. Called once, on the loop. `result` is what `work` returned, or -ECANCELED if the job was cancelled
  * before it started. */
-typedef void gyre_work_done_fn(struct gyre_loop *loop, void *user, int result);
+typedef void gyre_work_done_fn(struct gyre_loop *loop, int result, void *user);
 
 /* Names a job, to cancel it. The id becomes stale when `work` has returned or the job was cancelled before it
  * started. */
@@ -60,7 +60,7 @@ struct gyre_work_id {
     uint32_t generation;
 };
 
-/* Queue a job: call `work(…, user)` on a thread of the pool, then `done(loop, user, …)` on `loop`. Jobs start in the
+/* Queue a job: call `work(…, user)` on a thread of the pool, then `done(loop, …, user)` on `loop`. Jobs start in the
  * order in which they were submitted. `*out` gets the id of the job; `out` may be NULL. On error neither function is
  * called.
  *

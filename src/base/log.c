@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-static void system_line(void *user, enum gyre_log_level level, const char *text)
+static void system_line(enum gyre_log_level level, const char *text, void *user)
 {
     static const char *const names[] = {"debug", "info", "warning", "error"};
     (void)user;
@@ -22,5 +22,5 @@ void gyre__log_line(const struct gyre_log *log, enum gyre_log_level level, const
     va_start(args, format);
     (void)vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    log->line(log->user, level, text);
+    log->line(level, text, log->user);
 }

@@ -17,7 +17,7 @@ void *gyre__alloc(const struct gyre_mem *mem, size_t size_bytes);
 /* Like realloc(3); on failure NULL and `ptr` stays as it was. */
 static inline void *gyre__resize(const struct gyre_mem *mem, void *ptr, size_t size_bytes)
 {
-    return mem->resize(mem->user, ptr, size_bytes);
+    return mem->resize(ptr, size_bytes, mem->user);
 }
 
 /* Whether a head of `head_bytes` and `count` times `each_bytes` are a size that memory can have here: 32 bits are soon
@@ -52,7 +52,7 @@ static inline size_t gyre__iov_bytes(const struct iovec *iov, int iov_count)
 static inline void gyre__free(const struct gyre_mem *mem, void *ptr)
 {
     if (ptr != NULL)
-        (void)mem->resize(mem->user, ptr, 0);
+        (void)mem->resize(ptr, 0, mem->user);
 }
 
 #endif

@@ -122,7 +122,7 @@ void gyre__seg_free(struct gyre__segs *segs, struct gyre__seg *seg, int err)
         if (seg->u.ref.done != NULL) {
             gyre_sent_fn *done = seg->u.ref.done;
             seg->u.ref.done = NULL;
-            done(seg->u.ref.user, err);
+            done(err, seg->u.ref.user);
         }
         break;
     }

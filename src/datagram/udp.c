@@ -144,7 +144,7 @@ int gyre_udp_abort(struct gyre_udp *u)
     return 0;
 }
 
-void gyre_udp_stats(const struct gyre_udp *u, struct gyre_udp_counts *out)
+void gyre_udp_stats(struct gyre_udp_counts *out, const struct gyre_udp *u)
 {
     struct gyre__backend *be = u->loop->be;
     *out = u->stats;
@@ -184,12 +184,12 @@ static int address(const struct gyre_udp *u, bool peer, struct sockaddr_storage 
     return gyre__loop_allows(u->loop) ? gyre__addr_of(u->loop->be, u->f.fd, peer, out, out_len) : GYRE_ETHREAD;
 }
 
-int gyre_udp_local_address(const struct gyre_udp *u, struct sockaddr_storage *out, socklen_t *out_len)
+int gyre_udp_local_address(struct sockaddr_storage *out, socklen_t *out_len, const struct gyre_udp *u)
 {
     return address(u, false, out, out_len);
 }
 
-int gyre_udp_peer_address(const struct gyre_udp *u, struct sockaddr_storage *out, socklen_t *out_len)
+int gyre_udp_peer_address(struct sockaddr_storage *out, socklen_t *out_len, const struct gyre_udp *u)
 {
     return address(u, true, out, out_len);
 }

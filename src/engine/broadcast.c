@@ -18,7 +18,7 @@ static void let_go(struct gyre__everywhere *all)
         gyre__free(all->mem, all);
 }
 
-static void on_sent(void *user, int err)
+static void on_sent(int err, void *user)
 {
     struct gyre__part *part = user;
     (void)err;
@@ -59,7 +59,7 @@ static void run_broadcast(struct gyre_loop *l, void *user)
     struct gyre__everywhere *all = part->all;
     part->refs = 1;
     (void)gyre__conns_walk(l, send_one, part);
-    on_sent(part, 0);
+    on_sent(0, part);
     gyre__everywhere_part_over(all);
 }
 

@@ -124,7 +124,7 @@ bool gyre_loop_is_current(const struct gyre_loop *l)
     return atomic_load_explicit(&l->owned, memory_order_acquire) && gyre__loop_allows(l) && l->inside;
 }
 
-void gyre_loop_backend(const struct gyre_loop *l, struct gyre_backend_report *out)
+void gyre_loop_backend(struct gyre_backend_report *out, const struct gyre_loop *l)
 {
     *out = l->report;
 }

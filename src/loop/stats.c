@@ -53,7 +53,7 @@ void gyre__stats_hand_out(void *out, size_t size_bytes, const struct gyre_stats 
     memset((char *)out + size, 0, size_bytes - size);
 }
 
-void gyre_loop_stats_sized(const struct gyre_loop *l, struct gyre_stats *out, size_t size_bytes)
+void gyre_loop_stats_sized(struct gyre_stats *out, size_t size_bytes, const struct gyre_loop *l)
 {
     struct gyre_stats stats;
     gyre__stats_read(l, &stats);

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <gyre/engine.h>
 
-void gyre_engine_stats_sized(const struct gyre_engine *engine, struct gyre_stats *out, size_t size_bytes)
+void gyre_engine_stats_sized(struct gyre_stats *out, size_t size_bytes, const struct gyre_engine *engine)
 {
     struct gyre_stats sum, one;
     memset(&sum, 0, sizeof sum);

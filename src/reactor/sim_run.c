@@ -34,8 +34,8 @@ static bool go_on(struct gyre_sim *sim, struct gyre_loop *const *loops, size_t c
     return true;
 }
 
-int gyre_sim_run(struct gyre_sim *sim, struct gyre_loop *const *loops, size_t count, gyre_sim_until_fn *until,
-                 void *user, uint64_t rounds_max)
+int gyre_sim_run(struct gyre_sim *sim, struct gyre_loop *const *loops, size_t count, uint64_t rounds_max,
+                 gyre_sim_until_fn *until, void *user)
 {
     for (uint64_t round = 0; round < rounds_max; round++) {
         uint64_t before = sim->activity;

@@ -35,7 +35,7 @@ static int make_peer(struct gyre_sim_peer **out, struct sim_sock *s)
     return 0;
 }
 
-int gyre_sim_connect(struct gyre_sim *sim, struct gyre_sim_peer **out, const char *address)
+int gyre_sim_connect(struct gyre_sim_peer **out, struct gyre_sim *sim, const char *address)
 {
     struct gyre__address parsed;
     struct gyre_sim_peer *peer;
@@ -53,7 +53,7 @@ int gyre_sim_connect(struct gyre_sim *sim, struct gyre_sim_peer **out, const cha
     return 0;
 }
 
-int gyre_sim_listen_peer(struct gyre_sim *sim, struct gyre_sim_listener **out, const char *address)
+int gyre_sim_listen_peer(struct gyre_sim_listener **out, struct gyre_sim *sim, const char *address)
 {
     struct gyre__address parsed;
     int err = gyre__addr_parse(&parsed, address);
@@ -81,7 +81,7 @@ const char *gyre_sim_listener_address(const struct gyre_sim_listener *listener)
     return listener->address;
 }
 
-int gyre_sim_listener_accept(struct gyre_sim_listener *listener, struct gyre_sim_peer **out)
+int gyre_sim_listener_accept(struct gyre_sim_peer **out, struct gyre_sim_listener *listener)
 {
     if (listener->sock->queue_first == NULL)
         return -EAGAIN;
@@ -127,7 +127,7 @@ int64_t gyre_sim_peer_send(struct gyre_sim_peer *peer, const void *data, size_t 
     return run;
 }
 
-int64_t gyre_sim_peer_recv(struct gyre_sim_peer *peer, void *buf, size_t len)
+int64_t gyre_sim_peer_recv(void *buf, size_t len, struct gyre_sim_peer *peer)
 {
     struct sim_sock *s = peer->sock;
     int err = failure(peer);

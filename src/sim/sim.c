@@ -24,7 +24,7 @@ uint64_t gyre_sim_seed(const struct gyre_sim *sim)
     return sim->opt.seed;
 }
 
-void gyre_sim_stats(const struct gyre_sim *sim, struct gyre_sim_counts *out)
+void gyre_sim_stats(struct gyre_sim_counts *out, const struct gyre_sim *sim)
 {
     *out = sim->counts;
 }

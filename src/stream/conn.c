@@ -232,6 +232,6 @@ void gyre__tell_closed(struct gyre_loop *l, struct gyre__closed_waiter *waiters,
         void *user = w->user;
         waiters = w->next;
         gyre__free(l->mem, w);
-        done(user, err);
+        done(err, user);
     }
 }

@@ -41,7 +41,7 @@ static bool makes_sense(const struct gyre_conn *c, const struct gyre_frame *fram
     return total > 0 && total <= here;
 }
 
-int gyre_frame_next(struct gyre_conn *c, const struct gyre_framer *framer, struct gyre_slice *out)
+int gyre_frame_next(struct gyre_slice *out, struct gyre_conn *c, const struct gyre_framer *framer)
 {
     struct gyre_frame frame = {.skip = 0};
     int err = gyre__conn_usable(c);
@@ -60,7 +60,7 @@ int gyre_frame_next(struct gyre_conn *c, const struct gyre_framer *framer, struc
     if (c->in.bytes == 0 || c->in.bytes < frame.need)
         return -EAGAIN;
     frame.need = 0;
-    err = framer->decode(framer, c, &frame);
+    err = framer->decode(&frame, framer, c);
     if (err != 0)
         return err == -EAGAIN ? remember(c, framer, &frame) : err;
     if (!makes_sense(c, &frame))
@@ -106,7 +106,7 @@ void gyre__conn_on_frames(struct gyre_conn *c)
             gyre__conn_settle_later(c);
             return;
         }
-        int err = gyre_frame_next(c, framer, &frame);
+        int err = gyre_frame_next(&frame, c, framer);
         if (err == -EAGAIN)
             return;
         bytes += before - c->in.bytes;

@@ -71,7 +71,7 @@ static size_t search_inbound(const struct gyre_framer *f, const struct gyre_conn
     return 0;
 }
 
-static int decode_delimiter(const struct gyre_framer *f, struct gyre_conn *c, struct gyre_frame *frame)
+static int decode_delimiter(struct gyre_frame *frame, const struct gyre_framer *f, struct gyre_conn *c)
 {
     unsigned matched = (unsigned)(frame->state & ((1u << MATCH_BITS) - 1));
     int err = gyre__conn_look(c); /* done already, but where a decoder of the user's calls this one */
@@ -89,7 +89,7 @@ static int decode_delimiter(const struct gyre_framer *f, struct gyre_conn *c, st
     frame->drop = f->of.delimiter.len;
     frame->len -= frame->drop;
     uint8_t last = 0;
-    if (f->of.delimiter.line && frame->len > 0 && gyre_conn_copy(c, frame->len - 1, &last, 1) == 1 && last == '\r') {
+    if (f->of.delimiter.line && frame->len > 0 && gyre_conn_copy(&last, 1, c, frame->len - 1) == 1 && last == '\r') {
         frame->len--;
         frame->drop++;
     }
@@ -169,7 +169,7 @@ int gyre_framer_init_line(struct gyre_framer *out, unsigned flags, size_t frame_
 
 /* ---- fixed length ---- */
 
-static int decode_fixed(const struct gyre_framer *f, struct gyre_conn *c, struct gyre_frame *frame)
+static int decode_fixed(struct gyre_frame *frame, const struct gyre_framer *f, struct gyre_conn *c)
 {
     frame->len = f->of.fixed;
     frame->need = f->of.fixed;
@@ -206,7 +206,7 @@ static void put_number(uint8_t *bytes, uint32_t width, bool little_endian, uint6
         bytes[little_endian ? i : width - 1 - i] = (uint8_t)value;
 }
 
-static int decode_length(const struct gyre_framer *f, struct gyre_conn *c, struct gyre_frame *frame)
+static int decode_length(struct gyre_frame *frame, const struct gyre_framer *f, struct gyre_conn *c)
 {
     const struct gyre_length_field *field = &f->of.length;
     uint32_t head = field->offset + field->width;
@@ -214,7 +214,7 @@ static int decode_length(const struct gyre_framer *f, struct gyre_conn *c, struc
     frame->need = head;
     if (c->in.bytes < head)
         return -EAGAIN;
-    if (gyre_conn_copy(c, field->offset, bytes, field->width) < field->width)
+    if (gyre_conn_copy(bytes, field->width, c, field->offset) < field->width)
         return -ENOMEM; /* where a decoder of the user's calls this one, and they came through a pipe */
     uint64_t value = get_number(bytes, field->width, field->little_endian);
     /* Neither sum can overflow: the adjustment is bounded, and a value above the limit is refused before. */

@@ -38,11 +38,11 @@ struct remote_write {
     uint8_t copy[];
 };
 
-static void write_done(void *user, int err)
+static void write_done(int err, void *user)
 {
     struct remote_write *w = user;
     if (w->done != NULL)
-        w->done(w->user, err);
+        w->done(err, w->user);
     gyre__free(w->id.loop->mem, w);
 }
 
@@ -54,7 +54,7 @@ static void run_write(struct gyre_loop *l, void *user)
         (void)gyre__shared_posted(l, w->id, -(int64_t)w->len);
     int err = c == NULL ? GYRE_ESTALE : gyre_conn_write_ref(c, w->data, w->len, write_done, w);
     if (err != 0)
-        write_done(w, err);
+        write_done(err, w);
 }
 
 /* With room for `room` bytes; NULL when out of memory. */
@@ -232,7 +232,7 @@ void *gyre_conn_shared(const struct gyre_conn *c)
     return ptr;
 }
 
-int gyre_conn_id_shared(struct gyre_conn_id id, void **out)
+int gyre_conn_id_shared(void **out, struct gyre_conn_id id)
 {
     if (id.loop == NULL || out == NULL)
         return -EINVAL;
@@ -244,7 +244,7 @@ int gyre_conn_id_shared(struct gyre_conn_id id, void **out)
     return 0;
 }
 
-int gyre_conn_id_set_shared(struct gyre_conn_id id, void *shared, void **old)
+int gyre_conn_id_set_shared(void **old, struct gyre_conn_id id, void *shared)
 {
     if (id.loop == NULL)
         return -EINVAL;

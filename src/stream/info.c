@@ -40,12 +40,12 @@ static int address(const struct gyre_conn *c, bool peer, struct sockaddr_storage
     return gyre__loop_allows(c->loop) ? gyre__addr_of(c->loop->be, c->f.fd, peer, out, out_len) : GYRE_ETHREAD;
 }
 
-int gyre_conn_local_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len)
+int gyre_conn_local_address(struct sockaddr_storage *out, socklen_t *out_len, const struct gyre_conn *c)
 {
     return address(c, false, out, out_len);
 }
 
-int gyre_conn_peer_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len)
+int gyre_conn_peer_address(struct sockaddr_storage *out, socklen_t *out_len, const struct gyre_conn *c)
 {
     return address(c, true, out, out_len);
 }
@@ -156,7 +156,7 @@ int gyre_conn_credentials(struct gyre_credentials *out, const struct gyre_conn *
     return out == NULL ? -EINVAL : ops->credentials(c->loop->be, c->f.fd, out);
 }
 
-int gyre_conn_original_address(const struct gyre_conn *c, struct sockaddr_storage *out, socklen_t *out_len)
+int gyre_conn_original_address(struct sockaddr_storage *out, socklen_t *out_len, const struct gyre_conn *c)
 {
     const struct gyre__sockopt_ops *ops;
     struct gyre__addr addr;

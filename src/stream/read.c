@@ -42,7 +42,7 @@ static int join(struct gyre_conn *c, size_t len)
     return 0;
 }
 
-int gyre_conn_peek(struct gyre_conn *c, size_t len, struct gyre_slice *out)
+int gyre_conn_peek(struct gyre_slice *out, struct gyre_conn *c, size_t len)
 {
     int err = gyre__conn_readable(c);
     if (err == 0)
@@ -66,7 +66,7 @@ int gyre_conn_peek(struct gyre_conn *c, size_t len, struct gyre_slice *out)
     return 0;
 }
 
-int gyre_conn_peekv(struct gyre_conn *c, struct iovec *iov, int iov_count)
+int gyre_conn_peekv(struct iovec *iov, int iov_count, struct gyre_conn *c)
 {
     struct gyre__seg *seg = gyre__conn_look(c) == 0 ? gyre__segq_head(&c->in) : NULL;
     int n = 0;
@@ -116,7 +116,7 @@ int gyre__conn_take(struct gyre_conn *c, size_t skip, size_t len, size_t drop, s
     return 0;
 }
 
-int gyre_conn_next(struct gyre_conn *c, size_t len, struct gyre_slice *out)
+int gyre_conn_next(struct gyre_slice *out, struct gyre_conn *c, size_t len)
 {
     int err = gyre__conn_readable(c);
     if (err == 0)
@@ -124,7 +124,7 @@ int gyre_conn_next(struct gyre_conn *c, size_t len, struct gyre_slice *out)
     if (err != 0)
         return err;
     if (len == 0 || len > c->in.bytes) { /* what peek says of these two is all there is to say */
-        err = gyre_conn_peek(c, len, out);
+        err = gyre_conn_peek(out, c, len);
         if (err != 0 || out->len == 0)
             return err;
         len = out->len;
@@ -138,7 +138,7 @@ static int look_const(const struct gyre_conn *c)
     return gyre__conn_look((struct gyre_conn *)(uintptr_t)c);
 }
 
-size_t gyre_conn_copy(const struct gyre_conn *c, size_t from, void *dst, size_t len)
+size_t gyre_conn_copy(void *dst, size_t len, const struct gyre_conn *c, size_t from)
 {
     if (gyre__conn_readable(c) != 0 || from >= c->in.bytes || look_const(c) != 0)
         return 0;
@@ -157,7 +157,7 @@ size_t gyre_conn_discard(struct gyre_conn *c, size_t len)
     return n;
 }
 
-size_t gyre_conn_read(struct gyre_conn *c, void *dst, size_t len)
+size_t gyre_conn_read(void *dst, size_t len, struct gyre_conn *c)
 {
     if (gyre__conn_readable(c) != 0 || gyre__conn_look(c) != 0)
         return 0;

@@ -37,14 +37,14 @@ bool gyre__file_has_more(const struct gyre__seg *seg)
     return seg->kind == GYRE_SEG_FILE && file_of(seg)->left > 0;
 }
 
-static void file_over(void *file_user, int err)
+static void file_over(int err, void *file_user)
 {
     struct gyre__file *file = file_user;
     gyre_sent_fn *done = file->done;
     void *user = file->user;
     gyre__free(file->mem, file);
     if (done != NULL)
-        done(user, err);
+        done(err, user);
 }
 
 static void fail(struct gyre_conn *c, int err)

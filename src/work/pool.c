@@ -104,7 +104,7 @@ static void tell(struct gyre_loop *l, void *user)
     pool->free = work;
     release(pool);
     atomic_fetch_sub_explicit(&l->jobs, 1, memory_order_relaxed);
-    done(l, for_done, result);
+    done(l, result, for_done);
 }
 
 /* Locked. To the loop, for which there is always room: there are no more of these than slots. */

@@ -193,7 +193,7 @@ struct told {
     int err;
 };
 
-static void on_told(void *user, int err)
+static void on_told(int err, void *user)
 {
     struct told *told = user;
     api_enter(told->api);

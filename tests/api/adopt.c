@@ -34,7 +34,7 @@ static void on_data(struct gyre_conn *c)
     api_enter(s->api);
     cr_assert_eq(s->opens, 1);
     while (gyre_conn_inbound(c) > 0) {
-        cr_assert_eq(gyre_conn_next(c, 0, &view), 0);
+        cr_assert_eq(gyre_conn_next(&view, c, 0), 0);
         cr_assert_eq(env_pattern_check(view.data, view.len, s->key, s->got), -1);
         s->got += view.len;
     }
@@ -184,7 +184,7 @@ static void leave_half_way(struct end *e)
 {
     uint8_t data[64];
     while (e->got < before_bytes / 2 && gyre_conn_inbound(e->c) > 0) {
-        size_t n = gyre_conn_read(e->c, data, sizeof data);
+        size_t n = gyre_conn_read(data, sizeof data, e->c);
         cr_assert_eq(env_pattern_check(data, n, e->key_in, e->got), -1);
         e->got += n;
     }
@@ -290,13 +290,13 @@ TRANSPORT_TEST(api_adopt, ends_before_it_is_detached)
 
 /* A borrowed piece is given back while the connection is leaving, and its owner reads: it is looked at once more, and
  * leaves once. */
-static void read_when_given_back(void *user, int err)
+static void read_when_given_back(int err, void *user)
 {
     struct end *e = user;
     uint8_t byte;
     cr_assert_eq(err, 0);
     e->n++;
-    cr_assert_eq(gyre_conn_read(e->c, &byte, 1), 1);
+    cr_assert_eq(gyre_conn_read(&byte, 1, e->c), 1);
     cr_assert_eq(env_pattern_check(&byte, 1, e->key_in, e->got++), -1);
 }
 

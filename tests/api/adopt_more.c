@@ -27,7 +27,7 @@ static void on_data(struct gyre_conn *c)
     uint8_t data[512];
     api_enter(s->api);
     cr_assert_eq(s->opens, 1);
-    for (size_t n; (n = gyre_conn_read(c, data, sizeof data)) > 0; s->got += n)
+    for (size_t n; (n = gyre_conn_read(data, sizeof data, c)) > 0; s->got += n)
         cr_assert_eq(env_pattern_check(data, n, s->key, s->got), -1);
     api_leave(s->api);
 }

@@ -300,7 +300,7 @@ REAL_TEST(api_balance, users_function)
     close_all(fds, COUNT);
     gyre_engine_stop(r.engine);
     rig_join(&r);
-    gyre_loop_stats(gyre_engine_loop(r.engine, 0), &stats);
+    gyre_loop_stats(&stats, gyre_engine_loop(r.engine, 0));
     cr_assert_eq(stats.balance_errors, 4);
     rig_close(&r);
 }

@@ -12,7 +12,7 @@ struct heard {
     unsigned loud; /* warnings and worse */
 };
 
-static void listen_in(void *user, enum gyre_log_level level, const char *text)
+static void listen_in(enum gyre_log_level level, const char *text, void *user)
 {
     struct heard *heard = user;
     heard->told += level == GYRE_LOG_INFO && strstr(text, "no busy polling") != NULL;
@@ -22,7 +22,7 @@ static void listen_in(void *user, enum gyre_log_level level, const char *text)
 static bool reported(const struct gyre_loop *loop)
 {
     struct gyre_backend_report report;
-    gyre_loop_backend(loop, &report);
+    gyre_loop_backend(&report, loop);
     return strstr(report.features, "napi") != NULL;
 }
 

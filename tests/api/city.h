@@ -93,7 +93,7 @@ static inline void open_gates(const char *address, struct gyre_listener_options 
 
 static inline void run_until(gyre_sim_until_fn *until)
 {
-    int err = gyre_sim_run(city.sim, city.loops, LOOPS, until, NULL, ROUNDS_MAX);
+    int err = gyre_sim_run(city.sim, city.loops, LOOPS, ROUNDS_MAX, until, NULL);
     cr_assert_eq(err, 0, "%s", gyre_err_name(err));
 }
 
@@ -109,7 +109,7 @@ static inline void run_for(int64_t ns)
 static inline struct gyre_sim_peer *come(void)
 {
     struct gyre_sim_peer **peer = &city.peers[city.peer_count++];
-    cr_assert_eq(gyre_sim_connect(city.sim, peer, gyre_listener_address(city.listener)), 0);
+    cr_assert_eq(gyre_sim_connect(peer, city.sim, gyre_listener_address(city.listener)), 0);
     return *peer;
 }
 
@@ -161,7 +161,7 @@ static inline void expect_echo(unsigned i)
         run_for(MS(1));
     for (size_t at = 0; at < 5; at += n > 0 ? (size_t)n : 0) {
         run_for(MS(1));
-        n = gyre_sim_peer_recv(city.peers[i], got + at, 5 - at);
+        n = gyre_sim_peer_recv(got + at, 5 - at, city.peers[i]);
         cr_assert(n > 0 || n == -EAGAIN, "%lld", (long long)n);
     }
     cr_assert_eq(strcmp(got, "hello"), 0);

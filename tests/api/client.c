@@ -47,7 +47,7 @@ static void on_data(struct gyre_conn *c)
     char data[6] = "";
     if (gyre_conn_inbound(c) < 5)
         return;
-    cr_assert_eq(gyre_conn_read(c, data, sizeof data), 5);
+    cr_assert_eq(gyre_conn_read(data, sizeof data, c), 5);
     cr_assert_str_eq(data, "hello");
     atomic_fetch_add(&calls->bytes, 5);
     cr_assert_eq(gyre_conn_close(c), 0);
@@ -179,7 +179,7 @@ REAL_TEST(api_client, beside_a_given_connection)
     k.address = gyre_listener_address(server.listener);
     rig_open(&proxy, p, LOOPS);
     k.engine = proxy.engine;
-    cr_assert_eq(gyre_listener_open(&l, proxy.engine, rig_tcp, &down, &options), 0);
+    cr_assert_eq(gyre_engine_listen(&l, proxy.engine, rig_tcp, &down, &options), 0);
     rig_run(&proxy);
     for (unsigned i = 0; i < 8; i++) {
         fds[i] = rig_client(gyre_listener_address(l));

@@ -36,8 +36,8 @@ TRANSPORT_TEST(api_connect, success)
     api_until(&api, e->got == 20000);
     struct sockaddr_storage addr;
     socklen_t len = 0;
-    cr_assert_eq(gyre_conn_peer_address(e->c, &addr, &len), 0);
-    cr_assert_eq(gyre_conn_local_address(e->c, &addr, &len), 0);
+    cr_assert_eq(gyre_conn_peer_address(&addr, &len, e->c), 0);
+    cr_assert_eq(gyre_conn_local_address(&addr, &len, e->c), 0);
     cr_assert_eq(addr.ss_family, p->transport == TRANSPORT_TCP4 ? AF_INET : is_tcp(&api) ? AF_INET6 : AF_UNIX);
     cr_assert_eq(gyre_conn_close(e->c), 0);
     peer_until_end(&peer);

@@ -397,7 +397,7 @@ BACKEND_TEST(api_end, idle_with_handler)
     api_close(&api);
 }
 
-static void *refuse(void *user, void *ptr, size_t size_bytes)
+static void *refuse(void *ptr, size_t size_bytes, void *user)
 {
     (void)user;
     (void)ptr;

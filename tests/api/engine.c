@@ -25,7 +25,7 @@ REAL_TEST(api_engine, serves)
         rig_open(&r, p, loops);
         rig_listen(&r, rig_tcp, NULL);
         for (uint32_t i = 0; i < loops; i++) {
-            gyre_loop_backend(gyre_engine_loop(r.engine, i), &report);
+            gyre_loop_backend(&report, gyre_engine_loop(r.engine, i));
             cr_assert_eq(strcmp(report.backend, p->backend), 0);
         }
         rig_run(&r);
@@ -171,7 +171,7 @@ static void drain_with(const struct backend_param *p, const struct gyre_conn_han
     struct rig r;
     rig_open(&r, p, 2);
     struct gyre_listener_options options = {.backlog = 0};
-    cr_assert_eq(gyre_listener_open(&r.listener, r.engine, rig_tcp, h, &options), 0);
+    cr_assert_eq(gyre_engine_listen(&r.listener, r.engine, rig_tcp, h, &options), 0);
     rig_run(&r);
     int fd = rig_client(gyre_listener_address(r.listener));
     await(rig_opened(&r) == 1);
@@ -231,7 +231,7 @@ REAL_TEST(api_engine, drain_deadline)
     struct rig r;
     rig_open(&r, p, 2);
     struct gyre_listener_options options = {.backlog = 0};
-    cr_assert_eq(gyre_listener_open(&r.listener, r.engine, rig_tcp, &filling, &options), 0);
+    cr_assert_eq(gyre_engine_listen(&r.listener, r.engine, rig_tcp, &filling, &options), 0);
     rig_run(&r);
     int fd = rig_client(gyre_listener_address(r.listener));
     await(rig_opened(&r) == 1);
@@ -259,7 +259,7 @@ REAL_TEST(api_engine, listen_fails_half_way)
     (void)close(highest);
     limit.rlim_cur = (rlim_t)highest + 2; /* two more */
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-    int err = gyre_engine_listen(r.engine, rig_tcp, &rig_handlers, NULL);
+    int err = gyre_engine_listen(NULL, r.engine, rig_tcp, &rig_handlers, NULL);
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
     cr_assert_eq(err, -EMFILE, "%s", gyre_err_name(err));
     cr_assert_eq(env_fd_count(), fds, "sockets stay open after an error");

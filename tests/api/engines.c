@@ -116,7 +116,7 @@ REAL_TEST(api_engines, on_one_port)
     cr_assert_eq(a.cut, had);
     gyre_engine_stop(a.engine); /* nothing */
     cr_assert_eq(gyre_engine_run(a.engine), GYRE_ESTATE);
-    cr_assert_eq(gyre_engine_listen(a.engine, rig_tcp, &rig_handlers, NULL), GYRE_ESTATE);
+    cr_assert_eq(gyre_engine_listen(NULL, a.engine, rig_tcp, &rig_handlers, NULL), GYRE_ESTATE);
     for (unsigned i = 0; i < AFTER; i++) {
         late[i] = rig_client(address);
         rig_ping(late[i]);

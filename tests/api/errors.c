@@ -18,7 +18,7 @@
 static struct gyre_framer line;
 static int file = -1;
 
-static void never_sent(void *user, int err)
+static void never_sent(int err, void *user)
 {
     (void)user;
     cr_assert_fail("told of a call that was refused: %s", gyre_err_name(err));
@@ -27,19 +27,19 @@ static void never_sent(void *user, int err)
 static void never_detached(struct gyre_conn *c, int fd, void *user)
 {
     (void)c;
-    never_sent(user, fd);
+    never_sent(fd, user);
 }
 
 static int64_t peek(struct gyre_conn *c)
 {
     struct gyre_slice view;
-    return gyre_conn_peek(c, 0, &view);
+    return gyre_conn_peek(&view, c, 0);
 }
 
 static int64_t next(struct gyre_conn *c)
 {
     struct gyre_slice view;
-    return gyre_conn_next(c, 0, &view);
+    return gyre_conn_next(&view, c, 0);
 }
 
 static int64_t hold(struct gyre_conn *c)
@@ -83,7 +83,7 @@ static int64_t forward(struct gyre_conn *c)
 static int64_t frame_next(struct gyre_conn *c)
 {
     struct gyre_slice frame;
-    return gyre_frame_next(c, &line, &frame);
+    return gyre_frame_next(&frame, c, &line);
 }
 
 static int64_t frame_write(struct gyre_conn *c)
@@ -307,7 +307,7 @@ BACKEND_TEST(api_errors, wrong_thread)
 
 /* ---- by name ---- */
 
-static void count_stale(void *user, int err)
+static void count_stale(int err, void *user)
 {
     cr_assert_eq(err, GYRE_ESTALE, "%s", gyre_err_name(err));
     ++*(unsigned *)user;
@@ -338,8 +338,8 @@ BACKEND_TEST(api_errors, stale_name)
     cr_assert_eq(gyre_conn_id_wake(id), 0);
     cr_assert_eq(gyre_conn_id_close(id), 0);
     cr_assert_eq(gyre_conn_id_abort(id), 0);
-    cr_assert_eq(gyre_conn_id_shared(id, &shared), GYRE_ESTALE);
-    cr_assert_eq(gyre_conn_id_set_shared(id, NULL, NULL), GYRE_ESTALE);
+    cr_assert_eq(gyre_conn_id_shared(&shared, id), GYRE_ESTALE);
+    cr_assert_eq(gyre_conn_id_set_shared(NULL, id, NULL), GYRE_ESTALE);
     cr_assert_eq(gyre_conn_id_outbound(id), GYRE_ESTALE);
     api_until(&api, told == 4);
     api_watch(&api, MS(5));
@@ -406,7 +406,7 @@ REAL_TEST(api_errors, engine_twice)
     gyre_engine_stop(r.engine);
     gyre_engine_drain(r.engine, 0);
     cr_assert_eq(gyre_engine_run(r.engine), GYRE_ESTATE, "it has run");
-    cr_assert_eq(gyre_engine_listen(r.engine, rig_tcp, &rig_handlers, NULL), GYRE_ESTATE);
+    cr_assert_eq(gyre_engine_listen(NULL, r.engine, rig_tcp, &rig_handlers, NULL), GYRE_ESTATE);
     rig_close(&r);
 
     rig_open(&r, p, 2);
@@ -455,7 +455,7 @@ REAL_TEST(api_errors, engine_nonsense)
                      GYRE_EOPTION, "row %u", i);
     const struct gyre_listener_options later = {.reserved = {[7] = 1}};
     cr_assert_eq(gyre_engine_listen_sized(&l, r.engine, rig_tcp, &rig_handlers, &later, sizeof later), -E2BIG);
-    cr_assert_eq(gyre_engine_listen(NULL, rig_tcp, &rig_handlers, NULL), -EINVAL);
+    cr_assert_eq(gyre_engine_listen(NULL, NULL, rig_tcp, &rig_handlers, NULL), -EINVAL);
     cr_assert_eq(gyre_engine_listen_fd(&l, NULL, 0, &rig_handlers, NULL), -EINVAL);
     cr_assert_eq(gyre_engine_listen_fd(&l, r.engine, -1, &rig_handlers, NULL), -EBADF);
     cr_assert_eq(gyre_listener_pause(NULL), -EINVAL);

@@ -236,7 +236,7 @@ void api_open(struct api *api)
         give_up(api, err);
     }
     struct gyre_backend_report report;
-    gyre_loop_backend(api->loop, &report);
+    gyre_loop_backend(&report, api->loop);
     const char *off = api->param->off;
     cr_assert(off[0] == '\0' || !backends_names(report.features, off), "%s is in use: %s", off, report.features);
 }
@@ -365,7 +365,7 @@ void api_turn(struct api *api)
 {
     unsigned times = 0;
     api->in_turn = true;
-    int more = api->is_sim ? gyre_sim_run(api->sim, &api->loop, 1, is_second_time, &times, 2)
+    int more = api->is_sim ? gyre_sim_run(api->sim, &api->loop, 1, 2, is_second_time, &times)
                            : gyre_loop_run_nowait(api->loop);
     api->in_turn = false;
     if (api->is_sim) {
@@ -401,7 +401,7 @@ void api_watch(struct api *api, int64_t ns)
 struct gyre_stats api_stats(const struct api *api)
 {
     struct gyre_stats stats;
-    gyre_loop_stats(api->loop, &stats);
+    gyre_loop_stats(&stats, api->loop);
     return stats;
 }
 
@@ -438,7 +438,7 @@ size_t end_take(struct end *e)
     size_t taken = 0;
     struct gyre_slice view;
     while (gyre_conn_inbound(e->c) > 0) {
-        cr_assert_eq(gyre_conn_next(e->c, 0, &view), 0);
+        cr_assert_eq(gyre_conn_next(&view, e->c, 0), 0);
         cr_assert_gt(view.len, 0);
         int64_t bad = env_pattern_check(view.data, view.len, e->key_in, e->got);
         cr_assert_eq(bad, -1, "wrong byte at %llu", (unsigned long long)e->got + (unsigned long long)bad);
@@ -474,7 +474,7 @@ void end_forward_back(struct end *e)
     e->got += (uint64_t)n;
 }
 
-void end_on_sent(void *user, int err)
+void end_on_sent(int err, void *user)
 {
     struct end *e = user;
     api_enter(e->api);

@@ -155,7 +155,7 @@ int end_try_put(struct end *e, size_t bytes);
 /* Echo by forwarding. */
 void end_forward_back(struct end *e);
 /* For gyre_conn_write_ref() with the end as user: counts. */
-void end_on_sent(void *user, int err);
+void end_on_sent(int err, void *user);
 
 /* ---- Peers ---- */
 

@@ -14,7 +14,7 @@ static void take_and_pause(struct end *e)
 {
     size_t here = gyre_conn_inbound(e->c);
     uint8_t data[100];
-    size_t n = gyre_conn_read(e->c, data, here < 100 ? here : 100);
+    size_t n = gyre_conn_read(data, here < 100 ? here : 100, e->c);
     cr_assert_eq(env_pattern_check(data, n, e->key_in, e->got), -1);
     e->got += n;
     cr_assert_eq(gyre_conn_pause(e->c), 0);

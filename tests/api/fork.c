@@ -28,7 +28,7 @@ static int no_work(struct gyre_work *work, void *user)
     return 0;
 }
 
-static void not_told(struct gyre_loop *loop, void *user, int result)
+static void not_told(struct gyre_loop *loop, int result, void *user)
 {
     (void)loop;
     (void)user;

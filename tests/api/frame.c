@@ -76,7 +76,7 @@ static void pull_all(struct end *e)
     struct expected *x = e->api->user;
     struct gyre_slice frame;
     int err;
-    while ((err = gyre_frame_next(e->c, x->framer, &frame)) == 0)
+    while ((err = gyre_frame_next(&frame, e->c, x->framer)) == 0)
         compare(x, frame);
     cr_assert_eq(err, -EAGAIN, "%s", gyre_err_name(err));
 }
@@ -308,7 +308,7 @@ BACKEND_TEST(api_frame, random_bytes)
         unsigned char sum = 0;
         while (err == 0) {
             before = gyre_conn_inbound(e->c);
-            err = gyre_frame_next(e->c, &framer, &frame);
+            err = gyre_frame_next(&frame, e->c, &framer);
             for (size_t i = 0; err == 0 && i < frame.len; i++)
                 sum ^= frame.data[i];
             cr_assert_eq(err == 0, gyre_conn_inbound(e->c) < before, "a frame takes bytes, and nothing else does");

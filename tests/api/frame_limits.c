@@ -18,11 +18,11 @@ struct counting {
     uint64_t looked_at;
 };
 
-static int count_and_decode(const struct gyre_framer *framer, struct gyre_conn *c, struct gyre_frame *frame)
+static int count_and_decode(struct gyre_frame *frame, const struct gyre_framer *framer, struct gyre_conn *c)
 {
     struct counting *counting = framer->user;
     size_t from = (size_t)(frame->state >> 8);
-    int err = counting->lines.decode(&counting->lines, c, frame);
+    int err = counting->lines.decode(frame, &counting->lines, c);
     counting->looked_at += (err == -EAGAIN ? (size_t)(frame->state >> 8) : frame->len + frame->drop) - from;
     return err;
 }

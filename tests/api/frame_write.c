@@ -248,13 +248,13 @@ BACKEND_TEST(api_frame, refused_at_set_up)
     cr_assert_eq(gyre_conn_set_framer(e->c, &framer), GYRE_EHANDLERS);
     cr_assert_eq(gyre_conn_set_framer(e->c, &none), GYRE_EOPTION);
     cr_assert_eq(gyre_conn_set_framer(e->c, &huge), GYRE_EOPTION);
-    cr_assert_eq(gyre_frame_next(e->c, &none, &view), -EINVAL);
-    cr_assert_eq(gyre_frame_next(e->c, NULL, &view), -EINVAL);
-    cr_assert_eq(gyre_frame_next(e->c, &framer, NULL), -EINVAL);
-    cr_assert_eq(gyre_frame_next(e->c, &huge, &view), GYRE_EOPTION);
-    cr_assert_eq(gyre_frame_next(e->c, &framer, &view), -EAGAIN);
+    cr_assert_eq(gyre_frame_next(&view, e->c, &none), -EINVAL);
+    cr_assert_eq(gyre_frame_next(&view, e->c, NULL), -EINVAL);
+    cr_assert_eq(gyre_frame_next(NULL, e->c, &framer), -EINVAL);
+    cr_assert_eq(gyre_frame_next(&view, e->c, &huge), GYRE_EOPTION);
+    cr_assert_eq(gyre_frame_next(&view, e->c, &framer), -EAGAIN);
     cr_assert_eq(gyre_conn_close(e->c), 0);
-    cr_assert_eq(gyre_frame_next(e->c, &framer, &view), GYRE_ECLOSED);
+    cr_assert_eq(gyre_frame_next(&view, e->c, &framer), GYRE_ECLOSED);
     cr_assert_eq(gyre_frame_write(e->c, &framer, "a", 1), GYRE_ECLOSED);
     cr_assert_eq(gyre_conn_set_framer(e->c, NULL), GYRE_ECLOSED);
     peer_close(&peer);
@@ -264,7 +264,7 @@ BACKEND_TEST(api_frame, refused_at_set_up)
 /* ---- the user's own ---- */
 
 /* Netstrings: "5:hello,". */
-static int decode_netstring(const struct gyre_framer *framer, struct gyre_conn *c, struct gyre_frame *frame)
+static int decode_netstring(struct gyre_frame *frame, const struct gyre_framer *framer, struct gyre_conn *c)
 {
     char digits[8] = "";
     size_t len = 0;
@@ -272,7 +272,7 @@ static int decode_netstring(const struct gyre_framer *framer, struct gyre_conn *
     (void)framer;
     if (colon < 0)
         return gyre_conn_inbound(c) > 6 ? GYRE_EFRAME : -EAGAIN;
-    if (colon == 0 || colon > 6 || gyre_conn_copy(c, 0, digits, (size_t)colon) != (size_t)colon)
+    if (colon == 0 || colon > 6 || gyre_conn_copy(digits, (size_t)colon, c, 0) != (size_t)colon)
         return GYRE_EFRAME;
     for (int64_t i = 0; i < colon; i++) {
         if (digits[i] < '0' || digits[i] > '9')
@@ -303,7 +303,7 @@ static void echo_netstring(struct end *e, struct gyre_slice frame)
     cr_assert_eq(gyre_frame_write(e->c, e->api->user, frame.data, frame.len), 0);
 }
 
-static int decode_nonsense(const struct gyre_framer *framer, struct gyre_conn *c, struct gyre_frame *frame)
+static int decode_nonsense(struct gyre_frame *frame, const struct gyre_framer *framer, struct gyre_conn *c)
 {
     const size_t *which = framer->user;
     (void)c;
@@ -363,8 +363,8 @@ BACKEND_TEST(api_frame, own_framer_gone_wrong)
     peer_send(&peer, 10);
     api_until(&api, gyre_conn_inbound(e->c) == 10);
     for (; which < 4; which++)
-        cr_assert_eq(gyre_frame_next(e->c, &framer, &view), -EINVAL, "%zu", which);
-    cr_assert_eq(gyre_frame_next(e->c, &framer, &view), GYRE_EFRAME);
+        cr_assert_eq(gyre_frame_next(&view, e->c, &framer), -EINVAL, "%zu", which);
+    cr_assert_eq(gyre_frame_next(&view, e->c, &framer), GYRE_EFRAME);
     cr_assert_eq(gyre_conn_inbound(e->c), 10);
     cr_assert_eq(end_take(e), 10);
     peer_close(&peer);

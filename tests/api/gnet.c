@@ -40,7 +40,7 @@ struct gnet_job *gnet_job(size_t len)
     return job;
 }
 
-static void on_sent(void *user, int err)
+static void on_sent(int err, void *user)
 {
     _Atomic(unsigned) *sents = user;
     cr_assert_eq(err, 0, "%s: sent from another thread: %s", server->which->name, gyre_err_name(err));
@@ -61,7 +61,7 @@ static int send_job(struct gyre_work *w, void *user)
     return gyre_conn_id_writev(job->conn, iov, 2, on_sent, (void *)job->sents);
 }
 
-static void job_done(struct gyre_loop *loop, void *user, int result)
+static void job_done(struct gyre_loop *loop, int result, void *user)
 {
     bool ended = atomic_load(&server->shutdowns) > 0; /* the last client may have gone before: told at the destroying */
     cr_assert(ended || gyre_loop_is_current(loop));
@@ -148,10 +148,10 @@ static void check_dup(const struct gyre_conn *c)
     socklen_t ours_len, dups_len = sizeof dups;
     int fd = fcntl(gyre_conn_fd(c), F_DUPFD_CLOEXEC, 0);
     cr_assert_geq(fd, 0);
-    cr_assert_eq(gyre_conn_peer_address(c, &ours, &ours_len), 0);
+    cr_assert_eq(gyre_conn_peer_address(&ours, &ours_len, c), 0);
     cr_assert_eq(getpeername(fd, (struct sockaddr *)&dups, &dups_len), 0);
     cr_assert(ours_len == dups_len && memcmp(&ours, &dups, ours_len) == 0);
-    cr_assert_eq(gyre_conn_local_address(c, &ours, &ours_len), 0);
+    cr_assert_eq(gyre_conn_local_address(&ours, &ours_len, c), 0);
     cr_assert_gt(ours_len, 0);
     cr_assert_eq(close(fd), 0);
 }
@@ -177,7 +177,7 @@ static void answer(struct gyre_conn *c)
 {
     struct gyre_slice view;
     while (gyre_conn_inbound(c) > 0) {
-        cr_assert_eq(gyre_conn_next(c, 0, &view), 0);
+        cr_assert_eq(gyre_conn_next(&view, c, 0), 0);
         cr_assert_eq(gyre_conn_write(c, view.data, view.len), 0);
     }
 }
@@ -186,7 +186,7 @@ static void answer_in_pieces(struct gyre_conn *c)
 {
     struct iovec iov[16];
     while (gyre_conn_inbound(c) > 0) {
-        int count = gyre_conn_peekv(c, iov, 16);
+        int count = gyre_conn_peekv(iov, 16, c);
         size_t bytes = 0;
         for (int i = 0; i < count; i++)
             bytes += iov[i].iov_len;
@@ -201,7 +201,7 @@ static void answer_later(struct gyre_conn *c)
     job->conn = gyre_conn_id_of(c);
     job->pieces = server->which->way == GNET_ASYNCV;
     job->sents = &server->sents;
-    cr_assert_eq(gyre_conn_read(c, job->data, job->len), job->len);
+    cr_assert_eq(gyre_conn_read(job->data, job->len, c), job->len);
     atomic_fetch_add(&server->jobs, 1);
     gnet_hand_over(server->engine, job);
 }
@@ -214,7 +214,7 @@ static void on_data(struct gyre_conn *c)
     if (!conn->pinged) {
         if (gyre_conn_inbound(c) < sizeof ping)
             return;
-        cr_assert_eq(gyre_conn_read(c, ping, sizeof ping), sizeof ping);
+        cr_assert_eq(gyre_conn_read(ping, sizeof ping, c), sizeof ping);
         cr_assert_eq(memcmp(ping, GNET_PING, sizeof ping), 0, "%s: no PING first", server->which->name);
         conn->pinged = true;
     }

@@ -94,7 +94,7 @@ static void on_data(struct gyre_conn *c)
     struct client *client = gyre_conn_user(c);
     struct gyre_slice view;
     if (!client->greeted) {
-        int err = gyre_conn_next(c, strlen(GNET_GREETING), &view);
+        int err = gyre_conn_next(&view, c, strlen(GNET_GREETING));
         if (err == -EAGAIN)
             return;
         cr_assert_eq(err, 0);
@@ -103,7 +103,7 @@ static void on_data(struct gyre_conn *c)
         ask(client);
     }
     while (gyre_conn_inbound(c) > 0) {
-        cr_assert_eq(gyre_conn_next(c, 0, &view), 0);
+        cr_assert_eq(gyre_conn_next(&view, c, 0), 0);
         take(client, &view);
     }
 }

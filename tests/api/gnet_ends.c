@@ -26,9 +26,9 @@ static unsigned looks;
 
 static void look(struct end *e, struct ends *out)
 {
-    int err = gyre_conn_local_address(e->c, &out->local, &out->local_len);
+    int err = gyre_conn_local_address(&out->local, &out->local_len, e->c);
     cr_assert_eq(err, 0, "own address, closed for reason %d: %s", (int)e->reason, gyre_err_name(err));
-    err = gyre_conn_peer_address(e->c, &out->peer, &out->peer_len);
+    err = gyre_conn_peer_address(&out->peer, &out->peer_len, e->c);
     cr_assert_eq(err, 0, "peer's address, closed for reason %d: %s", (int)e->reason, gyre_err_name(err));
 }
 
@@ -122,7 +122,7 @@ static void look_in_vain(struct end *e)
     struct sockaddr_storage peer = {.ss_family = AF_UNSPEC};
     socklen_t peer_len = 77;
     cr_assert_eq(e->reason, GYRE_CLOSE_CONNECT);
-    int err = gyre_conn_peer_address(e->c, &peer, &peer_len);
+    int err = gyre_conn_peer_address(&peer, &peer_len, e->c);
     looks++;
     if (!is_tcp(e->api)) {
         cr_assert_eq(err, -ENOTCONN, "%s", gyre_err_name(err));

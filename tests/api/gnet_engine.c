@@ -50,7 +50,7 @@ static void end_from(struct gyre_conn *c, enum where where)
     end_engine();
 }
 
-static void sent(void *user, int err)
+static void sent(int err, void *user)
 {
     struct gyre_conn *c = user;
     if (err == 0)
@@ -187,7 +187,7 @@ ParameterizedTest(struct ending *e, gnet_engine, ended_from_everywhere, .timeout
     struct gyre_listener_options options = {.conn = {.idle_timeout_ns = e->where == TIMEOUT ? MS(30) : 0}};
     how = e;
     rig_open(&r, &e->backend, LOOPS);
-    cr_assert_eq(gyre_listener_open(&r.listener, r.engine, rig_tcp, &handlers, &options), 0);
+    cr_assert_eq(gyre_engine_listen(&r.listener, r.engine, rig_tcp, &handlers, &options), 0);
     cr_assert_eq(gyre_engine_listen_udp(ids, r.engine, "udp://127.0.0.1:0", &datagrams, NULL), 0);
     int udp_fd = datagram_client(ids[0]);
     rig_run(&r);
@@ -259,7 +259,7 @@ static const char *half_open(struct half *h, const struct backend_param *p, cons
     int err = gyre_engine_create(&h->engine, &(struct gyre_engine_options){.loops = LOOPS, .loop = &loop});
     if (err != 0)
         cr_skip_test("%s: %s", p->backend, gyre_err_name(err));
-    cr_assert_eq(gyre_listener_open(&l, h->engine, address, &echo, &options), 0);
+    cr_assert_eq(gyre_engine_listen(&l, h->engine, address, &echo, &options), 0);
     cr_assert_eq(pthread_create(&h->thread, NULL, run_half, h), 0);
     return gyre_listener_address(l);
 }
@@ -357,7 +357,7 @@ struct book {
     pthread_t thread;
 };
 
-static void write_down(void *user, enum gyre_log_level level, const char *text)
+static void write_down(enum gyre_log_level level, const char *text, void *user)
 {
     struct book *book = user;
     cr_assert_geq(level, book->log.level_min);

@@ -36,7 +36,7 @@ static size_t whole_frames(struct gyre_conn *c, const struct service *s, unsigne
     uint8_t head[HEAD];
     size_t bytes = 0;
     *count = 0;
-    while (*count < s->how->batch && gyre_conn_copy(c, bytes, head, HEAD) == HEAD) {
+    while (*count < s->how->batch && gyre_conn_copy(head, HEAD, c, bytes) == HEAD) {
         size_t len = HEAD + body_len(head);
         if (gyre_conn_inbound(c) < bytes + len)
             break;
@@ -53,11 +53,11 @@ static void serve(struct end *e)
     struct gyre_slice view;
     unsigned count;
     if (gyre_conn_inbound(e->c) < HEAD)
-        cr_assert_eq(gyre_conn_peek(e->c, HEAD, &view), -EAGAIN);
+        cr_assert_eq(gyre_conn_peek(&view, e->c, HEAD), -EAGAIN);
     size_t bytes = whole_frames(e->c, s, &count), at = 0;
     if (bytes == 0)
         return;
-    cr_assert_eq(gyre_conn_peek(e->c, bytes, &view), 0);
+    cr_assert_eq(gyre_conn_peek(&view, e->c, bytes), 0);
     for (unsigned i = 0; i < count; i++) {
         iov[i] = (struct iovec){(void *)(uintptr_t)(view.data + at), HEAD + body_len(view.data + at)};
         at += iov[i].iov_len;

@@ -32,7 +32,7 @@ static void answer_from(struct end *e, enum where where)
     cr_assert_eq(e->closes, 0, "on_close from inside the call");
 }
 
-static void sent(void *user, int err)
+static void sent(int err, void *user)
 {
     struct end *e = user;
     api_enter(e->api);

@@ -126,7 +126,7 @@ static void to_datagrams(struct end *e)
     struct flow *f = e->user;
     struct gyre_slice view;
     while (gyre_conn_inbound(e->c) > 0) {
-        cr_assert_eq(gyre_conn_next(e->c, 0, &view), 0);
+        cr_assert_eq(gyre_conn_next(&view, e->c, 0), 0);
         cr_assert_eq(gyre_udp_send(f->upstream.u, view.data, view.len), 0);
     }
 }

@@ -101,7 +101,7 @@ static int64_t find_last(struct gyre_conn *c, size_t len)
 {
     uint8_t needle[LARGE + 1] = {0};
     if (len == 1)
-        (void)gyre_conn_copy(c, HAVE - 1, needle, 1);
+        (void)gyre_conn_copy(needle, 1, c, HAVE - 1);
     return gyre_conn_find(c, needle, len, len == 1 && gyre_conn_inbound(c) > 0 ? HAVE - 1 : 0);
 }
 
@@ -117,10 +117,10 @@ static int64_t call(const struct row *row, struct gyre_conn *c, uint8_t *into, s
         return (int64_t)gyre_conn_inbound(c);
     case NEXT:
     case PEEK:
-        n = row->way == NEXT ? gyre_conn_next(c, row->ask, &view) : gyre_conn_peek(c, row->ask, &view);
+        n = row->way == NEXT ? gyre_conn_next(&view, c, row->ask) : gyre_conn_peek(&view, c, row->ask);
         break;
     case PEEKV:
-        n = gyre_conn_peekv(c, iov, (int)row->ask);
+        n = gyre_conn_peekv(iov, (int)row->ask, c);
         for (int64_t i = 0; i < n; i++) {
             for (size_t k = 0; k < iov[i].iov_len; k++)
                 into[*view_len + k] = ((const uint8_t *)iov[i].iov_base)[k];
@@ -130,9 +130,9 @@ static int64_t call(const struct row *row, struct gyre_conn *c, uint8_t *into, s
     case DISCARD:
         return (int64_t)gyre_conn_discard(c, row->ask);
     case READ:
-        return (int64_t)(*view_len = gyre_conn_read(c, into, row->ask));
+        return (int64_t)(*view_len = gyre_conn_read(into, row->ask, c));
     case COPY:
-        return (int64_t)(*view_len = gyre_conn_copy(c, 0, into, row->ask));
+        return (int64_t)(*view_len = gyre_conn_copy(into, row->ask, c, 0));
     case FIND:
         return find_last(c, row->ask);
     case HOLD:

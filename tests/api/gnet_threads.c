@@ -128,7 +128,7 @@ REAL_TEST(gnet_threads, woken_and_closed)
 
 /* ---- Closing, and being told ---- */
 
-static void closed(void *user, int err)
+static void closed(int err, void *user)
 {
     struct rig *r = user;
     cr_assert(gyre_loop_is_current(newest.loop), "told on another thread");
@@ -213,13 +213,13 @@ static void *meddle(void *arg)
         void *ptr = NULL, *old = NULL;
         int64_t queued = gyre_conn_id_outbound(m->id);
         cr_assert(queued >= 0 || queued == GYRE_ESTALE);
-        int err = gyre_conn_id_shared(m->id, &ptr);
+        int err = gyre_conn_id_shared(&ptr, m->id);
         if (err == GYRE_ESTALE)
             break;
         struct thing *t = ptr;
         cr_assert(err == 0 && t >= things && t < things + THINGS);
         atomic_fetch_add(&t->uses, 1);
-        err = gyre_conn_id_set_shared(m->id, &things[(m->number * 17 + i) % THINGS], &old);
+        err = gyre_conn_id_set_shared(&old, m->id, &things[(m->number * 17 + i) % THINGS]);
         if (err == GYRE_ESTALE)
             break;
         cr_assert_eq(err, 0);
@@ -305,7 +305,7 @@ static void depart(struct gyre_conn *c, int fd, void *user)
     cr_assert_not_null(l);
     l->fd = fd;
     cr_assert_leq(gyre_conn_inbound(c), sizeof l->data);
-    l->len = gyre_conn_read(c, l->data, sizeof l->data);
+    l->len = gyre_conn_read(l->data, sizeof l->data, c);
     cr_assert_eq(gyre_loop_post(user, arrive, l), 0);
 }
 
@@ -315,7 +315,7 @@ static void answer_or_move(struct gyre_conn *c)
     struct gyre_slice view;
     unsigned here = index_of(gyre_conn_loop(c));
     atomic_fetch_add(&seen_on[here], 1);
-    if (gyre_conn_peek(c, 1, &view) != 0)
+    if (gyre_conn_peek(&view, c, 1) != 0)
         return;
     if (view.data[0] == '>') {
         struct gyre_loop *next = gyre_engine_loop(rig->engine, (here + 1) % LOOPS);
@@ -355,7 +355,7 @@ REAL_TEST(gnet_threads, moved_to_another_loop)
 
 /* ---- At the end ---- */
 
-static void too_late(void *user, int err)
+static void too_late(int err, void *user)
 {
     struct rig *r = user;
     cr_assert_neq(err, 0, "sent after the end");

@@ -23,7 +23,7 @@ enum { LEG_BYTES = 100000, LEGS = 30 };
 static void take_leg(struct relay_race *race, struct gyre_conn *c)
 {
     uint8_t data[4096];
-    for (size_t n; (n = gyre_conn_read(c, data, sizeof data)) > 0;) {
+    for (size_t n; (n = gyre_conn_read(data, sizeof data, c)) > 0;) {
         cr_assert_eq(env_pattern_check(data, n, race->key, race->got), -1);
         race->got += n;
     }
@@ -105,7 +105,7 @@ static void keep(struct gyre_conn *c, int fd, void *user)
 {
     struct handed *h = user;
     h->fd = fd;
-    h->len = gyre_conn_read(c, h->data, sizeof h->data);
+    h->len = gyre_conn_read(h->data, sizeof h->data, c);
     cr_assert_eq(gyre_conn_fd(c), -1);
     cr_assert_eq(gyre_conn_abort(c), 0); /* too late */
 }

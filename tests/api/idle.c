@@ -82,7 +82,7 @@ BACKEND_TEST(api_idle, report)
     struct gyre_backend_report report;
     api_init(&api, p);
     api_open(&api);
-    gyre_loop_backend(api.loop, &report);
+    gyre_loop_backend(&report, api.loop);
     cr_assert_eq(strcmp(report.backend, p->backend), 0, "%s", report.backend);
     cr_assert_neq(report.reason[0], '\0');
     cr_assert_lt(strlen(report.reason), sizeof report.reason);

@@ -85,9 +85,9 @@ REAL_TEST(api_listen, port_taken_for_an_engine)
     int fd = plain_listener("tcp://127.0.0.1:0", true);
     address_of(fd, address, sizeof address);
     cr_assert_eq(gyre_engine_create(&engine, &options), 0);
-    cr_assert_eq(gyre_engine_listen(engine, address, &handlers, NULL), -EADDRINUSE);
+    cr_assert_eq(gyre_engine_listen(NULL, engine, address, &handlers, NULL), -EADDRINUSE);
     struct gyre_listener_options share = {.share_port = true};
-    cr_assert_eq(gyre_engine_listen(engine, address, &handlers, &share), 0);
+    cr_assert_eq(gyre_engine_listen(NULL, engine, address, &handlers, &share), 0);
     gyre_engine_destroy(engine);
     (void)close(fd);
     api_close(&api);

@@ -153,7 +153,7 @@ static void at_timeout(struct end *e)
     act_when(e, TIMEOUT);
 }
 
-static void at_sent(void *user, int err)
+static void at_sent(int err, void *user)
 {
     struct trial *t = user;
     (void)err;

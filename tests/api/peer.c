@@ -20,7 +20,7 @@ void peer_connect(struct api *api, struct peer *p, const char *address)
     struct gyre__address parsed;
     *p = (struct peer){.api = api, .fd = -1};
     if (api->is_sim) {
-        int err = gyre_sim_connect(api->sim, &p->sp, address);
+        int err = gyre_sim_connect(&p->sp, api->sim, address);
         cr_assert_eq(err, 0, "gyre_sim_connect to %s: %s", address, gyre_err_name(err));
         return;
     }
@@ -97,7 +97,7 @@ void peer_send_raw(struct peer *p, const void *data, size_t len)
 int64_t peer_recv_raw(struct peer *p, void *buf, size_t len)
 {
     if (p->sp != NULL)
-        return gyre_sim_peer_recv(p->sp, buf, len);
+        return gyre_sim_peer_recv(buf, len, p->sp);
     ssize_t n = recv(p->fd, buf, len, MSG_DONTWAIT);
     return n >= 0 ? n : -errno;
 }
@@ -176,7 +176,7 @@ void stage_open(struct api *api, struct stage *s)
     *s = (struct stage){.api = api, .fd = -1};
     api_fresh_address(api, address, sizeof address);
     if (api->is_sim) {
-        cr_assert_eq(gyre_sim_listen_peer(api->sim, &s->sl, address), 0);
+        cr_assert_eq(gyre_sim_listen_peer(&s->sl, api->sim, address), 0);
         (void)snprintf(s->address, sizeof s->address, "%s", gyre_sim_listener_address(s->sl));
         return;
     }
@@ -193,7 +193,7 @@ void stage_open(struct api *api, struct stage *s)
 static bool accept_now(struct stage *s, struct peer *p)
 {
     if (s->sl != NULL)
-        return gyre_sim_listener_accept(s->sl, &p->sp) == 0;
+        return gyre_sim_listener_accept(&p->sp, s->sl) == 0;
     p->fd = accept4(s->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     return p->fd >= 0;
 }

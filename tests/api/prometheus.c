@@ -324,7 +324,7 @@ Test(prometheus, engine)
     check_histograms();
     for (uint32_t i = 0; i < 3; i++)
         cr_assert_eq(value_of("gyre_turns_total", loops[i], ""), i + 1);
-    gyre_engine_stats(engine, &sum);
+    gyre_engine_stats(&sum, engine);
     cr_assert_eq(sum.turns, 6);
     cr_assert_eq(sum.enters, 6);
     cr_assert_eq(sum.enter_completions.buckets[0], 6);
@@ -340,11 +340,11 @@ Test(prometheus, stats_of_other_versions)
     } out;
     memset(&out, 0xaa, sizeof out);
     cr_assert_eq(gyre_loop_run_nowait(loop), 0);
-    gyre_loop_stats_sized(loop, &out.stats, 2 * sizeof(uint64_t));
+    gyre_loop_stats_sized(&out.stats, 2 * sizeof(uint64_t), loop);
     cr_assert_eq(out.stats.turns, 1);
     cr_assert_eq(out.stats.enters, 1);
     cr_assert_eq(out.stats.sqes, UINT64_C(0xaaaaaaaaaaaaaaaa));
-    gyre_loop_stats_sized(loop, &out.stats, sizeof out);
+    gyre_loop_stats_sized(&out.stats, sizeof out, loop);
     cr_assert_eq(out.stats.sqes, 0);
     cr_assert_eq(out.more[0] | out.more[3], 0);
 }

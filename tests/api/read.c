@@ -128,12 +128,12 @@ BACKEND_TEST(api_read, peek_errors)
     api_open(&api);
     api_listen(&api, &script, &options);
     struct end *e = peer_open(&api, &peer);
-    cr_assert_eq(gyre_conn_peek(e->c, 1, &view), -EAGAIN);
-    cr_assert_eq(gyre_conn_peek(e->c, 4096, &view), -EAGAIN);
-    cr_assert_eq(gyre_conn_peek(e->c, 4097, &view), -EMSGSIZE);
-    cr_assert_eq(gyre_conn_next(e->c, 4097, &view), -EMSGSIZE);
+    cr_assert_eq(gyre_conn_peek(&view, e->c, 1), -EAGAIN);
+    cr_assert_eq(gyre_conn_peek(&view, e->c, 4096), -EAGAIN);
+    cr_assert_eq(gyre_conn_peek(&view, e->c, 4097), -EMSGSIZE);
+    cr_assert_eq(gyre_conn_next(&view, e->c, 4097), -EMSGSIZE);
     cr_assert_eq(view.len, 9, "an out parameter was set without success");
-    cr_assert_eq(gyre_conn_peek(e->c, 0, &view), 0);
+    cr_assert_eq(gyre_conn_peek(&view, e->c, 0), 0);
     cr_assert_null(view.data);
     cr_assert_eq(view.len, 0);
     cr_assert_eq(gyre_conn_find(e->c, "", 0, 0), -EINVAL);
@@ -141,9 +141,9 @@ BACKEND_TEST(api_read, peek_errors)
     cr_assert_eq(gyre_conn_find(e->c, needle, 65, 0), -EINVAL);
     cr_assert_eq(gyre_conn_find(e->c, needle, 64, 0), -EAGAIN);
     cr_assert_eq(gyre_conn_discard(e->c, SIZE_MAX), 0);
-    cr_assert_eq(gyre_conn_read(e->c, needle, 65), 0);
+    cr_assert_eq(gyre_conn_read(needle, 65, e->c), 0);
     struct iovec iov[2];
-    cr_assert_eq(gyre_conn_peekv(e->c, iov, 2), 0);
+    cr_assert_eq(gyre_conn_peekv(iov, 2, e->c), 0);
     peer_close(&peer);
     api_close(&api);
 }
@@ -166,12 +166,12 @@ BACKEND_TEST(api_read, peek_joins)
     }
     size_t all = (size_t)peer.sent;
     for (size_t len = 1; len <= all; len += 97) {
-        cr_assert_eq(gyre_conn_peek(e->c, len, &view), 0);
+        cr_assert_eq(gyre_conn_peek(&view, e->c, len), 0);
         cr_assert_eq(view.len, len);
         cr_assert_eq(env_pattern_check(view.data, len, e->key_in, 0), -1);
         cr_assert_eq(gyre_conn_inbound(e->c), all);
     }
-    cr_assert_eq(gyre_conn_peek(e->c, all + 1, &view), -EAGAIN);
+    cr_assert_eq(gyre_conn_peek(&view, e->c, all + 1), -EAGAIN);
     cr_assert_eq(end_take(e), all);
     peer_close(&peer);
     api_close(&api);
@@ -190,26 +190,26 @@ static void take_randomly(struct end *e)
         const uint8_t *at = data;
         switch (env_rng_below(rng, 5)) {
         case 0:
-            took = gyre_conn_read(e->c, data, len);
+            took = gyre_conn_read(data, len, e->c);
             cr_assert_eq(took, len);
             break;
         case 1:
-            cr_assert_eq(gyre_conn_next(e->c, len, &view), 0);
+            cr_assert_eq(gyre_conn_next(&view, e->c, len), 0);
             at = view.data;
             took = len;
             break;
         case 2:
-            cr_assert_eq(gyre_conn_peek(e->c, len, &view), 0);
+            cr_assert_eq(gyre_conn_peek(&view, e->c, len), 0);
             cr_assert_eq(env_pattern_check(view.data, len, e->key_in, e->got), -1);
             cr_assert_eq(gyre_conn_discard(e->c, len), len);
             e->got += len;
             continue;
         case 3:
-            cr_assert_gt(gyre_conn_peekv(e->c, iov, 4), 0);
+            cr_assert_gt(gyre_conn_peekv(iov, 4, e->c), 0);
             cr_assert_eq(env_pattern_check(iov[0].iov_base, iov[0].iov_len, e->key_in, e->got), -1);
             continue;
         default:
-            cr_assert_eq(gyre_conn_next(e->c, 0, &view), 0);
+            cr_assert_eq(gyre_conn_next(&view, e->c, 0), 0);
             at = view.data;
             took = view.len;
             break;
@@ -252,7 +252,7 @@ static void keep_views(struct end *e)
     uint64_t start = e->got;
     while (n < 64 && gyre_conn_inbound(e->c) > 0) {
         size_t here = gyre_conn_inbound(e->c);
-        cr_assert_eq(gyre_conn_next(e->c, here < 50 ? here : 50, &views[n]), 0);
+        cr_assert_eq(gyre_conn_next(&views[n], e->c, here < 50 ? here : 50), 0);
         e->got += views[n++].len;
     }
     /* Only the last is promised beyond the next call; but it must survive what does not read or close. */
@@ -331,14 +331,14 @@ BACKEND_TEST(api_read, peekv_all)
     peer_send(&peer, 20000);
     api_until(&api, gyre_conn_inbound(e->c) == 20000);
     size_t bytes = 0;
-    int n = gyre_conn_peekv(e->c, iov, 300);
+    int n = gyre_conn_peekv(iov, 300, e->c);
     for (int i = 0; i < n; i++) {
         cr_assert_eq(env_pattern_check(iov[i].iov_base, iov[i].iov_len, e->key_in, bytes), -1);
         bytes += iov[i].iov_len;
     }
     cr_assert_eq(bytes, 20000);
-    cr_assert_eq(gyre_conn_peekv(e->c, iov, 0), 0);
-    cr_assert_eq(gyre_conn_peekv(e->c, iov, 1), 1);
+    cr_assert_eq(gyre_conn_peekv(iov, 0, e->c), 0);
+    cr_assert_eq(gyre_conn_peekv(iov, 1, e->c), 1);
     peer_close(&peer);
     api_close(&api);
 }

@@ -39,7 +39,7 @@ static void expect_meant(struct api *api, const char *address)
         struct end *e = api_newest(api);
         peer.key_in = e->key_out;
         peer.key_out = e->key_in;
-        int err = gyre_conn_original_address(e->c, &got.ss, &got.len);
+        int err = gyre_conn_original_address(&got.ss, &got.len, e->c);
         cr_assert_eq(err, 0, "%s", gyre_err_name(err));
         gyre__addr_format(&got, text, sizeof text);
         cr_assert_eq(got.len, meant.addr.len);

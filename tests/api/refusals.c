@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static void never_sent(void *user, int err)
+static void never_sent(int err, void *user)
 {
     (void)user;
     cr_assert_fail("told of a call that was refused: %s", gyre_err_name(err));
@@ -128,7 +128,7 @@ TRANSPORT_TEST(api_refusals, nameless_sender)
         return; /* UDP always has a name, and the simulator gives one */
     udp_start(&api, p);
     udp_bind(&api, &s, &answering, NULL);
-    cr_assert_eq(gyre_udp_local_address(s.u, &to, &to_len), 0);
+    cr_assert_eq(gyre_udp_local_address(&to, &to_len, s.u), 0);
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     for (unsigned i = 1; i <= 3; i++) {
         cr_assert_eq(sendto(fd, "nobody", 6, 0, (struct sockaddr *)&to, to_len), 6);

@@ -136,7 +136,7 @@ REAL_TEST(api_running, errors)
     cr_assert_eq(add(&l, "unix://", &options), GYRE_EPATHLEN);
     cr_assert_eq(add(&l, rig_tcp, &bad), GYRE_EOPTION);
     cr_assert_eq(add(&l, NULL, &options), -EINVAL);
-    cr_assert_eq(gyre_engine_listen(r.engine, rig_tcp, NULL, NULL), GYRE_EHANDLERS);
+    cr_assert_eq(gyre_engine_listen(NULL, r.engine, rig_tcp, NULL, NULL), GYRE_EHANDLERS);
     other = gyre_engine_loop(r.engine, 1);
     cr_assert_eq(gyre_loop_listen(&l, other, rig_tcp, &rig_handlers, &options), GYRE_ETHREAD);
     cr_assert_null(l);
@@ -257,7 +257,7 @@ REAL_TEST(api_running, filtered)
         gyre_engine_stop(r.engine);
         rig_join(&r);
         for (uint32_t i = 0; i < LOOPS; i++) {
-            gyre_loop_stats(gyre_engine_loop(r.engine, i), &stats);
+            gyre_loop_stats(&stats, gyre_engine_loop(r.engine, i));
             refused += stats.refused;
         }
         cr_assert_eq(refused, 6);
@@ -296,7 +296,7 @@ REAL_TEST(api_running, limited)
         await(gyre_engine_conn_count(r.engine) == 0);
         gyre_engine_stop(r.engine);
         rig_join(&r);
-        gyre_loop_stats(gyre_engine_loop(r.engine, 0), &stats);
+        gyre_loop_stats(&stats, gyre_engine_loop(r.engine, 0));
         cr_assert_gt(stats.accept_pauses, 0);
         cr_assert_eq(stats.refused, 0, "a connection was closed that could have waited");
         rig_close(&r);

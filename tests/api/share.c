@@ -46,7 +46,7 @@ TRANSPORT_TEST(api_id, writes_in_order)
     api_close(&api);
 }
 
-static void count_err(void *user, int err)
+static void count_err(int err, void *user)
 {
     int *last = user;
     *last = err;
@@ -84,7 +84,7 @@ static void release_at_close(struct end *e)
 {
     void *ptr;
     e->user = gyre_conn_shared(e->c);
-    e->n = (uint64_t)(gyre_conn_id_shared(e->id, &ptr) == GYRE_ESTALE);
+    e->n = (uint64_t)(gyre_conn_id_shared(&ptr, e->id) == GYRE_ESTALE);
 }
 
 /* A pointer is there from gyre_conn_share() until just before on_close, in which it can still be had by the owner. */
@@ -99,20 +99,20 @@ BACKEND_TEST(api_id, shared_pointer)
     struct end *e = peer_open(&api, &peer);
     struct gyre_conn_id id = e->id;
     cr_assert_null(gyre_conn_shared(e->c));
-    cr_assert_eq(gyre_conn_id_shared(id, &got), GYRE_ESTALE, "not shared yet");
-    cr_assert_eq(gyre_conn_id_set_shared(id, &b, NULL), GYRE_ESTALE);
+    cr_assert_eq(gyre_conn_id_shared(&got, id), GYRE_ESTALE, "not shared yet");
+    cr_assert_eq(gyre_conn_id_set_shared(NULL, id, &b), GYRE_ESTALE);
     cr_assert_eq(gyre_conn_id_outbound(id), GYRE_ESTALE);
     cr_assert_eq(gyre_conn_share(e->c, &a), 0);
-    cr_assert_eq(gyre_conn_id_shared(id, &got), 0);
+    cr_assert_eq(gyre_conn_id_shared(&got, id), 0);
     cr_assert_eq(got, &a);
-    cr_assert_eq(gyre_conn_id_set_shared(id, &b, &got), 0);
+    cr_assert_eq(gyre_conn_id_set_shared(&got, id, &b), 0);
     cr_assert_eq(got, &a);
     cr_assert_eq(gyre_conn_shared(e->c), &b);
     cr_assert_eq(gyre_conn_share(e->c, NULL), 0);
-    cr_assert_eq(gyre_conn_id_set_shared(id, &b, NULL), 0);
-    cr_assert_eq(gyre_conn_id_shared(id, NULL), -EINVAL);
-    cr_assert_eq(gyre_conn_id_shared((struct gyre_conn_id){.loop = NULL}, &got), -EINVAL);
-    cr_assert_eq(gyre_conn_id_set_shared((struct gyre_conn_id){.loop = NULL}, NULL, NULL), -EINVAL);
+    cr_assert_eq(gyre_conn_id_set_shared(NULL, id, &b), 0);
+    cr_assert_eq(gyre_conn_id_shared(NULL, id), -EINVAL);
+    cr_assert_eq(gyre_conn_id_shared(&got, (struct gyre_conn_id){.loop = NULL}), -EINVAL);
+    cr_assert_eq(gyre_conn_id_set_shared(NULL, (struct gyre_conn_id){.loop = NULL}, NULL), -EINVAL);
     cr_assert_eq(gyre_conn_id_outbound((struct gyre_conn_id){.loop = NULL}), -EINVAL);
     peer_close(&peer);
     api_until(&api, e->closes == 1);
@@ -121,8 +121,8 @@ BACKEND_TEST(api_id, shared_pointer)
     struct end *next = peer_open(&api, &peer); /* in the same slot */
     cr_assert_eq(next->id.slot, id.slot);
     cr_assert_eq(gyre_conn_share(next->c, &a), 0);
-    cr_assert_eq(gyre_conn_id_shared(id, &got), GYRE_ESTALE, "an old id reaches the new connection");
-    cr_assert_eq(gyre_conn_id_set_shared(id, &b, NULL), GYRE_ESTALE);
+    cr_assert_eq(gyre_conn_id_shared(&got, id), GYRE_ESTALE, "an old id reaches the new connection");
+    cr_assert_eq(gyre_conn_id_set_shared(NULL, id, &b), GYRE_ESTALE);
     cr_assert_eq(gyre_conn_shared(next->c), &a);
     peer_close(&peer);
     api_close(&api);
@@ -143,7 +143,7 @@ BACKEND_TEST(api_id, shared_by_many)
             cr_assert_eq(gyre_conn_share(ends[i]->c, &peers[i]), 0);
     }
     for (unsigned i = 0; i < MANY; i++) {
-        cr_assert_eq(gyre_conn_id_shared(ends[i]->id, &got), i % 3 != 0 ? 0 : GYRE_ESTALE);
+        cr_assert_eq(gyre_conn_id_shared(&got, ends[i]->id), i % 3 != 0 ? 0 : GYRE_ESTALE);
         cr_assert(i % 3 == 0 || got == &peers[i]);
         peer_close(&peers[i]);
     }

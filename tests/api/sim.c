@@ -138,7 +138,7 @@ static void at_data(struct end *e)
     if (!t->reads_slowly) {
         (void)end_take(e);
     } else {
-        size_t n = gyre_conn_read(e->c, data, 1 + env_rng_below(&v->rng, sizeof data));
+        size_t n = gyre_conn_read(data, 1 + env_rng_below(&v->rng, sizeof data), e->c);
         cr_assert_eq(env_pattern_check(data, n, e->key_in, e->got), -1);
         e->got += n;
         if (gyre_conn_inbound(e->c) > 0)
@@ -280,7 +280,7 @@ static void run_seed(uint64_t seed)
         api_listen(&v.api, &relaying, &options);
     (void)api_connect(&v.api, v.api.address, &talking, &options.conn);
     v.api.in_turn = true;
-    int err = gyre_sim_run(v.api.sim, &v.api.loop, 1, is_over, &v, 400000);
+    int err = gyre_sim_run(v.api.sim, &v.api.loop, 1, 400000, is_over, &v);
     v.api.in_turn = false;
     if (err == -EDEADLK) /* the client was never accepted */
         cr_assert(!v.harmless && gyre_loop_conn_count(v.api.loop) == 0, "stuck with %u connections open",

@@ -58,7 +58,7 @@ Test(api_sim_engine, as_the_user_says)
                (struct gyre_listener_options){.balance = GYRE_BALANCE_CUSTOM, .choose = choose});
     come_and_open(8);
     cr_assert_eq(city.asked, 8);
-    gyre_engine_stats(city.engine, &stats);
+    gyre_engine_stats(&stats, city.engine);
     cr_assert_eq(stats.balance_errors, 2);
     raze();
 }
@@ -113,7 +113,7 @@ static bool all_told(void *user)
     unsigned over = 0;
     for (unsigned i = 0; i < city.peer_count; i++) {
         char byte;
-        int64_t n = gyre_sim_peer_recv(city.peers[i], &byte, 1);
+        int64_t n = gyre_sim_peer_recv(&byte, 1, city.peers[i]);
         over += n == 0 || n == -ECONNRESET;
     }
     return over == wanted;
@@ -135,7 +135,7 @@ Test(api_sim_engine, filter)
     for (unsigned i = 0; i < 12; i++)
         resets += gyre_sim_peer_error(city.peers[i]) == -ECONNRESET;
     cr_assert_eq(resets, 4);
-    gyre_engine_stats(city.engine, &stats);
+    gyre_engine_stats(&stats, city.engine);
     cr_assert_eq(stats.refused, 8);
     raze();
 }

@@ -62,7 +62,7 @@ Test(api_sim_engine, reaches_all)
     for (unsigned i = 0; i < 7; i++)
         for (size_t at = 0; at < 10;) {
             run_for(MS(1));
-            int64_t n = gyre_sim_peer_recv(city.peers[i], got + at, sizeof got - at);
+            int64_t n = gyre_sim_peer_recv(got + at, sizeof got - at, city.peers[i]);
             cr_assert(n == -EAGAIN || (n > 0 && memcmp(got + at, &"hello, all"[at], (size_t)n) == 0));
             at += n > 0 ? (size_t)n : 0;
         }

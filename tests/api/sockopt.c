@@ -209,11 +209,11 @@ TRANSPORT_TEST(api_sockopt, original_address)
     struct end *e = open_pair(&api, p, &peer);
     memset(&to, 0x5a, sizeof to);
     struct sockaddr_storage before = to;
-    int err = gyre_conn_original_address(e->c, &to, &to_len);
+    int err = gyre_conn_original_address(&to, &to_len, e->c);
     if (api.is_sim || !is_tcp(&api)) {
         cr_assert_eq(err, -EOPNOTSUPP, "%s", gyre_err_name(err));
     } else if (err == 0) {
-        cr_assert_eq(gyre_conn_local_address(e->c, &own, &own_len), 0);
+        cr_assert_eq(gyre_conn_local_address(&own, &own_len, e->c), 0);
         cr_assert_eq(to.ss_family, own.ss_family);
         cr_assert_eq(to_len, own_len);
     } else {
@@ -223,9 +223,9 @@ TRANSPORT_TEST(api_sockopt, original_address)
         cr_assert_eq(to_len, 77);
         cr_assert_eq(memcmp(&to, &before, sizeof to), 0, "written to, though it failed");
     }
-    cr_assert_eq(gyre_conn_original_address(e->c, NULL, &to_len), -EINVAL);
-    cr_assert_eq(gyre_conn_original_address(e->c, &to, NULL), -EINVAL);
-    cr_assert_eq(gyre_conn_original_address(NULL, &to, &to_len), GYRE_ECLOSED);
+    cr_assert_eq(gyre_conn_original_address(NULL, &to_len, e->c), -EINVAL);
+    cr_assert_eq(gyre_conn_original_address(&to, NULL, e->c), -EINVAL);
+    cr_assert_eq(gyre_conn_original_address(&to, &to_len, NULL), GYRE_ECLOSED);
     close_pair(&api, &peer);
 }
 
@@ -365,9 +365,8 @@ static void *from_elsewhere(void *arg)
                gyre_conn_keepalive(&keepalive, e->c) == GYRE_ETHREAD &&
                gyre_conn_set_congestion(e->c, "reno") == GYRE_ETHREAD &&
                gyre_conn_congestion(name, sizeof name, e->c) == GYRE_ETHREAD &&
-               gyre_conn_tcp_info(&info, e->c) == GYRE_ETHREAD &&
-               gyre_conn_credentials(&who, e->c) == GYRE_ETHREAD &&
-               gyre_conn_original_address(e->c, &to, &to_len) == GYRE_ETHREAD;
+               gyre_conn_tcp_info(&info, e->c) == GYRE_ETHREAD && gyre_conn_credentials(&who, e->c) == GYRE_ETHREAD &&
+               gyre_conn_original_address(&to, &to_len, e->c) == GYRE_ETHREAD;
     return all ? e : NULL;
 }
 

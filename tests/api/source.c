@@ -17,7 +17,7 @@ static void on_data(struct gyre_conn *c)
 static void own_address(const struct end *e, char *out, size_t size)
 {
     struct gyre__addr addr;
-    cr_assert_eq(gyre_conn_local_address(e->c, &addr.ss, &addr.len), 0);
+    cr_assert_eq(gyre_conn_local_address(&addr.ss, &addr.len, e->c), 0);
     gyre__addr_format(&addr, out, size);
 }
 

@@ -105,7 +105,7 @@ static void expect_right(const struct end *e, const void *data, size_t len)
 static size_t look_peek(struct end *e)
 {
     struct gyre_slice s;
-    cr_assert_eq(gyre_conn_peek(e->c, 0, &s), 0);
+    cr_assert_eq(gyre_conn_peek(&s, e->c, 0), 0);
     expect_right(e, s.data, s.len);
     return gyre_conn_discard(e->c, s.len);
 }
@@ -114,7 +114,7 @@ static size_t look_next(struct end *e)
 {
     struct gyre_slice s;
     size_t here = gyre_conn_inbound(e->c);
-    cr_assert_eq(gyre_conn_next(e->c, here < 777 ? here : 777, &s), 0);
+    cr_assert_eq(gyre_conn_next(&s, e->c, here < 777 ? here : 777), 0);
     expect_right(e, s.data, s.len);
     return s.len;
 }
@@ -122,7 +122,7 @@ static size_t look_next(struct end *e)
 static size_t look_read(struct end *e)
 {
     uint8_t bytes[3000];
-    size_t n = gyre_conn_read(e->c, bytes, sizeof bytes);
+    size_t n = gyre_conn_read(bytes, sizeof bytes, e->c);
     expect_right(e, bytes, n);
     return n;
 }
@@ -130,7 +130,7 @@ static size_t look_read(struct end *e)
 static size_t look_copy(struct end *e)
 {
     uint8_t bytes[3000];
-    size_t n = gyre_conn_copy(e->c, 0, bytes, sizeof bytes);
+    size_t n = gyre_conn_copy(bytes, sizeof bytes, e->c, 0);
     expect_right(e, bytes, n);
     return gyre_conn_discard(e->c, n);
 }
@@ -139,7 +139,7 @@ static size_t look_peekv(struct end *e)
 {
     struct iovec iov[4];
     size_t n = 0;
-    int count = gyre_conn_peekv(e->c, iov, 4);
+    int count = gyre_conn_peekv(iov, 4, e->c);
     for (int i = 0; i < count; i++) {
         cr_assert_eq(env_pattern_check(iov[i].iov_base, iov[i].iov_len, e->key_in, e->got + n), -1);
         n += iov[i].iov_len;
@@ -166,7 +166,7 @@ static size_t look_find(struct end *e)
         return look_read(e);
     env_pattern_fill(needle, sizeof needle, e->key_in, e->got + 20);
     cr_assert_eq(gyre_conn_find(e->c, needle, sizeof needle, 0), 20);
-    cr_assert_eq(gyre_conn_read(e->c, bytes, 64), 64);
+    cr_assert_eq(gyre_conn_read(bytes, 64, e->c), 64);
     expect_right(e, bytes, 64);
     return 64;
 }
@@ -176,7 +176,7 @@ static size_t look_discard(struct end *e)
     return gyre_conn_discard(e->c, 1000);
 }
 
-static int decode(const struct gyre_framer *framer, struct gyre_conn *c, struct gyre_frame *frame)
+static int decode(struct gyre_frame *frame, const struct gyre_framer *framer, struct gyre_conn *c)
 {
     (void)framer;
     frame->len = gyre_conn_inbound(c);
@@ -187,7 +187,7 @@ static size_t look_frame(struct end *e)
 {
     static const struct gyre_framer framer = {.decode = decode};
     struct gyre_slice s;
-    cr_assert_eq(gyre_frame_next(e->c, &framer, &s), 0);
+    cr_assert_eq(gyre_frame_next(&s, e->c, &framer), 0);
     expect_right(e, s.data, s.len);
     return s.len;
 }

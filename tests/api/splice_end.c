@@ -62,7 +62,7 @@ static void heir_data(struct gyre_conn *c)
     struct heir *h = gyre_conn_user(c);
     struct gyre_slice view;
     while (gyre_conn_inbound(c) > 0) {
-        cr_assert_eq(gyre_conn_next(c, 0, &view), 0);
+        cr_assert_eq(gyre_conn_next(&view, c, 0), 0);
         cr_assert_eq(env_pattern_check(view.data, view.len, h->key, h->got), -1, "the heir got wrong bytes");
         h->got += view.len;
     }
@@ -330,7 +330,7 @@ static uint64_t read_to_the_end(int fd, bool *reset)
 static uint64_t spliced(const struct rig *r)
 {
     struct gyre_stats stats;
-    gyre_engine_stats(r->engine, &stats);
+    gyre_engine_stats(&stats, r->engine);
     return stats.bytes_spliced;
 }
 

@@ -51,7 +51,7 @@ static void forward_back(struct gyre_conn *c)
 static void copy_back(struct gyre_conn *c)
 {
     struct gyre_slice s;
-    while (gyre_conn_next(c, 0, &s) == 0 && s.len > 0)
+    while (gyre_conn_next(&s, c, 0) == 0 && s.len > 0)
         cr_assert_eq(gyre_conn_write(c, s.data, s.len), 0);
 }
 
@@ -113,7 +113,7 @@ static void on_client_data(struct gyre_conn *c)
     struct client *cl = gyre_conn_user(c);
     struct run *run = cl->run;
     struct gyre_slice s;
-    while (gyre_conn_next(c, 0, &s) == 0 && s.len > 0) {
+    while (gyre_conn_next(&s, c, 0) == 0 && s.len > 0) {
         cr_assert(cl->got + s.len <= run->size && memcmp(s.data, pattern + cl->got, s.len) == 0);
         cl->got += s.len;
     }
@@ -172,7 +172,7 @@ static void listen_on(struct run *run, char *address, size_t size, const struct 
 
 static void turn(struct run *run)
 {
-    int more = run->sim != NULL ? gyre_sim_run(run->sim, &run->loop, 1, is_over, run, run->wanted * 100)
+    int more = run->sim != NULL ? gyre_sim_run(run->sim, &run->loop, 1, run->wanted * 100, is_over, run)
                                 : gyre_loop_run_nowait(run->loop);
     cr_assert_geq(more, 0, "%s", gyre_err_name(more));
 }

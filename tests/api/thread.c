@@ -136,7 +136,7 @@ struct remote {
     pthread_t thread;
 };
 
-static void on_remote_done(void *user, int err)
+static void on_remote_done(int err, void *user)
 {
     struct remote *r = user;
     api_enter(r->api);

@@ -208,7 +208,7 @@ static int look_worker(struct gyre_work *work, void *user)
     return sched_getaffinity(0, sizeof worker_set, &worker_set);
 }
 
-static void worker_looked(struct gyre_loop *loop, void *user, int result)
+static void worker_looked(struct gyre_loop *loop, int result, void *user)
 {
     cr_assert_eq(result, 0);
     (void)user;

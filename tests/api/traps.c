@@ -143,7 +143,7 @@ static void serve_for(struct api *api, int64_t ns)
     gyre_timer_destroy(timer);
 }
 
-static void no_line(void *user, enum gyre_log_level level, const char *text)
+static void no_line(enum gyre_log_level level, const char *text, void *user)
 {
     (void)level;
     (void)text;

@@ -80,7 +80,7 @@ DGRAM_REAL_TEST(api_udp_crowd, everybody_is_answered)
     unsigned expected = 0;
     udp_start(&api, p);
     udp_bind(&api, &server, &echo, NULL);
-    cr_assert_eq(gyre_udp_local_address(server.u, &crowd.to, &crowd.to_len), 0);
+    cr_assert_eq(gyre_udp_local_address(&crowd.to, &crowd.to_len, server.u), 0);
     crowd.left = PEERS;
     for (unsigned i = 0; i < PEERS; i++) {
         int fd = socket(crowd.to.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);

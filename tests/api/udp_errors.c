@@ -45,7 +45,7 @@ static void try_all(const struct attempt *a)
 static void close_and_try(struct dsock *s, const struct gyre_datagram *d)
 {
     struct attempt a = {.u = s->u, .d = d, .expected = GYRE_ECLOSED};
-    cr_assert_eq(gyre_udp_local_address(s->u, &a.to, &a.to_len), 0);
+    cr_assert_eq(gyre_udp_local_address(&a.to, &a.to_len, s->u), 0);
     cr_assert_eq(gyre_udp_close(s->u), 0);
     try_all(&a);
 }
@@ -53,7 +53,7 @@ static void close_and_try(struct dsock *s, const struct gyre_datagram *d)
 static void try_at_end(struct dsock *s)
 {
     struct attempt a = {.u = s->u, .expected = GYRE_ECLOSED};
-    cr_assert_eq(gyre_udp_local_address(s->u, &a.to, &a.to_len), 0);
+    cr_assert_eq(gyre_udp_local_address(&a.to, &a.to_len, s->u), 0);
     try_all(&a);
     cr_assert_eq(gyre_udp_close(s->u), 0);
     cr_assert_eq(gyre_udp_abort(s->u), 0);
@@ -70,7 +70,7 @@ DGRAM_TRANSPORT_TEST(api_udp_errors, closed)
     udp_start(&api, p);
     udp_bind(&api, &s, &closing, NULL);
     udp_connect(&api, &c, gyre_udp_address(s.u), NULL, NULL);
-    cr_assert_eq(gyre_udp_local_address(s.u, &none.to, &none.to_len), 0);
+    cr_assert_eq(gyre_udp_local_address(&none.to, &none.to_len, s.u), 0);
     cr_assert_eq(udp_send(&c, 1, 20), 0);
     api_until(&api, s.closes == 1);
     cr_assert_eq(s.n, 1);
@@ -107,7 +107,7 @@ DGRAM_TRANSPORT_TEST(api_udp_errors, wrong_thread)
     udp_connect(&api, &c, gyre_udp_address(s.u), NULL, NULL);
     api_turn_now(&api); /* from now on the loop has a thread */
     a.u = c.u;
-    cr_assert_eq(gyre_udp_local_address(s.u, &a.to, &a.to_len), 0);
+    cr_assert_eq(gyre_udp_local_address(&a.to, &a.to_len, s.u), 0);
     cr_assert_eq(pthread_create(&thread, NULL, from_elsewhere, &a), 0);
     cr_assert_eq(pthread_join(thread, NULL), 0);
     cr_assert_eq(udp_send(&c, 1, 20), 0);
@@ -168,7 +168,7 @@ DGRAM_BACKEND_TEST(api_udp_errors, arguments)
     udp_bind(&api, &s, NULL, NULL);
     cr_assert_eq(gyre_udp_hold(NULL, &view, s.u, NULL), -EINVAL);
     cr_assert_eq(gyre_udp_hold(&buf, NULL, s.u, NULL), -EINVAL);
-    cr_assert_eq(gyre_udp_peer_address(s.u, &out, &len), -ENOTCONN);
+    cr_assert_eq(gyre_udp_peer_address(&out, &len, s.u), -ENOTCONN);
     cr_assert_eq(gyre_udp_id_send(gyre_udp_id_of(s.u), NULL, 0, NULL, 1), -EINVAL);
     cr_assert_eq(gyre_udp_id_send(gyre_udp_id_of(s.u), (struct sockaddr *)&out, 0, "x", 1), GYRE_EADDRESS);
     cr_assert_eq(gyre_udp_id_send((struct gyre_udp_id){.loop = NULL}, NULL, 0, "x", 1), -EINVAL);
@@ -194,7 +194,7 @@ DGRAM_BACKEND_TEST(api_udp_errors, too_long)
     cr_assert_eq(gyre_udp_send(c.u, big, sizeof big), -EMSGSIZE);
     cr_assert_eq(udp_send(&c, 1, 20), 0);
     cr_assert_eq(udp_try_bind(&api, &dual, "udp://:0", NULL, NULL), 0);
-    cr_assert_eq(gyre_udp_local_address(s.u, &to, &to_len), 0);
+    cr_assert_eq(gyre_udp_local_address(&to, &to_len, s.u), 0);
     cr_assert_eq(gyre_udp_send_to(dual.u, (struct sockaddr *)&to, to_len, big, 65528), -EMSGSIZE);
     if (strcmp(api.backend, "sim") != 0) { /* its network has no headers */
         cr_assert_eq(gyre_udp_send_to(dual.u, (struct sockaddr *)&to, to_len, big, 65527), 0);
@@ -279,8 +279,8 @@ DGRAM_BACKEND_TEST(api_udp_errors, nobody_there)
     udp_bind(&api, &s, NULL, NULL);
     udp_bind(&api, &other, NULL, NULL);
     udp_bind(&api, &gone, NULL, NULL);
-    cr_assert_eq(gyre_udp_local_address(gone.u, &nowhere, &nowhere_len), 0);
-    cr_assert_eq(gyre_udp_local_address(other.u, &to, &to_len), 0);
+    cr_assert_eq(gyre_udp_local_address(&nowhere, &nowhere_len, gone.u), 0);
+    cr_assert_eq(gyre_udp_local_address(&to, &to_len, other.u), 0);
     udp_close(&gone);
     for (uint32_t i = 0; i < 10; i++) {
         udp_fill(data, sizeof data, i);

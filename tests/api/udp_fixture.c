@@ -53,7 +53,7 @@ static void on_error(struct gyre_udp *u, int err)
 static void on_close(struct gyre_udp *u, int err)
 {
     struct dsock *s = dsock_of(u);
-    gyre_udp_stats(u, &s->stats);
+    gyre_udp_stats(&s->stats, u);
     s->closes++;
     s->err = err;
     if (s->script != NULL && s->script->close != NULL)

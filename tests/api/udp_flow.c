@@ -439,7 +439,7 @@ DGRAM_TRANSPORT_TEST(api_udp_flow, by_name)
     udp_start(&api, p);
     udp_bind(&api, &s, NULL, NULL);
     udp_connect(&api, &c, gyre_udp_address(s.u), NULL, NULL);
-    cr_assert_eq(gyre_udp_local_address(s.u, &to, &to_len), 0);
+    cr_assert_eq(gyre_udp_local_address(&to, &to_len, s.u), 0);
     udp_fill(data, sizeof data, 7);
     cr_assert_eq(gyre_udp_id_send(gyre_udp_id_of(c.u), NULL, 0, data, sizeof data), 0);
     udp_fill(data, sizeof data, 8);

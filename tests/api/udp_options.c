@@ -20,7 +20,7 @@ static in_port_t port_of(struct dsock *s)
 {
     struct sockaddr_storage addr;
     socklen_t len;
-    cr_assert_eq(gyre_udp_local_address(s->u, &addr, &len), 0);
+    cr_assert_eq(gyre_udp_local_address(&addr, &len, s->u), 0);
     return addr.ss_family == AF_INET6 ? ntohs(((struct sockaddr_in6 *)&addr)->sin6_port)
                                       : ntohs(((struct sockaddr_in *)&addr)->sin_port);
 }
@@ -482,8 +482,8 @@ DGRAM_TRANSPORT_TEST(api_udp_options, local)
     udp_connect(&api, &c, gyre_udp_address(s.u), NULL, &(struct gyre_udp_options){.local = local});
     if (!is_udp(&api))
         cr_assert_str_eq(gyre_udp_address(c.u), local);
-    cr_assert_eq(gyre_udp_peer_address(c.u, &peer, &peer_len), 0);
-    cr_assert_eq(gyre_udp_local_address(s.u, &bound, &bound_len), 0);
+    cr_assert_eq(gyre_udp_peer_address(&peer, &peer_len, c.u), 0);
+    cr_assert_eq(gyre_udp_local_address(&bound, &bound_len, s.u), 0);
     cr_assert_eq(peer_len, bound_len);
     cr_assert_eq(memcmp(&peer, &bound, peer_len), 0);
     cr_assert_eq(udp_send(&c, 1, 20), 0);

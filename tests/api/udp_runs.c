@@ -12,7 +12,7 @@
 static uint64_t ops_of(const struct api *api)
 {
     struct gyre_stats stats;
-    gyre_loop_stats(api->loop, &stats);
+    gyre_loop_stats(&stats, api->loop);
     return stats.ops - stats.rearms;
 }
 

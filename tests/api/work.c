@@ -35,7 +35,7 @@ static int work(struct gyre_work *w, void *user)
     return job->number;
 }
 
-static void on_done(struct gyre_loop *loop, void *user, int result)
+static void on_done(struct gyre_loop *loop, int result, void *user)
 {
     struct job *job = user;
     api_enter(job->api);
@@ -249,7 +249,7 @@ static int run_errand(struct gyre_work *w, void *user)
     return 7;
 }
 
-static void errand_done(struct gyre_loop *loop, void *user, int result)
+static void errand_done(struct gyre_loop *loop, int result, void *user)
 {
     struct errand *e = user;
     cr_assert_eq(loop, e->loop);

@@ -409,7 +409,7 @@ TRANSPORT_TEST(api_write, drain_and_fill)
     api_close(&api);
 }
 
-static void write_more_when_sent(void *user, int err)
+static void write_more_when_sent(int err, void *user)
 {
     struct end *e = user;
     api_enter(e->api);

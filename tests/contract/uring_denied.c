@@ -31,7 +31,7 @@ struct attempt {
     char logged[512]; /* the last warning */
 };
 
-static void keep_line(void *user, enum gyre_log_level level, const char *text)
+static void keep_line(enum gyre_log_level level, const char *text, void *user)
 {
     struct attempt *at = user;
     (void)level;
@@ -220,14 +220,14 @@ struct failing_mem {
     unsigned left; /* allocations until they fail */
 };
 
-static void *failing_resize(void *user, void *ptr, size_t size)
+static void *failing_resize(void *ptr, size_t size, void *user)
 {
     struct failing_mem *f = user;
     if (size > 0 && f->left-- == 0) {
         f->left = 0;
         return NULL;
     }
-    return f->balance.mem.resize(f->balance.mem.user, ptr, size);
+    return f->balance.mem.resize(ptr, size, f->balance.mem.user);
 }
 
 /* Every allocation fails in turn, until none is left to fail. */

@@ -22,7 +22,7 @@
 
 enum { N_MAX = 400, TURNS_MAX = 20000, ECHO_BYTES = 3000, RECONNECTS = 3 };
 
-static void no_line(void *user, enum gyre_log_level level, const char *text)
+static void no_line(enum gyre_log_level level, const char *text, void *user)
 {
     (void)user;
     (void)level;

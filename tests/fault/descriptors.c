@@ -24,7 +24,7 @@ static void on_data(struct gyre_conn *c)
 
 static const struct gyre_conn_handlers handlers = {.on_data = on_data};
 
-static void no_line(void *user, enum gyre_log_level level, const char *text)
+static void no_line(enum gyre_log_level level, const char *text, void *user)
 {
     (void)user;
     (void)level;

@@ -30,10 +30,10 @@ struct scene {
 static struct scene s;
 static _Thread_local bool refusing;
 
-static void *resize(void *user, void *ptr, size_t size_bytes)
+static void *resize(void *ptr, size_t size_bytes, void *user)
 {
     (void)user;
-    return refusing && size_bytes > 0 ? NULL : s.counted.mem.resize(s.counted.mem.user, ptr, size_bytes);
+    return refusing && size_bytes > 0 ? NULL : s.counted.mem.resize(ptr, size_bytes, s.counted.mem.user);
 }
 
 static void note(int err)
@@ -52,7 +52,7 @@ static int listen_on(struct gyre_listener **out)
     return gyre_engine_listen_sized(out, s.engine, "tcp://127.0.0.1:0", &echo, NULL, 0);
 }
 
-static void on_line(void *user, enum gyre_log_level level, const char *text)
+static void on_line(enum gyre_log_level level, const char *text, void *user)
 {
     (void)user;
     if (level < GYRE_LOG_WARN || strstr(text, "cannot accept") == NULL)

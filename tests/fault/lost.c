@@ -59,7 +59,7 @@ static void on_listener_closed(void *user)
     s.listener_closes++;
 }
 
-static void on_given_back(void *user, int err)
+static void on_given_back(int err, void *user)
 {
     (void)user;
     s.given_back++;
@@ -76,7 +76,7 @@ static void on_watch(struct gyre_watch *w, unsigned events, int err, void *user)
 
 static void on_udp_close(struct gyre_udp *u, int err)
 {
-    gyre_udp_stats(u, &s.stats);
+    gyre_udp_stats(&s.stats, u);
     s.udp_closes++;
     s.udp_err = err;
 }
@@ -87,7 +87,7 @@ static void on_datagram(struct gyre_udp *u, const struct gyre_datagram *d)
     (void)d;
 }
 
-static void no_line(void *user, enum gyre_log_level level, const char *text)
+static void no_line(enum gyre_log_level level, const char *text, void *user)
 {
     (void)user;
     (void)level;
@@ -175,7 +175,7 @@ REAL_TEST(lost, ends_are_told)
     open_datagrams();
     turn();
     begin_more();
-    gyre_udp_stats(s.u, &s.stats);
+    gyre_udp_stats(&s.stats, s.u);
     cr_assert(s.stats.sent > 0 && s.stats.sent < DATAGRAMS - 1, "%llu datagrams sent: none waits",
               (unsigned long long)s.stats.sent);
     cr_assert(confine(&no_more));

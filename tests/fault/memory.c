@@ -103,14 +103,14 @@ static void client_ended(struct client *cl, struct gyre_loop *loop)
     gyre_engine_drain(sc->engine, INT64_C(5000000000));
 }
 
-static void on_given_back(void *user, int err)
+static void on_given_back(int err, void *user)
 {
     struct client *cl = user;
     (void)err;
     cl->given_back++;
 }
 
-static void on_posted_done(void *user, int err)
+static void on_posted_done(int err, void *user)
 {
     struct client *cl = user;
     (void)err;
@@ -179,7 +179,7 @@ static void on_client_data(struct gyre_conn *c)
 {
     struct client *cl = gyre_conn_user(c);
     struct gyre_slice s;
-    while (gyre_conn_next(c, 0, &s) == 0 && s.len > 0) {
+    while (gyre_conn_next(&s, c, 0) == 0 && s.len > 0) {
         cl->wrong = cl->wrong || !is_right(cl, s.data, s.len);
         cl->got += s.len;
     }
@@ -275,7 +275,7 @@ static int run_watched(struct scenario *sc)
     return err;
 }
 
-static void no_line(void *user, enum gyre_log_level level, const char *text)
+static void no_line(enum gyre_log_level level, const char *text, void *user)
 {
     (void)user;
     (void)level;

@@ -12,7 +12,7 @@
 
 enum { N_MAX = 600, UNTOUCHED = 3 };
 
-static void no_line(void *user, enum gyre_log_level level, const char *text)
+static void no_line(enum gyre_log_level level, const char *text, void *user)
 {
     (void)user;
     (void)level;

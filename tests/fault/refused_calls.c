@@ -51,7 +51,7 @@ static const uint8_t *next_bytes(size_t len)
 
 /* ---- steps that are told of later ---- */
 
-static void on_told(void *user, int err)
+static void on_told(int err, void *user)
 {
     (void)user;
     k.told++;
@@ -114,7 +114,7 @@ static bool send_file(void)
 
 static void on_watch(struct gyre_watch *w, unsigned events, int err, void *user)
 {
-    on_told(user, err);
+    on_told(err, user);
     cr_assert_eq(events, err == 0 ? GYRE_WATCH_WRITABLE : 0);
     cr_assert_eq(gyre_watch_close(w), 0);
 }
@@ -129,7 +129,7 @@ static bool watch(void)
 static void run_task(struct gyre_loop *loop, void *user)
 {
     cr_assert_eq(loop, k.r->loop);
-    on_told(user, 0);
+    on_told(0, user);
 }
 
 static bool post(void)
@@ -145,7 +145,7 @@ static bool post_after(void)
 static void on_fired(struct gyre_timer *timer, void *user)
 {
     cr_assert_eq(timer, k.timer);
-    on_told(user, 0);
+    on_told(0, user);
 }
 
 static void drop_timer(void)
@@ -173,7 +173,7 @@ static int work(struct gyre_work *w, void *user)
     return 0;
 }
 
-static void on_worked(struct gyre_loop *loop, void *user, int result)
+static void on_worked(struct gyre_loop *loop, int result, void *user)
 {
     cr_assert_eq(result, 0);
     run_task(loop, user);
@@ -228,7 +228,7 @@ static bool share(void)
 {
     void *there = NULL;
     int err = refused_note(k.r, gyre_conn_share(k.c, &k));
-    cr_assert_eq(gyre_conn_id_shared(k.id, &there), err == 0 ? 0 : GYRE_ESTALE);
+    cr_assert_eq(gyre_conn_id_shared(&there, k.id), err == 0 ? 0 : GYRE_ESTALE);
     cr_assert_eq(there, err == 0 ? &k : NULL);
     cr_assert_eq(gyre_conn_shared(k.c), there);
     return err == 0;
@@ -287,7 +287,7 @@ static void on_peer_data(struct gyre_conn *c)
         else
             cr_assert_eq(gyre_conn_inbound(c), before, "%s: bytes were taken all the same", k.r->where);
     }
-    while (gyre_conn_next(c, 0, &view) == 0 && view.len > 0)
+    while (gyre_conn_next(&view, c, 0) == 0 && view.len > 0)
         see(&view);
 }
 

@@ -104,7 +104,7 @@ static int work(struct gyre_work *w, void *user)
     return 5;
 }
 
-static void worked(struct gyre_loop *loop, void *user, int result)
+static void worked(struct gyre_loop *loop, int result, void *user)
 {
     cr_assert_eq(result, 5);
     task(loop, user);
@@ -119,7 +119,7 @@ static void offload(struct gyre_loop *loop, void *user)
         told();
 }
 
-static void on_closed_then(void *user, int err)
+static void on_closed_then(int err, void *user)
 {
     atomic_int *to = user;
     atomic_store(to, err);
@@ -257,7 +257,7 @@ static void look_at_counters(void)
 {
     static char text[1 << 16];
     struct gyre_stats stats;
-    gyre_engine_stats(sh.engine, &stats);
+    gyre_engine_stats(&stats, sh.engine);
     int64_t len = gyre_engine_prometheus(text, sizeof text, sh.engine, NULL, 0);
     cr_assert(len > 0 && (size_t)len < sizeof text && strlen(text) == (size_t)len);
     unsigned ticks = atomic_load(&sh.ticks);
@@ -277,7 +277,7 @@ static void *run(void *arg)
     return NULL;
 }
 
-static void no_line(void *user, enum gyre_log_level level, const char *text)
+static void no_line(enum gyre_log_level level, const char *text, void *user)
 {
     (void)user;
     (void)level;
@@ -379,7 +379,7 @@ REAL_TEST(refused_engine, counters_need_none)
     const struct gyre_loop_options options = {.backend = p->backend, .mem = &mem.mem};
     cr_assert_eq(gyre_loop_create(&loop, &options), 0);
     fault_mem_arm(&mem, 1);
-    gyre_loop_stats(loop, &stats);
+    gyre_loop_stats(&stats, loop);
     int64_t len = gyre_loop_prometheus(text, sizeof text, loop, &(struct gyre_label){"job", "test"}, 1);
     cr_assert(len > 0 && strstr(text, "job=\"test\"") != NULL);
     cr_assert_not(fault_mem_struck(&mem));

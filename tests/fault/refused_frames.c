@@ -91,7 +91,7 @@ static void on_bytes(struct gyre_conn *c)
 {
     struct gyre_slice frame;
     int err;
-    while ((err = gyre_frame_next(c, &framers[0], &frame)) == 0)
+    while ((err = gyre_frame_next(&frame, c, &framers[0])) == 0)
         check(frame, talk.back++);
     talk.hungry = err != -EAGAIN;
     if (talk.hungry)

@@ -125,7 +125,7 @@ static void on_client_data(struct gyre_conn *c)
 {
     struct client *cl = gyre_conn_user(c);
     struct gyre_slice view;
-    while (gyre_conn_next(c, 0, &view) == 0 && view.len > 0) {
+    while (gyre_conn_next(&view, c, 0) == 0 && view.len > 0) {
         cr_assert_eq(env_pattern_check(view.data, view.len, KEY, cl->got), -1, "%s: wrong bytes", st.r->where);
         cl->got += view.len;
     }

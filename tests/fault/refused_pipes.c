@@ -38,7 +38,7 @@ static int64_t counted(size_t n)
 static int64_t look_peek(struct gyre_conn *c)
 {
     struct gyre_slice s;
-    int err = gyre_conn_peek(c, 0, &s);
+    int err = gyre_conn_peek(&s, c, 0);
     return err != 0 ? err : counted(gyre_conn_discard(c, (size_t)checked(s.data, s.len)));
 }
 
@@ -46,28 +46,28 @@ static int64_t look_next(struct gyre_conn *c)
 {
     struct gyre_slice s;
     size_t here = gyre_conn_inbound(c);
-    int err = gyre_conn_next(c, here < 100000 ? here : 100000, &s);
+    int err = gyre_conn_next(&s, c, here < 100000 ? here : 100000);
     return err != 0 ? err : checked(s.data, s.len);
 }
 
 static int64_t look_read(struct gyre_conn *c)
 {
     uint8_t bytes[3000];
-    size_t n = gyre_conn_read(c, bytes, sizeof bytes);
+    size_t n = gyre_conn_read(bytes, sizeof bytes, c);
     return counted((size_t)checked(bytes, n));
 }
 
 static int64_t look_copy(struct gyre_conn *c)
 {
     uint8_t bytes[3000];
-    size_t n = gyre_conn_copy(c, 0, bytes, sizeof bytes);
+    size_t n = gyre_conn_copy(bytes, sizeof bytes, c, 0);
     return n == 0 ? -ENOMEM : counted(gyre_conn_discard(c, (size_t)checked(bytes, n)));
 }
 
 static int64_t look_peekv(struct gyre_conn *c)
 {
     struct iovec iov[2];
-    int count = gyre_conn_peekv(c, iov, 2);
+    int count = gyre_conn_peekv(iov, 2, c);
     return count == 0 ? -ENOMEM : counted(gyre_conn_discard(c, (size_t)checked(iov[0].iov_base, iov[0].iov_len)));
 }
 
@@ -93,7 +93,7 @@ static int64_t look_find(struct gyre_conn *c)
     if (at < 0)
         return at;
     cr_assert_eq(at, 20, "%s", x.r->where);
-    return counted((size_t)checked(bytes, gyre_conn_read(c, bytes, len)));
+    return counted((size_t)checked(bytes, gyre_conn_read(bytes, len, c)));
 }
 
 static int64_t look_discard(struct gyre_conn *c)
@@ -105,7 +105,7 @@ static int64_t frame_by(struct gyre_conn *c, const struct gyre_framer *framer)
 {
     struct gyre_slice s;
     size_t before = gyre_conn_inbound(c);
-    int err = gyre_frame_next(c, framer, &s);
+    int err = gyre_frame_next(&s, c, framer);
     if (err == -EAGAIN) /* less than a frame is left, or no delimiter */
         return look_next(c);
     if (err != 0)
@@ -122,11 +122,11 @@ static int64_t look_fixed(struct gyre_conn *c)
 }
 
 /* A framer of the user's that leaves the work to one that is built in. */
-static int decode_by_line(const struct gyre_framer *framer, struct gyre_conn *c, struct gyre_frame *frame)
+static int decode_by_line(struct gyre_frame *frame, const struct gyre_framer *framer, struct gyre_conn *c)
 {
     struct gyre_framer line;
     cr_assert_eq(gyre_framer_init_line(&line, 0, framer->frame_max_bytes), 0);
-    return line.decode(&line, c, frame);
+    return line.decode(frame, &line, c);
 }
 
 static int64_t look_line(struct gyre_conn *c)
@@ -145,13 +145,13 @@ static int64_t look_length(struct gyre_conn *c)
     cr_assert_eq(gyre_framer_init_length(&framer, &field, 0), 0);
     env_pattern_fill(bytes, 1, KEY, x.got);
     size_t expected = 1u + bytes[0];
-    int err = framer.decode(&framer, c, &frame);
+    int err = framer.decode(&frame, &framer, c);
     if (err == -EAGAIN) /* less than a frame is left */
         return look_next(c);
     if (err != 0)
         return err;
     cr_assert_eq(frame.len, expected, "%s: a frame of %zu bytes, not %zu", x.r->where, frame.len, expected);
-    return counted((size_t)checked(bytes, gyre_conn_read(c, bytes, frame.len)));
+    return counted((size_t)checked(bytes, gyre_conn_read(bytes, frame.len, c)));
 }
 
 static int64_t look_delimiter(struct gyre_conn *c)
@@ -164,11 +164,11 @@ static int64_t look_delimiter(struct gyre_conn *c)
     cr_assert_eq(gyre_framer_init_delimiter(&framer, bytes + AT, LEN, GYRE_FRAME_KEEP, 1 << 20), 0);
     if (gyre_conn_inbound(c) < sizeof bytes)
         return look_next(c);
-    int err = framer.decode(&framer, c, &frame);
+    int err = framer.decode(&frame, &framer, c);
     if (err != 0)
         return err;
     cr_assert_eq(frame.len, sizeof bytes, "%s: a frame of %zu bytes", x.r->where, frame.len);
-    return counted((size_t)checked(bytes, gyre_conn_read(c, bytes, frame.len)));
+    return counted((size_t)checked(bytes, gyre_conn_read(bytes, frame.len, c)));
 }
 
 /* Parts of a pipe can only be forwarded once they are read out. */

@@ -125,7 +125,7 @@ static inline void write_between(void)
     x.written += sizeof bytes;
 }
 
-static inline void on_file_sent(void *user, int err)
+static inline void on_file_sent(int err, void *user)
 {
     (void)user;
     x.file_waits = false;
@@ -180,7 +180,7 @@ static inline int connect_to_relay(void)
 static inline bool warm(void)
 {
     struct gyre_stats stats;
-    gyre_loop_stats(x.r->loop, &stats);
+    gyre_loop_stats(&stats, x.r->loop);
     return stats.bytes_spliced > 0;
 }
 

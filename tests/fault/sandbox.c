@@ -94,7 +94,7 @@ static void try_engine(struct verdict *out, const char *backend, uint32_t loops)
                            gyre_err_name(out->err), atomic_load(&s.mem.blocks), open_descriptors() - s.fds_before);
         return;
     }
-    gyre_loop_backend(gyre_engine_loop(s.engine, loops - 1), &out->report);
+    gyre_loop_backend(&out->report, gyre_engine_loop(s.engine, loops - 1));
     wrong = server_check(&s);
     out->serves = wrong == NULL;
     const char *after = server_stop(&s);

@@ -38,7 +38,7 @@ static void on_close(struct gyre_conn *c, int err)
 
 static const struct gyre_conn_handlers echo = {.on_open = on_open, .on_data = on_data, .on_close = on_close};
 
-static void no_line(void *user, enum gyre_log_level level, const char *text)
+static void no_line(enum gyre_log_level level, const char *text, void *user)
 {
     (void)user;
     (void)level;

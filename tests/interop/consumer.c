@@ -35,7 +35,7 @@ static void send_line(struct gyre_conn *c)
 static void take_echo(struct gyre_conn *c)
 {
     struct gyre_slice view;
-    if (gyre_conn_next(c, strlen(line), &view) != 0)
+    if (gyre_conn_next(&view, c, strlen(line)) != 0)
         return; /* not all of it is here */
     if (memcmp(view.data, line, view.len) == 0)
         result = EXIT_SUCCESS;
@@ -78,7 +78,7 @@ int main(void)
         fail("no loop", err);
         return EXIT_FAILURE;
     }
-    gyre_loop_backend(loop, &report);
+    gyre_loop_backend(&report, loop);
     err = serve_and_call(loop);
     gyre_loop_destroy(loop);
     if (err != 0) {

@@ -40,7 +40,7 @@ void send_line(gyre_conn *c)
 void take_echo(gyre_conn *c)
 {
     gyre_slice view{};
-    if (gyre_conn_next(c, line.size(), &view) != 0)
+    if (gyre_conn_next(&view, c, line.size()) != 0)
         return; /* not all of it is here */
     const std::string_view got(reinterpret_cast<const char *>(view.data), view.len);
     static_cast<state *>(gyre_engine_user(static_cast<gyre_engine *>(gyre_conn_user(c))))->echoed = got == line;
@@ -110,7 +110,7 @@ int main()
         return 1;
     }
     struct gyre_backend_report report{};
-    gyre_loop_backend(gyre_engine_loop(engine, 0), &report);
+    gyre_loop_backend(&report, gyre_engine_loop(engine, 0));
     err = serve(engine, s);
     gyre_engine_destroy(engine);
     if (err != 0)

@@ -53,8 +53,8 @@ static int serve(struct gyre_backend_report *report)
     int err = gyre_engine_create(&engine, &options);
     if (err != 0)
         return err;
-    gyre_loop_backend(gyre_engine_loop(engine, 0), report);
-    err = gyre_engine_listen(engine, "tcp://127.0.0.1:0", &echoes, NULL);
+    gyre_loop_backend(report, gyre_engine_loop(engine, 0));
+    err = gyre_engine_listen(NULL, engine, "tcp://127.0.0.1:0", &echoes, NULL);
     if (err == 0)
         err = gyre_engine_run(engine);
     gyre_engine_destroy(engine);

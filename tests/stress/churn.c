@@ -65,7 +65,7 @@ static const struct gyre_conn_handlers server = {.on_open = on_server_open, .on_
 
 /* ---- clients ---- */
 
-static void on_given_back(void *user, int err)
+static void on_given_back(int err, void *user)
 {
     struct one *o = user;
     o->given_back++;
@@ -85,7 +85,7 @@ static void on_data(struct gyre_conn *c)
     struct one *o = gyre_conn_user(c);
     struct gyre_slice s;
     MUST(o->opened);
-    while (gyre_conn_next(c, 0, &s) == 0 && s.len > 0) {
+    while (gyre_conn_next(&s, c, 0) == 0 && s.len > 0) {
         MUST(stress_is(s.data, s.len, o->key, o->got));
         o->got += s.len;
         MUST(o->got <= o->len);
@@ -176,8 +176,8 @@ static void round_of(const char *backend)
     atomic_store(&closed, 0);
     (void)snprintf(name, sizeof name, "unix://@gyre-churn-%d", (int)getpid());
     MUST(gyre_engine_create(&engine, &options) == 0);
-    MUST(gyre_listener_open(&tcp, engine, "tcp://127.0.0.1:0", &server, NULL) == 0);
-    MUST(gyre_listener_open(&local, engine, name, &server, NULL) == 0);
+    MUST(gyre_engine_listen(&tcp, engine, "tcp://127.0.0.1:0", &server, NULL) == 0);
+    MUST(gyre_engine_listen(&local, engine, name, &server, NULL) == 0);
     pthread_t running = stress_thread(run_engine, engine);
     for (uint32_t i = 0; i < CLIENT_LOOPS; i++) {
         crowds[i] = (struct crowd){.address = {gyre_listener_address(tcp), gyre_listener_address(local)},

@@ -56,7 +56,7 @@ static void end_one(struct one *o)
 static void take(struct one *o, struct gyre_conn *c)
 {
     uint8_t data[4096];
-    for (size_t n; (n = gyre_conn_read(c, data, sizeof data)) > 0;) {
+    for (size_t n; (n = gyre_conn_read(data, sizeof data, c)) > 0;) {
         MUST(stress_is(data, n, o->key, o->got));
         o->got += n;
     }

@@ -29,7 +29,7 @@ enum {
 
 static atomic_long memory_now, memory_most;
 
-static void *count_resize(void *user, void *ptr, size_t size_bytes)
+static void *count_resize(void *ptr, size_t size_bytes, void *user)
 {
     (void)user;
     long before = ptr != NULL ? (long)malloc_usable_size(ptr) : 0;
@@ -168,7 +168,7 @@ static void on_pause_over(struct gyre_timer *timer, void *user)
 static void take_piece(struct client *cl)
 {
     struct gyre_slice s;
-    MUST(gyre_conn_next(cl->conn, 0, &s) == 0 && s.len > 0);
+    MUST(gyre_conn_next(&s, cl->conn, 0) == 0 && s.len > 0);
     MUST(stress_is(s.data, s.len, cl->key, cl->got));
     cl->got += s.len;
     MUST(cl->got <= cl->len && !cl->eof);

@@ -97,11 +97,11 @@ static void *read_on(void *arg)
     memset(before, 0, sizeof before);
     for (int reads = 0; reads < READS || all.bytes_in < 1000000; reads++) {
         for (uint32_t i = 0; i < LOOPS; i++) {
-            gyre_loop_stats(gyre_engine_loop(st->engine, i), &now);
+            gyre_loop_stats(&now, gyre_engine_loop(st->engine, i));
             check_rising(&before[i], &now);
             before[i] = now;
         }
-        gyre_engine_stats(st->engine, &now);
+        gyre_engine_stats(&now, st->engine);
         check_rising(&all, &now);
         all = now;
         int64_t len = gyre_engine_prometheus(text, TEXT_MAX, st->engine, NULL, 0);
@@ -137,14 +137,14 @@ static void round_of(const char *backend)
     struct gyre_stats s;
     pthread_t readers[READERS];
     MUST(gyre_engine_create(&st->engine, &options) == 0);
-    MUST(gyre_listener_open(&listener, st->engine, "tcp://127.0.0.1:0", &server, NULL) == 0);
+    MUST(gyre_engine_listen(&listener, st->engine, "tcp://127.0.0.1:0", &server, NULL) == 0);
     (void)snprintf(st->address, sizeof st->address, "%s", gyre_listener_address(listener));
     for (int i = 0; i < READERS; i++)
         readers[i] = stress_thread(read_on, st);
     MUST(gyre_engine_run(st->engine) == 0);
     for (int i = 0; i < READERS; i++)
         (void)pthread_join(readers[i], NULL);
-    gyre_engine_stats(st->engine, &s);
+    gyre_engine_stats(&s, st->engine);
     check_end(st, &s);
     printf("%s: %llu connections, %llu bytes, %d readings and more by %d readers, %.1f s\n", backend,
            (unsigned long long)s.accepted, (unsigned long long)s.bytes_in, READS, READERS, stress_seconds() - start);

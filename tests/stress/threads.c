@@ -131,7 +131,7 @@ static const struct gyre_engine_handlers handlers = {.on_boot = on_boot};
 
 /* ---- other threads ---- */
 
-static void on_written(void *user, int err)
+static void on_written(int err, void *user)
 {
     struct stage *st = user;
     (void)atomic_fetch_add(&st->completed, 1);
@@ -177,11 +177,11 @@ static void post_one(struct stage *st, uint64_t *seed)
 static void share_some(struct gyre_conn_id id, uint64_t *seed)
 {
     void *ptr = NULL;
-    int err = gyre_conn_id_shared(id, &ptr);
+    int err = gyre_conn_id_shared(&ptr, id);
     MUST(err == GYRE_ESTALE || (err == 0 && (atomic_ulong *)ptr >= shared_things));
     if (err == 0)
         (void)atomic_fetch_add((atomic_ulong *)ptr, 1);
-    err = gyre_conn_id_set_shared(id, &shared_things[stress_random(seed) % 16], &ptr);
+    err = gyre_conn_id_set_shared(&ptr, id, &shared_things[stress_random(seed) % 16]);
     MUST(err == GYRE_ESTALE || (err == 0 && (atomic_ulong *)ptr < shared_things + 16));
     int64_t queued = gyre_conn_id_outbound(id);
     MUST(queued == GYRE_ESTALE || queued >= 0);
@@ -260,7 +260,7 @@ static void listen_on_both(struct stage *st)
     (void)snprintf(name, sizeof name, "unix:///tmp/gyre-stress-%d.sock", (int)getpid());
     for (int i = 0; i < 2; i++) {
         const char *address = i == 0 ? "tcp://127.0.0.1:0" : name;
-        MUST(gyre_listener_open(&st->listener[i], st->engine, address, &server, NULL) == 0);
+        MUST(gyre_engine_listen(&st->listener[i], st->engine, address, &server, NULL) == 0);
         (void)snprintf(st->address[i], sizeof st->address[i], "%s", gyre_listener_address(st->listener[i]));
     }
 }

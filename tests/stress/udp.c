@@ -110,7 +110,7 @@ static void on_lasting_close(struct gyre_udp *u, int err)
 {
     struct lasting *s = lasting_of(u);
     MUST(err == 0 || err == GYRE_ESHUTDOWN || err == GYRE_ETIMEOUT);
-    gyre_udp_stats(u, &s->stats);
+    gyre_udp_stats(&s->stats, u);
     MUST(!atomic_exchange(&s->closed, true));
 }
 
@@ -119,7 +119,7 @@ static const struct gyre_udp_handlers lasting = {.on_datagram = on_lasting_datag
 static void note_lasting(struct lasting *s, struct gyre_udp *u)
 {
     s->id = gyre_udp_id_of(u);
-    MUST(gyre_udp_local_address(u, &s->address, &s->address_len) == 0);
+    MUST(gyre_udp_local_address(&s->address, &s->address_len, u) == 0);
 }
 
 /* ---- clients ---- */
@@ -242,7 +242,7 @@ static void *write_all(void *arg)
             write_client(st, &seed, bytes, len);
         if (i % 64 == 0) {
             MUST(gyre_udp_parse(&parsed, &parsed_len, st->address) == 0);
-            gyre_loop_stats(st->loops[i / 64 % LOOPS], &stats);
+            gyre_loop_stats(&stats, st->loops[i / 64 % LOOPS]);
             (void)sched_yield();
         }
     }

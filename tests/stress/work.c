@@ -38,7 +38,7 @@ static int work(struct gyre_work *w, void *user)
     return 5;
 }
 
-static void on_done(struct gyre_loop *loop, void *user, int result)
+static void on_done(struct gyre_loop *loop, int result, void *user)
 {
     struct job *job = user;
     struct crowd *crowd = job->crowd;

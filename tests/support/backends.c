@@ -36,14 +36,14 @@ bool backends_names(const char *features, const char *word)
 bool backends_take_back(const struct gyre_loop *loop)
 {
     struct gyre_backend_report report;
-    gyre_loop_backend(loop, &report);
+    gyre_loop_backend(&report, loop);
     return strcmp(report.backend, "io_uring") != 0 || backends_names(report.features, "defer_taskrun");
 }
 
 bool backends_splices(const struct gyre_loop *loop)
 {
     struct gyre_backend_report report;
-    gyre_loop_backend(loop, &report);
+    gyre_loop_backend(&report, loop);
     const struct gyre__backend_ops *ops = gyre__backend_find(report.backend);
     bool may = strcmp(report.backend, "io_uring") != 0 ||
                (backends_names(report.features, "direct") && backends_names(report.features, "multishot_recv"));

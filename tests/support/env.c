@@ -42,7 +42,7 @@ static void counted_free(struct env_mem *m, void *ptr)
 }
 
 /* Always moves, so that whoever keeps an old pointer is found out. */
-static void *counted_resize(void *user, void *ptr, size_t size_bytes)
+static void *counted_resize(void *ptr, size_t size_bytes, void *user)
 {
     struct env_mem *m = user;
     if (ptr == NULL)

@@ -2,7 +2,7 @@
  * Counting calls and refusing them. Freeing is never refused. */
 #include "fault_mem.h"
 
-static void *resize(void *user, void *ptr, size_t size_bytes)
+static void *resize(void *ptr, size_t size_bytes, void *user)
 {
     struct fault_mem *m = user;
     if (size_bytes > 0) {
@@ -12,7 +12,7 @@ static void *resize(void *user, void *ptr, size_t size_bytes)
             return NULL;
         }
     }
-    return m->counted.mem.resize(m->counted.mem.user, ptr, size_bytes);
+    return m->counted.mem.resize(ptr, size_bytes, m->counted.mem.user);
 }
 
 void fault_mem_init(struct fault_mem *m, long fail_at, enum fault_mode mode)

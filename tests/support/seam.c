@@ -13,7 +13,7 @@
 
 enum { SEAM_MAGIC = 0x5ea30b00, CANARY_RES = -7777777 };
 
-static void quiet_line(void *user, enum gyre_log_level level, const char *text)
+static void quiet_line(enum gyre_log_level level, const char *text, void *user)
 {
     (void)user;
     if (level >= GYRE_LOG_ERROR)

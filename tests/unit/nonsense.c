@@ -43,7 +43,7 @@ static void on_close(struct gyre_conn *c, int err)
 
 static const struct gyre_conn_handlers handlers = {.on_open = on_open, .on_data = on_data, .on_close = on_close};
 
-static void on_done(void *user, int err)
+static void on_done(int err, void *user)
 {
     (void)user;
     done_count++;
@@ -173,10 +173,10 @@ Test(nonsense, borrowing_nothing)
     cr_assert_eq(gyre_conn_write_ref(near, NULL, 0, on_done, NULL), 0);
     TURN_UNTIL(got == 3 && done_count == 2);
     struct gyre_stats before, after;
-    gyre_loop_stats(loop, &before);
+    gyre_loop_stats(&before, loop);
     for (int i = 0; i < 50; i++)
         cr_assert_eq(gyre_loop_run_nowait(loop), 0, "the loop finds something to do for ever");
-    gyre_loop_stats(loop, &after);
+    gyre_loop_stats(&after, loop);
     cr_assert_eq(before.ops, after.ops, "it goes on sending nothing");
     cr_assert_eq(done_count, 2);
 }
@@ -204,19 +204,19 @@ static void drain_nothing(struct gyre_conn *c)
     struct gyre_slice view = {.data = (const uint8_t *)"", .len = 9};
     struct gyre_buf *buf = NULL;
     char byte;
-    cr_assert_eq(gyre_conn_peek(c, 1, &view), -EAGAIN);
-    cr_assert_eq(gyre_conn_peek(c, SIZE_MAX, &view), -EMSGSIZE);
-    cr_assert_eq(gyre_conn_peek(c, (1 << 20) + 1, &view), -EMSGSIZE);
-    cr_assert_eq(gyre_conn_peek(c, 1 << 20, &view), -EAGAIN);
+    cr_assert_eq(gyre_conn_peek(&view, c, 1), -EAGAIN);
+    cr_assert_eq(gyre_conn_peek(&view, c, SIZE_MAX), -EMSGSIZE);
+    cr_assert_eq(gyre_conn_peek(&view, c, (1 << 20) + 1), -EMSGSIZE);
+    cr_assert_eq(gyre_conn_peek(&view, c, 1 << 20), -EAGAIN);
     cr_assert_eq(view.len, 9, "set though it failed");
-    cr_assert_eq(gyre_conn_next(c, 1, &view), -EAGAIN);
-    cr_assert_eq(gyre_conn_peek(c, 0, &view), 0);
+    cr_assert_eq(gyre_conn_next(&view, c, 1), -EAGAIN);
+    cr_assert_eq(gyre_conn_peek(&view, c, 0), 0);
     cr_assert(view.data == NULL && view.len == 0);
-    cr_assert_eq(gyre_conn_next(c, 0, &view), 0);
-    cr_assert_eq(gyre_conn_peekv(c, NULL, 0), 0);
+    cr_assert_eq(gyre_conn_next(&view, c, 0), 0);
+    cr_assert_eq(gyre_conn_peekv(NULL, 0, c), 0);
     cr_assert_eq(gyre_conn_discard(c, SIZE_MAX), 0);
-    cr_assert_eq(gyre_conn_read(c, &byte, 1), 0);
-    cr_assert_eq(gyre_conn_read(c, NULL, 0), 0);
+    cr_assert_eq(gyre_conn_read(&byte, 1, c), 0);
+    cr_assert_eq(gyre_conn_read(NULL, 0, c), 0);
     cr_assert_eq(gyre_buf_hold(&buf, &view, c, 0), -EINVAL);
     cr_assert_eq(gyre_buf_hold(&buf, &view, c, 1), -EAGAIN);
     cr_assert_null(buf);
@@ -247,8 +247,8 @@ Test(nonsense, after_close)
     cr_assert_eq(gyre_conn_write_ref(c, "x", 1, on_done, NULL), GYRE_ECLOSED);
     cr_assert_eq(gyre_conn_writev(c, &(struct iovec){.iov_base = (void *)(uintptr_t)"x", .iov_len = 1}, 1),
                  GYRE_ECLOSED);
-    cr_assert_eq(gyre_conn_peek(c, 0, &view), GYRE_ECLOSED);
-    cr_assert_eq(gyre_conn_next(c, 0, &view), GYRE_ECLOSED);
+    cr_assert_eq(gyre_conn_peek(&view, c, 0), GYRE_ECLOSED);
+    cr_assert_eq(gyre_conn_next(&view, c, 0), GYRE_ECLOSED);
     cr_assert_eq(gyre_buf_hold(&buf, &view, c, 1), GYRE_ECLOSED);
     cr_assert_eq(gyre_conn_forward(c, far, 1), GYRE_ECLOSED);
     cr_assert_eq(gyre_conn_forward(far, c, 1), GYRE_ECLOSED);
@@ -268,14 +268,14 @@ Test(nonsense, addresses_of_nothing)
 {
     struct sockaddr_storage out = {.ss_family = AF_UNSPEC};
     socklen_t len = 77;
-    cr_assert_eq(gyre_conn_local_address(NULL, &out, &len), GYRE_ECLOSED);
-    cr_assert_eq(gyre_conn_peer_address(NULL, &out, &len), GYRE_ECLOSED);
-    cr_assert_eq(gyre_udp_local_address(NULL, &out, &len), GYRE_ECLOSED);
-    cr_assert_eq(gyre_udp_peer_address(NULL, &out, &len), GYRE_ECLOSED);
-    cr_assert_eq(gyre_conn_local_address(near, NULL, &len), -EINVAL);
-    cr_assert_eq(gyre_conn_peer_address(near, &out, NULL), -EINVAL);
+    cr_assert_eq(gyre_conn_local_address(&out, &len, NULL), GYRE_ECLOSED);
+    cr_assert_eq(gyre_conn_peer_address(&out, &len, NULL), GYRE_ECLOSED);
+    cr_assert_eq(gyre_udp_local_address(&out, &len, NULL), GYRE_ECLOSED);
+    cr_assert_eq(gyre_udp_peer_address(&out, &len, NULL), GYRE_ECLOSED);
+    cr_assert_eq(gyre_conn_local_address(NULL, &len, near), -EINVAL);
+    cr_assert_eq(gyre_conn_peer_address(&out, NULL, near), -EINVAL);
     cr_assert(len == 77 && out.ss_family == AF_UNSPEC);
-    cr_assert_eq(gyre_conn_peer_address(near, &out, &len), 0);
+    cr_assert_eq(gyre_conn_peer_address(&out, &len, near), 0);
     cr_assert_eq(out.ss_family, AF_UNIX);
 }
 

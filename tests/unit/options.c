@@ -284,7 +284,7 @@ Test(options, of_a_listener)
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         struct gyre_engine *engine;
         cr_assert_eq(gyre_engine_create(&engine, &(struct gyre_engine_options){.loops = 2}), 0);
-        int err = gyre_engine_listen(engine, table[i].address, &handlers, &table[i].o);
+        int err = gyre_engine_listen(NULL, engine, table[i].address, &handlers, &table[i].o);
         cr_assert_eq(err, table[i].err, "row %zu: %s", i, gyre_err_name(err));
         gyre_engine_destroy(engine);
     }

@@ -115,7 +115,7 @@ static void fill(uint8_t *bytes, size_t len)
         bytes[i] = next_byte++;
 }
 
-static void on_done(void *user, int err)
+static void on_done(int err, void *user)
 {
     struct borrowed *b = user;
     b->done++;

@@ -249,7 +249,7 @@ static inline int sim_send_now(struct sim_core *c, struct gyre__fd *f, const voi
 static inline struct gyre_sim_counts sim_counts_of(const struct sim_core *c)
 {
     struct gyre_sim_counts counts;
-    gyre_sim_stats(c->sim, &counts);
+    gyre_sim_stats(&counts, c->sim);
     return counts;
 }
 

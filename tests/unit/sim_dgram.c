@@ -52,10 +52,10 @@ static void run(struct run *r, const struct gyre_sim_options *options, const cha
         for (unsigned k = 0; i % 4 == 3 && k < 8; k++)
             cr_assert_geq(gyre_loop_run_nowait(loop), 0);
     }
-    cr_assert_eq(gyre_sim_run(sim, &loop, 1, NULL, NULL, 1000000), 0);
+    cr_assert_eq(gyre_sim_run(sim, &loop, 1, 1000000, NULL, NULL), 0);
     cr_assert_eq(gyre_udp_outbound(client), 0);
-    gyre_udp_stats(server, &r->stats);
-    gyre_sim_stats(sim, &r->counts);
+    gyre_udp_stats(&r->stats, server);
+    gyre_sim_stats(&r->counts, sim);
     r->hash = gyre_sim_trace_hash(sim);
     gyre_loop_destroy(loop);
     gyre_sim_destroy(sim);
@@ -120,7 +120,7 @@ Test(sim_dgram, full)
         cr_assert_eq(gyre_udp_send(client, bytes, sizeof bytes), 0);
     for (unsigned i = 0; i < 10; i++)
         cr_assert_geq(gyre_loop_run_nowait(loop), 0);
-    gyre_udp_stats(server, &stats);
+    gyre_udp_stats(&stats, server);
     cr_assert_eq(stats.kernel_dropped, 15);
     gyre_loop_destroy(loop);
     gyre_sim_destroy(sim);

@@ -9,12 +9,12 @@ struct stingy {
     long left;
 };
 
-static void *stingy_resize(void *user, void *ptr, size_t size_bytes)
+static void *stingy_resize(void *ptr, size_t size_bytes, void *user)
 {
     struct stingy *s = user;
     if (size_bytes > 0 && s->left-- <= 0)
         return NULL;
-    return s->under.mem.resize(s->under.mem.user, ptr, size_bytes);
+    return s->under.mem.resize(ptr, size_bytes, s->under.mem.user);
 }
 
 enum { CROWD = 80 };
@@ -53,18 +53,18 @@ static bool dialogue(struct gyre_sim *sim)
     struct gyre_sim_listener *listener;
     struct gyre_sim_peer *a, *b = NULL;
     char word[8];
-    int err = gyre_sim_listen_peer(sim, &listener, "tcp://127.0.0.1:80");
+    int err = gyre_sim_listen_peer(&listener, sim, "tcp://127.0.0.1:80");
     if (err == 0)
-        err = gyre_sim_connect(sim, &a, "tcp://127.0.0.1:80");
+        err = gyre_sim_connect(&a, sim, "tcp://127.0.0.1:80");
     if (err == 0)
         err = gyre_sim_peer_error(a);
     if (err == 0)
-        err = gyre_sim_listener_accept(listener, &b);
+        err = gyre_sim_listener_accept(&b, listener);
     cr_assert(err == 0 || err == -ENOMEM, "%d", err);
     if (err != 0)
         return false;
     cr_assert_eq(gyre_sim_peer_send(a, "word", 4), 4);
-    cr_assert_eq(gyre_sim_peer_recv(b, word, sizeof word), 4);
+    cr_assert_eq(gyre_sim_peer_recv(word, sizeof word, b), 4);
     return true;
 }
 

@@ -68,7 +68,7 @@ static void on_client_data(struct gyre_conn *c)
     struct client *me = gyre_conn_user(c);
     struct gyre_slice piece;
     while (gyre_conn_inbound(c) > 0) {
-        cr_assert_eq(gyre_conn_next(c, 0, &piece), 0);
+        cr_assert_eq(gyre_conn_next(&piece, c, 0), 0);
         size_t len = piece.len;
         cr_assert_gt(len, 0);
         for (size_t i = 0; i < len; i++)
@@ -115,7 +115,7 @@ static uint64_t play(uint64_t seed, enum gyre_sim_profile profile)
         cr_assert_eq(gyre_connect(&c, s.loops[0], gyre_listener_address(listener), &client, &options), 0);
         cr_assert_eq(gyre_conn_write(c, bytes, BYTES), 0);
     }
-    int err = gyre_sim_run(s.sim, s.loops, 2, all_closed, &s, 1000000);
+    int err = gyre_sim_run(s.sim, s.loops, 2, 1000000, all_closed, &s);
     cr_assert_eq(err, 0, "seed %llu: gyre_sim_run: %s", (unsigned long long)seed, gyre_err_name(err));
     for (int i = 0; i < CLIENTS; i++) {
         cr_assert_eq(s.clients[i].got, BYTES);
@@ -167,7 +167,7 @@ Test(sim_run, time_goes_from_timer_to_timer)
     cr_assert_eq(gyre_timer_create(&timer, loop, on_ring, &w), 0);
     uint64_t start_ns = gyre_sim_now_ns(w.sim);
     cr_assert_eq(gyre_timer_start(timer, HOUR_NS, 0), 0);
-    cr_assert_eq(gyre_sim_run(w.sim, &loop, 1, rang, &w, 100000), 0);
+    cr_assert_eq(gyre_sim_run(w.sim, &loop, 1, 100000, rang, &w), 0);
     cr_assert_geq(w.rang_ns, start_ns + (uint64_t)HOUR_NS, "it went off early");
     cr_assert_leq(w.rang_ns, start_ns + (uint64_t)HOUR_NS + 10000000u, "it went off late");
     gyre_timer_destroy(timer);
@@ -190,8 +190,8 @@ Test(sim_run, nothing_can_happen)
 {
     struct gyre_sim *sim = make_sim(1, GYRE_SIM_QUIET);
     struct gyre_loop *loop = make_loop(sim);
-    cr_assert_eq(gyre_sim_run(sim, &loop, 1, never, NULL, 100000), -EDEADLK);
-    cr_assert_eq(gyre_sim_run(sim, &loop, 1, NULL, NULL, 100000), 0);
+    cr_assert_eq(gyre_sim_run(sim, &loop, 1, 100000, never, NULL), -EDEADLK);
+    cr_assert_eq(gyre_sim_run(sim, &loop, 1, 100000, NULL, NULL), 0);
     gyre_loop_destroy(loop);
     gyre_sim_destroy(sim);
 }
@@ -205,7 +205,7 @@ Test(sim_run, rounds_run_out)
     unsigned asked = 0;
     cr_assert_eq(gyre_timer_create(&timer, loop, on_ring, &w), 0);
     cr_assert_eq(gyre_timer_start(timer, 1000000, 1000000), 0);
-    cr_assert_eq(gyre_sim_run(w.sim, &loop, 1, never, &asked, 50), -ETIMEDOUT);
+    cr_assert_eq(gyre_sim_run(w.sim, &loop, 1, 50, never, &asked), -ETIMEDOUT);
     cr_assert_eq(asked, 50);
     gyre_timer_destroy(timer);
     gyre_loop_destroy(loop);
@@ -225,7 +225,7 @@ struct visit {
 static bool visit(void *user)
 {
     struct visit *v = user;
-    int64_t n = gyre_sim_peer_recv(v->peer, v->answer + v->got, sizeof v->answer - v->got);
+    int64_t n = gyre_sim_peer_recv(v->answer + v->got, sizeof v->answer - v->got, v->peer);
     v->got += n > 0 ? (size_t)n : 0;
     if (v->said < 4 && v->said == v->got)
         v->said += (size_t)gyre_sim_peer_send(v->peer, &"ping"[v->said], 1);
@@ -240,8 +240,8 @@ Test(sim_run, scripted_peer_meets_a_handler)
     struct gyre_listener *listener = NULL;
     struct visit v = {.got = 0};
     cr_assert_eq(gyre_loop_listen(&listener, loop, "unix://@echo", &echo, NULL), 0);
-    cr_assert_eq(gyre_sim_connect(sim, &v.peer, "unix://@echo"), 0);
-    cr_assert_eq(gyre_sim_run(sim, &loop, 1, visit, &v, 10000), 0);
+    cr_assert_eq(gyre_sim_connect(&v.peer, sim, "unix://@echo"), 0);
+    cr_assert_eq(gyre_sim_run(sim, &loop, 1, 10000, visit, &v), 0);
     cr_assert_eq(memcmp(v.answer, "ping", 4), 0);
     gyre_sim_peer_reset(v.peer);
     gyre_loop_destroy(loop);

@@ -110,7 +110,7 @@ static void check_world(struct world *w)
 static void add_counts(const struct gyre_sim *sim)
 {
     struct gyre_sim_counts c;
-    gyre_sim_stats(sim, &c);
+    gyre_sim_stats(&c, sim);
     totals.events += c.events;
     totals.recvs_short += c.recvs_short;
     totals.sends_short += c.sends_short;
