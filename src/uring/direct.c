@@ -197,7 +197,8 @@ void gyre__direct_forget(struct gyre__uring *u, const struct gyre__op *op)
 static ssize_t receive(int fd, const struct gyre__bufpool *pool, const uint16_t *bufs, unsigned count)
 {
     struct iovec iov[BUFS_MAX];
-    struct msghdr hdr = {.msg_iov = iov, .msg_iovlen = count};
+    const uint16_t pieces = (uint16_t)count; /* fits msg_iovlen, which is a size_t, and an int with musl */
+    struct msghdr hdr = {.msg_iov = iov, .msg_iovlen = pieces};
     ssize_t n;
     for (unsigned i = 0; i < count; i++)
         iov[i] = (struct iovec){.iov_base = gyre__bufpool_data(pool, bufs[i]), .iov_len = pool->size};
@@ -331,7 +332,7 @@ static bool is_large(const struct gyre__op *op)
         return op->u.send.len >= SEND_BYTES_MIN;
     if (op->f->flags & GYRE_FDF_DGRAM)
         return false; /* it would overtake those in the ring */
-    for (size_t i = 0; i < op->u.msg.hdr->msg_iovlen && bytes < SEND_BYTES_MIN; i++)
+    for (size_t i = 0; i < (size_t)op->u.msg.hdr->msg_iovlen && bytes < SEND_BYTES_MIN; i++)
         bytes += op->u.msg.hdr->msg_iov[i].iov_len;
     return bytes >= SEND_BYTES_MIN;
 }
