@@ -134,11 +134,12 @@ static const struct gyre_conn_handlers handlers = {
 int main(int argc, char **argv)
 {
     struct gyre_framer lines;
-    struct gyre_loop_options loop = {.tasks_max = 4096}; /* limit on queued broadcasts */
-    struct gyre_engine_options options = {.loop = &loop, .conns_max = 10000};
+    struct gyre_engine_options options = {
+        .conns_max = 10000, .loop = {.tasks_max = 4096}, /* limit on queued broadcasts */
+    };
     bool stats = false;
     const char *name = "chat [flags] ADDRESS [abort]";
-    int first = example_flags(argc, argv, name, &loop, &options, &stats);
+    int first = example_flags(argc, argv, name, &options, &stats);
     if (first < 0)
         return 2;
     slow = argc - first == 2 && strcmp(argv[first + 1], "abort") == 0 ? GYRE_SLOW_ABORT : GYRE_SLOW_SKIP;

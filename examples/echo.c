@@ -38,7 +38,7 @@ static int serve(const char *address)
         return err;
     }
     struct gyre_udp_id ids[EXAMPLE_LOOPS_MAX];
-    int err = gyre_engine_listen_udp_sized(ids, engine, address, &udp_handlers, NULL, 0);
+    int err = gyre_engine_listen_udp(ids, engine, address, &udp_handlers, NULL);
     if (err == 0)
         example_ready_udp(engine, gyre_udp_from_id(ids[0]));
     return err;
@@ -52,11 +52,10 @@ static void on_signal(int number)
 
 int main(int argc, char **argv)
 {
-    struct gyre_loop_options loop = {.backend = NULL};
-    struct gyre_engine_options options = {.loop = &loop};
+    struct gyre_engine_options options = {.loops = 1};
     bool stats = false;
     const char *name = "echo [flags] ADDRESS...";
-    int first = example_flags(argc, argv, name, &loop, &options, &stats);
+    int first = example_flags(argc, argv, name, &options, &stats);
     if (first < 0)
         return 2;
     if (first == argc)

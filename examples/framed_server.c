@@ -39,11 +39,10 @@ static const struct gyre_conn_handlers handlers = {
 
 int main(int argc, char **argv)
 {
-    struct gyre_loop_options loop = {.backend = NULL};
-    struct gyre_engine_options options = {.loop = &loop};
+    struct gyre_engine_options options = {.loops = 1};
     bool stats = false;
     const char *name = "framed_server [flags] ADDRESS";
-    int first = example_flags(argc, argv, name, &loop, &options, &stats);
+    int first = example_flags(argc, argv, name, &options, &stats);
     if (first < 0)
         return 2;
     if (argc - first != 1)

@@ -72,11 +72,10 @@ static bool make_line(size_t bytes)
 
 int main(int argc, char **argv)
 {
-    struct gyre_loop_options loop = {.backend = NULL};
-    struct gyre_engine_options options = {.loop = &loop, .handlers = &engine_handlers};
+    struct gyre_engine_options options = {.handlers = &engine_handlers};
     bool stats = false;
     const char *name = "push [flags] ADDRESS MILLISECONDS [BYTES]";
-    int first = example_flags(argc, argv, name, &loop, &options, &stats);
+    int first = example_flags(argc, argv, name, &options, &stats);
     if (first < 0)
         return 2;
     if (argc - first < 2 || argc - first > 3)

@@ -126,13 +126,12 @@ static const struct gyre_conn_handlers handlers = {.on_frame = on_line, .on_clos
 
 int main(int argc, char **argv)
 {
-    struct gyre_loop_options loop = {.backend = NULL};
     struct gyre_framer lines;
     long threads = 4, waiting = 64;
     bool stats = false;
     const char *name = "worker [flags] ADDRESS DIRECTORY [THREADS WAITING]";
-    struct gyre_engine_options options = {.loop = &loop};
-    int first = example_flags(argc, argv, name, &loop, &options, &stats);
+    struct gyre_engine_options options = {.loops = 1};
+    int first = example_flags(argc, argv, name, &options, &stats);
     if (first < 0)
         return 2;
     if (argc - first != 2 && argc - first != 4)

@@ -39,8 +39,7 @@ int example_failed(const char *name, int err)
     return 1;
 }
 
-int example_flags(int argc, char **argv, const char *name, struct gyre_loop_options *loop,
-                  struct gyre_engine_options *engine, bool *stats)
+int example_flags(int argc, char **argv, const char *name, struct gyre_engine_options *options, bool *stats)
 {
     static const struct option flags[] = {{"backend", required_argument, NULL, 'b'},
                                           {"loops", required_argument, NULL, 'l'},
@@ -52,17 +51,17 @@ int example_flags(int argc, char **argv, const char *name, struct gyre_loop_opti
         long loops = 0, busy_poll_us = 0;
         switch (flag) {
         case 'b':
-            loop->backend = optarg;
+            options->loop.backend = optarg;
             break;
         case 'l':
             if (!example_number(name, "--loops", optarg, 1, EXAMPLE_LOOPS_MAX, &loops))
                 return -1;
-            engine->loops = (uint32_t)loops;
+            options->loops = (uint32_t)loops;
             break;
         case 'p':
             if (!example_number(name, "--busy-poll", optarg, 0, 10000, &busy_poll_us))
                 return -1;
-            loop->busy_poll_us = (uint32_t)busy_poll_us;
+            options->loop.busy_poll_us = (uint32_t)busy_poll_us;
             break;
         case 's':
             *stats = true;

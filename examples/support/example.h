@@ -9,8 +9,7 @@ enum { EXAMPLE_LOOPS_MAX = 1024 };
 
 /* Read --backend, --loops, --busy-poll, --stats and --help. Returns the index of the first argument after them, or -1
  * after printing what is wrong; --help prints `name`, the usage line, and the flags, and ends the program. */
-int example_flags(int argc, char **argv, const char *name, struct gyre_loop_options *loop,
-                  struct gyre_engine_options *engine, bool *stats);
+int example_flags(int argc, char **argv, const char *name, struct gyre_engine_options *options, bool *stats);
 
 /* Print what is wrong and how the program is used; returns its exit status, 2. */
 int example_usage(const char *name, const char *problem);

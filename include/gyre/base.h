@@ -31,10 +31,15 @@
  * descriptor is close-on-exec. A child that is forked in a callback must call one of the two before the callback
  * returns.
  *
- * Options. A field that is 0 has its default. A NULL pointer to options means all defaults. New fields are only
- * appended. The macros pass the size of the struct that the caller was compiled with; their last argument is the
- * options and may be a compound literal. If the struct is larger than the library knows, and a field in the unknown
- * part is not 0, the call returns -E2BIG. */
+ * Options. A call with options is a macro. Its last argument is a pointer to the options, which may be a compound
+ * literal, or NULL for all defaults. A field that is 0 has its default. Options of another call, a missing last
+ * argument and an argument too many do not compile.
+ *
+ * Options can grow. New fields are only appended, before the options that are nested in the struct (`conn`, `loop`),
+ * which are its last field. The macro calls a function whose name ends in _sized, with the size of the struct that the
+ * caller was compiled with, and the size of the nested options, if there are any. Therefore a program works that was
+ * compiled with an older or a newer header. If the caller's struct is larger than the library knows, and a field that
+ * the library does not know is not 0, the call returns -E2BIG. Programs in other languages call the _sized function. */
 #ifndef GYRE_BASE_H
 #define GYRE_BASE_H
 
@@ -58,6 +63,15 @@ extern "C" {
 #else
 #define GYRE_API
 #define GYRE_PRINTF(fmt, args)
+#endif
+
+/* The last arguments of a _sized function: options and the size of their struct. In C the type is checked here, because
+ * compilers may only warn of a pointer to another type. The name is long because compilers print it with the error. */
+#ifdef __cplusplus
+#define GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(type, ...) __VA_ARGS__, sizeof(type)
+#else
+#define GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(type, ...)                                                               \
+    __VA_ARGS__, _Generic((__VA_ARGS__), type *: sizeof(type), const type *: sizeof(type), void *: sizeof(type))
 #endif
 
 /* Returns the version of the linked library as "major.minor.patch". GYRE_VERSION is the version of the header.

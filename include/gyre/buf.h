@@ -31,8 +31,11 @@ struct gyre_slice {
  * Thread: the connection's loop. */
 GYRE_API int gyre_buf_hold(struct gyre_buf **out, struct gyre_slice *view, struct gyre_conn *c, size_t len);
 
-/* Release a held buffer. NULL is allowed. Thread: that of the loop it came from, before the loop is destroyed. */
-GYRE_API void gyre_buf_release(struct gyre_buf *buf);
+/* Release a held buffer, before its loop is destroyed. NULL is allowed.
+ * Returns 0. Errors:
+ *   GYRE_ETHREAD: the calling thread is not the loop's; the buffer stays held
+ * Thread: that of the loop it came from. */
+GYRE_API int gyre_buf_release(struct gyre_buf *buf);
 
 #ifdef __cplusplus
 }

@@ -169,7 +169,7 @@ struct gyre_conn_options {
     int64_t idle_timeout_ns;     /* limit on the time without a byte in either direction; 0, 25 days or more: none */
     int64_t linger_timeout_ns;   /* limit on the time a close makes no progress; 0: 30 s; 25 days or more: none */
     int64_t connect_timeout_ns;  /* limit on the time of connecting; 0: 30 s; 25 days or more: none */
-    bool delay;                  /* leave Nagle's algorithm on; false: TCP_NODELAY is set */
+    bool nagle;                  /* leave Nagle's algorithm on; false: TCP_NODELAY is set */
     bool start_paused;           /* as if gyre_conn_pause() were called in on_open */
     void *user;                  /* what gyre_conn_user() returns at first */
     uint32_t turn_max_bytes;     /* approximate limit on bytes received from this connection in one loop turn; 0: no
@@ -186,7 +186,7 @@ struct gyre_conn_options {
     uint32_t notsent_lowat_bytes; /* TCP_NOTSENT_LOWAT; at most INT32_MAX */
     uint32_t max_segment_bytes;   /* TCP_MAXSEG; at most INT32_MAX */
     uint32_t mark;                /* SO_MARK; privileged */
-    uint8_t tos;                  /* IP_TOS, IPV6_TCLASS; 0 to 255 */
+    uint8_t traffic_class;        /* IP_TOS, IPV6_TCLASS; 0 to 255 */
     bool transparent;             /* IP_TRANSPARENT; privileged */
     bool freebind;                /* IP_FREEBIND */
     /* Limits that start when the connection opens; see gyre_conn_set_read_timeout(). 0: none. */
@@ -259,13 +259,13 @@ GYRE_API size_t gyre_conn_discard(struct gyre_conn *c, size_t len);
 GYRE_API size_t gyre_conn_read(void *dst, size_t len, struct gyre_conn *c);
 
 /* Copy up to `len` bytes to `dst`, starting at offset `from`. Returns the number copied. */
-GYRE_API size_t gyre_conn_copy(void *dst, size_t len, const struct gyre_conn *c, size_t from);
+GYRE_API size_t gyre_conn_copy(void *dst, size_t len, struct gyre_conn *c, size_t from);
 
 /* Search the received bytes for `needle` (`needle_len` 1 to 64 bytes), starting at offset `from`. Returns the offset of
- * the first occurrence. Errors: -ENOMEM, and
+ * the first occurrence. Errors: common, and
  *   -EAGAIN: `needle` has not been received so far
  *   -EINVAL: `needle` is NULL or `needle_len` is out of range */
-GYRE_API int64_t gyre_conn_find(const struct gyre_conn *c, const void *needle, size_t needle_len, size_t from);
+GYRE_API int64_t gyre_conn_find(struct gyre_conn *c, const void *needle, size_t needle_len, size_t from);
 
 /* ---- Writing. Thread: the connection's loop. ---- */
 

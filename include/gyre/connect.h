@@ -32,7 +32,8 @@ struct gyre_engine;
  * -ENOENT, -EHOSTUNREACH, another -errno, or GYRE_ETIMEOUT after `connect_timeout_ns`.
  * Returns 0 or a connect error. Thread: the loop's. */
 #define gyre_connect(out, loop, address, handlers, ...)                                                                \
-    gyre_connect_sized((out), (loop), (address), (handlers), (__VA_ARGS__), sizeof(struct gyre_conn_options))
+    gyre_connect_sized((out), (loop), (address), (handlers),                                                           \
+                       GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(struct gyre_conn_options, __VA_ARGS__))
 GYRE_API int gyre_connect_sized(struct gyre_conn **out, struct gyre_loop *loop, const char *address,
                                 const struct gyre_conn_handlers *handlers, const struct gyre_conn_options *options,
                                 size_t size_bytes);
@@ -51,8 +52,8 @@ typedef void gyre_connected_fn(struct gyre_loop *loop, struct gyre_conn *c, int 
  *   -EAGAIN: `tasks_max` tasks are queued on the loop
  * Thread: any, while the engine is not being destroyed. */
 #define gyre_engine_connect(engine, address, handlers, done, user, ...)                                                \
-    gyre_engine_connect_sized((engine), (address), (handlers), (done), (user), (__VA_ARGS__),                          \
-                              sizeof(struct gyre_conn_options))
+    gyre_engine_connect_sized((engine), (address), (handlers), (done), (user),                                         \
+                              GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(struct gyre_conn_options, __VA_ARGS__))
 GYRE_API int gyre_engine_connect_sized(struct gyre_engine *engine, const char *address,
                                        const struct gyre_conn_handlers *handlers, gyre_connected_fn *done, void *user,
                                        const struct gyre_conn_options *options, size_t size_bytes);
@@ -68,7 +69,8 @@ GYRE_API int gyre_engine_connect_sized(struct gyre_engine *engine, const char *a
  *   -EBADF: `fd` is not open
  * Thread: the loop's. */
 #define gyre_conn_adopt_fd(out, loop, fd, handlers, ...)                                                               \
-    gyre_conn_adopt_fd_sized((out), (loop), (fd), (handlers), (__VA_ARGS__), sizeof(struct gyre_conn_options))
+    gyre_conn_adopt_fd_sized((out), (loop), (fd), (handlers),                                                          \
+                             GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(struct gyre_conn_options, __VA_ARGS__))
 GYRE_API int gyre_conn_adopt_fd_sized(struct gyre_conn **out, struct gyre_loop *loop, int fd,
                                       const struct gyre_conn_handlers *handlers,
                                       const struct gyre_conn_options *options, size_t size_bytes);

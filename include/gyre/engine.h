@@ -32,8 +32,6 @@ struct gyre_engine_handlers {
 struct gyre_engine_options {
     uint32_t loops;                               /* number of loops; 0: 1; at most 1024; or GYRE_LOOPS_PER_CORE */
     const struct gyre_engine_handlers *handlers;  /* borrowed until the engine is destroyed; NULL: none */
-    const struct gyre_loop_options *loop;         /* options of every loop; copied; NULL: all defaults. What they
-                                                     point to is borrowed until the engine is destroyed */
     void *user;                                   /* returned by gyre_engine_user() */
     /* The engine's threads are named NAME-1, NAME-2, …; the threads of its pool are named NAME-work-0, NAME-work-1, ….
      * NAME is shortened so that 15 bytes suffice. The thread that calls gyre_engine_run() keeps its name. Copied;
@@ -51,6 +49,8 @@ struct gyre_engine_options {
      * gyre_listener_options.conns_max. Connections made with gyre_connect() count but are never refused for this limit.
      * 0: no limit. */
     uint32_t conns_max;
+    struct gyre_loop_options loop; /* options of every loop; what they point to is borrowed until the engine is
+                                      destroyed; the last field */
 };
 
 /* Create an engine and its loops. Returns owned in `*out`; free the engine with gyre_engine_destroy().
@@ -63,7 +63,9 @@ struct gyre_engine_options {
  *   otherwise     an error as gyre_loop_create()
  * Thread: any. */
 #define gyre_engine_create(out, ...)                                                                                   \
-    gyre_engine_create_sized((out), (__VA_ARGS__), sizeof(struct gyre_engine_options), sizeof(struct gyre_loop_options))
+    gyre_engine_create_sized((out),                                                                                    \
+                             GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(struct gyre_engine_options, __VA_ARGS__),           \
+                             sizeof(struct gyre_loop_options))
 GYRE_API int gyre_engine_create_sized(struct gyre_engine **out, const struct gyre_engine_options *options,
                                       size_t size_bytes, size_t loop_size_bytes);
 
@@ -166,7 +168,8 @@ struct gyre_broadcast_options {
  *   -E2BIG        an option is set that this library does not know
  * Thread: any. */
 #define gyre_engine_broadcast(engine, data, len, ...)                                                                  \
-    gyre_engine_broadcast_sized((engine), (data), (len), (__VA_ARGS__), sizeof(struct gyre_broadcast_options))
+    gyre_engine_broadcast_sized((engine), (data), (len),                                                               \
+                                GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(struct gyre_broadcast_options, __VA_ARGS__))
 GYRE_API int gyre_engine_broadcast_sized(struct gyre_engine *engine, const void *data, size_t len,
                                          const struct gyre_broadcast_options *options, size_t size_bytes);
 
@@ -180,7 +183,8 @@ GYRE_API int gyre_engine_broadcast_sized(struct gyre_engine *engine, const void 
  *   -EINVAL      `engine` or `address` is NULL
  * Thread: before the engine runs. */
 #define gyre_engine_listen_udp(ids, engine, address, handlers, ...)                                                    \
-    gyre_engine_listen_udp_sized((ids), (engine), (address), (handlers), (__VA_ARGS__), sizeof(struct gyre_udp_options))
+    gyre_engine_listen_udp_sized((ids), (engine), (address), (handlers),                                               \
+                                 GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(struct gyre_udp_options, __VA_ARGS__))
 GYRE_API int gyre_engine_listen_udp_sized(struct gyre_udp_id *ids, struct gyre_engine *engine, const char *address,
                                           const struct gyre_udp_handlers *handlers,
                                           const struct gyre_udp_options *options, size_t size_bytes);

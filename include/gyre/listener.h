@@ -81,8 +81,7 @@ struct gyre_listener_options {
     void *user;                         /* passed to these three callbacks, and returned by gyre_listener_user() */
     uint64_t seed;        /* seed of GYRE_BALANCE_RANDOM and GYRE_BALANCE_SOURCE_HASH: a different seed gives a
                              different distribution; default: 0 */
-    uint32_t reserved[8]; /* must be zero */
-    struct gyre_conn_options conn; /* options of each accepted connection; stays last */
+    struct gyre_conn_options conn; /* options of each accepted connection; the last field */
 };
 
 /* Listen on `address` with all loops of an engine. `*out` receives the listener; `out` may be NULL. The address is one
@@ -126,12 +125,14 @@ struct gyre_listener_options {
  *   GYRE_EFORK       the engine belongs to the parent process
  *   -errno           another error of the system, or the error that conn.on_socket returned
  * Thread: any. */
-#define gyre_engine_listen(out, engine, address, handlers, ...)                     \
-    gyre_engine_listen_sized((out), (engine), (address), (handlers), (__VA_ARGS__), \
-                             sizeof(struct gyre_listener_options))
+#define gyre_engine_listen(out, engine, address, handlers, ...)                                                        \
+    gyre_engine_listen_sized((out), (engine), (address), (handlers),                                                   \
+                             GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(struct gyre_listener_options, __VA_ARGS__),         \
+                             sizeof(struct gyre_conn_options))
 GYRE_API int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_engine *engine, const char *address,
                                       const struct gyre_conn_handlers *handlers,
-                                      const struct gyre_listener_options *options, size_t size_bytes);
+                                      const struct gyre_listener_options *options, size_t size_bytes,
+                                      size_t conn_size_bytes);
 
 /* Listen with all loops of an engine on `fd`, a socket that already listens. The socket may come from a parent process
  * or from a service manager. A service manager passes descriptors from 3 on; LISTEN_FDS holds their count.
@@ -150,10 +151,13 @@ GYRE_API int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_en
  *   -EINVAL, GYRE_EHANDLERS, -E2BIG, -ENOMEM, GYRE_ESHUTDOWN, GYRE_ESTATE, GYRE_EFORK   as gyre_engine_listen()
  * Thread: any. */
 #define gyre_engine_listen_fd(out, engine, fd, handlers, ...)                                                          \
-    gyre_engine_listen_fd_sized((out), (engine), (fd), (handlers), (__VA_ARGS__), sizeof(struct gyre_listener_options))
+    gyre_engine_listen_fd_sized((out), (engine), (fd), (handlers),                                                     \
+                                GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(struct gyre_listener_options, __VA_ARGS__),      \
+                                sizeof(struct gyre_conn_options))
 GYRE_API int gyre_engine_listen_fd_sized(struct gyre_listener **out, struct gyre_engine *engine, int fd,
                                          const struct gyre_conn_handlers *handlers,
-                                         const struct gyre_listener_options *options, size_t size_bytes);
+                                         const struct gyre_listener_options *options, size_t size_bytes,
+                                         size_t conn_size_bytes);
 
 /* Listen with a single loop. The calls do what gyre_engine_listen() and gyre_engine_listen_fd() do. The listener is
  * valid until gyre_listener_close() was called and its last connection has closed, at the latest until the loop is
@@ -164,30 +168,40 @@ GYRE_API int gyre_engine_listen_fd_sized(struct gyre_listener **out, struct gyre
  *   GYRE_ESHUTDOWN  the loop is draining or being destroyed
  * Thread: the loop's. */
 #define gyre_loop_listen(out, loop, address, handlers, ...)                                                            \
-    gyre_loop_listen_sized((out), (loop), (address), (handlers), (__VA_ARGS__), sizeof(struct gyre_listener_options))
+    gyre_loop_listen_sized((out), (loop), (address), (handlers),                                                       \
+                           GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(struct gyre_listener_options, __VA_ARGS__),           \
+                           sizeof(struct gyre_conn_options))
 GYRE_API int gyre_loop_listen_sized(struct gyre_listener **out, struct gyre_loop *loop, const char *address,
                                     const struct gyre_conn_handlers *handlers,
-                                    const struct gyre_listener_options *options, size_t size_bytes);
+                                    const struct gyre_listener_options *options, size_t size_bytes,
+                                    size_t conn_size_bytes);
 #define gyre_loop_listen_fd(out, loop, fd, handlers, ...)                                                              \
-    gyre_loop_listen_fd_sized((out), (loop), (fd), (handlers), (__VA_ARGS__), sizeof(struct gyre_listener_options))
+    gyre_loop_listen_fd_sized((out), (loop), (fd), (handlers),                                                         \
+                              GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(struct gyre_listener_options, __VA_ARGS__),        \
+                              sizeof(struct gyre_conn_options))
 GYRE_API int gyre_loop_listen_fd_sized(struct gyre_listener **out, struct gyre_loop *loop, int fd,
                                        const struct gyre_conn_handlers *handlers,
-                                       const struct gyre_listener_options *options, size_t size_bytes);
+                                       const struct gyre_listener_options *options, size_t size_bytes,
+                                       size_t conn_size_bytes);
 
 /* Stop accepting for good and close the listening sockets. Accepted connections stay open. Sockets on other loops, and
  * sockets that are accepting at this moment, are closed in the next turn of their loop. `on_closed` runs when all
  * sockets are closed. A second call does nothing while the listener is valid. Do not use the listener after it has
- * become invalid: the engine may reuse its memory for another listener.
+ * become invalid: the engine may reuse its memory for another listener. NULL is allowed.
+ *
+ * Returns 0, or:
+ *   GYRE_ETHREAD  called from another thread than that of the one loop
  * Thread: any for a listener of an engine; the loop's for a listener of one loop. */
-GYRE_API void gyre_listener_close(struct gyre_listener *listener);
+GYRE_API int gyre_listener_close(struct gyre_listener *listener);
 
 /* Pause and resume accepting. While the listener is paused, clients wait in the backlog until the backlog is full.
  * Connections that were already accepted when the pause began are still served. Both functions may be called any
  * number of times.
  *
  * Return 0, or:
- *   GYRE_ESTATE  the listener is closed
- *   -EINVAL      `listener` is NULL
+ *   GYRE_ESTATE   the listener is closed
+ *   GYRE_ETHREAD  called from another thread than that of the one loop
+ *   -EINVAL       `listener` is NULL
  * Thread: as gyre_listener_close(). */
 GYRE_API int gyre_listener_pause(struct gyre_listener *listener);
 GYRE_API int gyre_listener_resume(struct gyre_listener *listener);

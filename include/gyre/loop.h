@@ -76,7 +76,8 @@ struct gyre_loop_options {
  *   -EPERM, -ENOSYS, …
  *                     a backend asked for by name does not work. With "auto" the next backend is tried instead.
  * Thread: any. The loop then belongs to the first thread that runs it. */
-#define gyre_loop_create(out, ...) gyre_loop_create_sized((out), (__VA_ARGS__), sizeof(struct gyre_loop_options))
+#define gyre_loop_create(out, ...)                                                                                     \
+    gyre_loop_create_sized((out), GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(struct gyre_loop_options, __VA_ARGS__))
 GYRE_API int gyre_loop_create_sized(struct gyre_loop **out, const struct gyre_loop_options *options, size_t size_bytes);
 
 /* Close everything on the loop, wait until the kernel has released all of the loop's memory, run the tasks that are
@@ -162,8 +163,19 @@ GYRE_API uint64_t gyre_loop_now_ns(const struct gyre_loop *loop);
  * Thread: any. */
 GYRE_API uint32_t gyre_loop_conn_count(const struct gyre_loop *loop);
 
-/* Returns the `user` of the loop's options. Thread: any. */
+/* Returns the index of the loop in its engine, as for gyre_engine_loop(). 0 for a loop without an engine.
+ * Thread: any. */
+GYRE_API uint32_t gyre_loop_index(const struct gyre_loop *loop);
+
+/* Get and set the loop's `user` pointer. Its first value is the `user` of the loop's options, which all loops of an
+ * engine share. Set it to tell an engine's loops apart: before the engine runs, or on the loop.
+ *
+ * gyre_loop_set_user() returns 0, or:
+ *   GYRE_ETHREAD  called from another thread
+ *   -EINVAL       `loop` is NULL
+ * Thread: any to get, while no other thread sets; the loop's to set. */
 GYRE_API void *gyre_loop_user(const struct gyre_loop *loop);
+GYRE_API int gyre_loop_set_user(struct gyre_loop *loop, void *user);
 
 /* Returns whether the caller is on the loop's thread, inside gyre_loop_run() or gyre_loop_run_nowait(). Thread: any. */
 GYRE_API bool gyre_loop_is_current(const struct gyre_loop *loop);

@@ -39,9 +39,8 @@ struct gyre_reconnector_options {
     uint64_t seed;         /* seed of the random waits; 0: different each time, but on the simulator the same */
     const struct gyre_reconnector_handlers *handlers; /* borrowed until the reconnector is destroyed; NULL: none */
     void *user;                                       /* for `handlers`; connections get conn.user */
-    uint32_t reserved[8];          /* must be zero */
     struct gyre_conn_options conn; /* options of each connection; what they point to is borrowed until the reconnector
-                                      is destroyed; stays last */
+                                      is destroyed; the last field */
 };
 
 /* Create a stopped reconnector for connections to `address` with `handlers`. `address` is copied. Borrows `handlers`
@@ -60,15 +59,21 @@ struct gyre_reconnector_options {
  *   GYRE_ETHREAD    called from another thread
  * Thread: the loop's. */
 #define gyre_reconnector_create(out, loop, address, handlers, ...)                                                     \
-    gyre_reconnector_create_sized((out), (loop), (address), (handlers), (__VA_ARGS__),                                 \
-                                  sizeof(struct gyre_reconnector_options))
+    gyre_reconnector_create_sized((out), (loop), (address), (handlers),                                                \
+                                  GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(struct gyre_reconnector_options, __VA_ARGS__), \
+                                  sizeof(struct gyre_conn_options))
 GYRE_API int gyre_reconnector_create_sized(struct gyre_reconnector **out, struct gyre_loop *loop, const char *address,
                                            const struct gyre_conn_handlers *handlers,
-                                           const struct gyre_reconnector_options *options, size_t size_bytes);
+                                           const struct gyre_reconnector_options *options, size_t size_bytes,
+                                           size_t conn_size_bytes);
 
 /* Stop and free the reconnector. Its connection stays open, with its handlers, until the connection is closed. May be
- * called in every callback. Destroy a reconnector before its loop. NULL is allowed. Thread: the loop's. */
-GYRE_API void gyre_reconnector_destroy(struct gyre_reconnector *reconnector);
+ * called in every callback. Destroy a reconnector before its loop. NULL is allowed.
+ *
+ * Returns 0, or:
+ *   GYRE_ETHREAD  called from another thread; the reconnector stays as it is
+ * Thread: the loop's. */
+GYRE_API int gyre_reconnector_destroy(struct gyre_reconnector *reconnector);
 
 /* Connect now, and keep connected. After the end of each connection the next attempt follows, even if you ended the
  * connection with gyre_conn_close(). Only gyre_reconnector_stop(), `failures_max` and the end of the loop stop the
@@ -82,8 +87,12 @@ GYRE_API void gyre_reconnector_destroy(struct gyre_reconnector *reconnector);
  * Thread: the loop's. */
 GYRE_API int gyre_reconnector_start(struct gyre_reconnector *reconnector);
 
-/* Stop connecting. The current connection stays as it is. Thread: the loop's. */
-GYRE_API void gyre_reconnector_stop(struct gyre_reconnector *reconnector);
+/* Stop connecting. The current connection stays as it is.
+ *
+ * Returns 0, or:
+ *   GYRE_ETHREAD  called from another thread
+ * Thread: the loop's. */
+GYRE_API int gyre_reconnector_stop(struct gyre_reconnector *reconnector);
 
 /* Returns the current connection, borrowed: connecting, open or closing. Returns NULL if there is none.
  * Thread: the loop's. */

@@ -82,10 +82,10 @@ struct gyre_sim_options {
                                              1 hour; GYRE_SIM_NO_DELAY: segments arrive at once unless they are lost */
 
     /* Sizes. */
-    uint32_t send_buf_bytes;              /* limit on bytes sent and not acknowledged; at most 16 MiB; 0: random from
+    uint32_t send_buffer_bytes;           /* limit on bytes sent and not acknowledged; at most 16 MiB; 0: random from
                                              512 to 65536 for each direction of each connection, or 65536 with
                                              GYRE_SIM_QUIET */
-    uint32_t recv_buf_bytes;              /* limit on bytes received and not read; range and default as above */
+    uint32_t recv_buffer_bytes;           /* limit on bytes received and not read; range and default as above */
     uint32_t fds_max;                     /* limit on open descriptors, then -EMFILE; 0: 1048576; at most 1048576 */
 
     uint16_t duplicate_permille;          /* per UDP datagram: it arrives twice; 0: 5 */
@@ -99,7 +99,8 @@ struct gyre_sim_options {
  *   -E2BIG        `options` is larger than this library knows, and its unknown part is not zero
  *   -ENOMEM       out of memory
  * Thread: any; afterwards the simulation belongs to one thread. */
-#define gyre_sim_create(out, options) gyre_sim_create_sized((out), (options), sizeof(struct gyre_sim_options))
+#define gyre_sim_create(out, ...)                                                                                      \
+    gyre_sim_create_sized((out), GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(struct gyre_sim_options, __VA_ARGS__))
 GYRE_API int gyre_sim_create_sized(struct gyre_sim **out, const struct gyre_sim_options *options, size_t size_bytes);
 
 /* Free a simulation and everything still open on it: descriptors, peers, listeners. Destroy its loops first. NULL is

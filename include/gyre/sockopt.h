@@ -27,7 +27,7 @@ struct gyre_conn;
  * TRANSPARENT, FREEBIND, BIND_NO_PORT, PREFER_BUSY_POLL. Where no range or default is given, the system's holds.
  * Setting a privileged option needs root or CAP_NET_ADMIN. */
 enum gyre_sockopt {
-    GYRE_SOCKOPT_NODELAY = 1,          /* TCP_NODELAY; on, unless the options set `delay` */
+    GYRE_SOCKOPT_NODELAY = 1,          /* TCP_NODELAY; on, unless the options set `nagle` */
     GYRE_SOCKOPT_QUICKACK,             /* TCP_QUICKACK: acknowledge at once; the kernel may switch it off again */
     GYRE_SOCKOPT_CORK,                 /* TCP_CORK: send full segments only; gyre_conn_cork() needs no kernel support */
     GYRE_SOCKOPT_NOTSENT_LOWAT_BYTES,  /* TCP_NOTSENT_LOWAT: limit on bytes that the kernel accepts and has not sent */
@@ -44,7 +44,7 @@ enum gyre_sockopt {
     GYRE_SOCKOPT_SEND_BUFFER_BYTES, /* SO_SNDBUF, as SO_RCVBUF */
     GYRE_SOCKOPT_PRIORITY,             /* SO_PRIORITY: 0 to 6 without privilege */
     GYRE_SOCKOPT_MARK,                 /* SO_MARK: 32 bits, for routing and filtering; privileged */
-    GYRE_SOCKOPT_TOS,                  /* IP_TOS, with IPv6 IPV6_TCLASS: 0 to 255; the upper six bits are the DSCP */
+    GYRE_SOCKOPT_TRAFFIC_CLASS,        /* IP_TOS, with IPv6 IPV6_TCLASS: 0 to 255; upper six bits: the DSCP */
     GYRE_SOCKOPT_TRANSPARENT,          /* IP_TRANSPARENT; privileged; has an effect only before binding */
     GYRE_SOCKOPT_FREEBIND,             /* IP_FREEBIND; has an effect only before binding */
     GYRE_SOCKOPT_BIND_NO_PORT,         /* IP_BIND_ADDRESS_NO_PORT; has an effect only before binding */

@@ -26,8 +26,11 @@ typedef void gyre_timer_fn(struct gyre_timer *timer, void *user);
 GYRE_API int gyre_timer_create(struct gyre_timer **out, struct gyre_loop *loop, gyre_timer_fn *fn, void *user);
 
 /* Stop and free the timer. May be called in the timer's own callback. Destroy a timer before its loop. NULL is allowed.
+ *
+ * Returns 0, or:
+ *   GYRE_ETHREAD  called from another thread; the timer stays as it is
  * Thread: the loop's. */
-GYRE_API void gyre_timer_destroy(struct gyre_timer *timer);
+GYRE_API int gyre_timer_destroy(struct gyre_timer *timer);
 
 /* Start the timer: fire after `delay_ns` nanoseconds, then every `period_ns` nanoseconds; `period_ns` 0: fire once.
  * Starting an active timer replaces its delay and period. If the loop was busy for several periods, a periodic timer
@@ -39,8 +42,12 @@ GYRE_API void gyre_timer_destroy(struct gyre_timer *timer);
  * Thread: the loop's. */
 GYRE_API int gyre_timer_start(struct gyre_timer *timer, int64_t delay_ns, int64_t period_ns);
 
-/* Stop the timer. The timer does not fire again until it is started again. Thread: the loop's. */
-GYRE_API void gyre_timer_stop(struct gyre_timer *timer);
+/* Stop the timer. The timer does not fire again until it is started again.
+ *
+ * Returns 0, or:
+ *   GYRE_ETHREAD  called from another thread
+ * Thread: the loop's. */
+GYRE_API int gyre_timer_stop(struct gyre_timer *timer);
 
 /* Returns whether the timer is started and will fire. A periodic timer is active in its own callback; a one-shot timer
  * is not. Thread: the loop's. */

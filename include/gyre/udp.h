@@ -86,12 +86,12 @@ enum gyre_udp_gro {
 struct gyre_udp_options {
     uint32_t send_queue_max_bytes; /* limit on queued bytes that the kernel has not taken; 0: 1 MiB; at most 1 GiB */
     uint32_t send_queue_max_count; /* limit on queued datagrams; 0: 1024; at most 1048576 */
-    uint32_t recv_buf_bytes;       /* SO_RCVBUF; 0: the system's default; at most INT32_MAX */
-    uint32_t send_buf_bytes;       /* SO_SNDBUF; 0: the system's default; at most INT32_MAX */
+    uint32_t recv_buffer_bytes;    /* SO_RCVBUF; 0: the system's default; at most INT32_MAX */
+    uint32_t send_buffer_bytes;    /* SO_SNDBUF; 0: the system's default; at most INT32_MAX */
     int64_t linger_timeout_ns;     /* limit on the time to send what is queued after gyre_udp_close(); 0: 1 s; not
                                       negative */
     const char *device;            /* name of a network interface (SO_BINDTODEVICE); copied; NULL: any */
-    const char *local;             /* gyre_udp_connect() only: the address to bind to first; copied; NULL: any */
+    const char *source_address;    /* gyre_udp_connect() only: the address to bind to first; copied; NULL: any */
     uint32_t multicast_interface;  /* index of the interface that multicast is sent from, and that a group is joined on
                                       when the socket is bound to a group; 0: any; at most INT32_MAX */
     uint32_t unix_mode;            /* permission bits of the unix socket file, such as 0660; 0: as umask(2) says; at
@@ -125,8 +125,8 @@ struct gyre_udp_options {
  *   GYRE_EADDRESS   `address` does not parse
  *   GYRE_EPATHLEN   the unix path is empty or too long
  *   GYRE_EHANDLERS  `handlers` or `on_datagram` is NULL
- *   GYRE_EOPTION    an option is out of range; `local` is set; the loop's receive buffers are too small for `gro`, or
- *                   for the addresses and control data of a datagram
+ *   GYRE_EOPTION    an option is out of range; `source_address` is set; the loop's receive buffers are too small for
+ *                   `gro`, or for the addresses and control data of a datagram
  *   GYRE_ETHREAD    called on a thread that is not the loop's
  *   GYRE_ESHUTDOWN  the loop is stopping
  *   -EINVAL         `loop` or `address` is NULL
@@ -141,7 +141,8 @@ struct gyre_udp_options {
  *   -errno          the kernel refused an option
  * Thread: the loop's. */
 #define gyre_udp_open(out, loop, address, handlers, ...)                                                               \
-    gyre_udp_open_sized((out), (loop), (address), (handlers), (__VA_ARGS__), sizeof(struct gyre_udp_options))
+    gyre_udp_open_sized((out), (loop), (address), (handlers),                                                          \
+                        GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(struct gyre_udp_options, __VA_ARGS__))
 GYRE_API int gyre_udp_open_sized(struct gyre_udp **out, struct gyre_loop *loop, const char *address,
                                  const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options,
                                  size_t size_bytes);
@@ -150,16 +151,18 @@ GYRE_API int gyre_udp_open_sized(struct gyre_udp **out, struct gyre_loop *loop, 
  * use gyre_udp_send(), and `on_error` reports the network's errors.
  *
  * Connecting sends nothing to the peer. On Linux a unix socket gets a name of its own, so that the peer can answer; on
- * other systems it has no name unless `local` gives one. `*out`, `handlers` and `options` are as in gyre_udp_open().
+ * other systems it has no name unless `source_address` gives one. `*out`, `handlers` and `options` are as in
+ * gyre_udp_open().
  *
- * Returns 0, or the errors of gyre_udp_open() (`local` is allowed here), or:
+ * Returns 0, or the errors of gyre_udp_open() (`source_address` is allowed here), or:
  *   -ECONNREFUSED   unix: the path exists, but no socket is bound to it
  *   -ENOENT         unix: the path does not exist
  *   -ENETUNREACH    there is no route to `address`
- *   -EAFNOSUPPORT   `local` is of another family than `address`
+ *   -EAFNOSUPPORT   `source_address` is of another family than `address`
  * Thread: the loop's. */
 #define gyre_udp_connect(out, loop, address, handlers, ...)                                                            \
-    gyre_udp_connect_sized((out), (loop), (address), (handlers), (__VA_ARGS__), sizeof(struct gyre_udp_options))
+    gyre_udp_connect_sized((out), (loop), (address), (handlers),                                                       \
+                           GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(struct gyre_udp_options, __VA_ARGS__))
 GYRE_API int gyre_udp_connect_sized(struct gyre_udp **out, struct gyre_loop *loop, const char *address,
                                     const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options,
                                     size_t size_bytes);
@@ -187,7 +190,8 @@ GYRE_API int gyre_udp_connect_sized(struct gyre_udp **out, struct gyre_loop *loo
  *   -EINVAL         `loop` is NULL
  * Thread: the loop's. */
 #define gyre_udp_adopt_fd(out, loop, fd, handlers, ...)                                                                \
-    gyre_udp_adopt_fd_sized((out), (loop), (fd), (handlers), (__VA_ARGS__), sizeof(struct gyre_udp_options))
+    gyre_udp_adopt_fd_sized((out), (loop), (fd), (handlers),                                                           \
+                            GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(struct gyre_udp_options, __VA_ARGS__))
 GYRE_API int gyre_udp_adopt_fd_sized(struct gyre_udp **out, struct gyre_loop *loop, int fd,
                                      const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options,
                                      size_t size_bytes);

@@ -37,7 +37,8 @@ struct gyre_pool_options {
  *   -ENOMEM       out of memory
  *   -EAGAIN       a thread could not be created
  * Thread: any. */
-#define gyre_pool_create(out, ...) gyre_pool_create_sized((out), (__VA_ARGS__), sizeof(struct gyre_pool_options))
+#define gyre_pool_create(out, ...)                                                                                     \
+    gyre_pool_create_sized((out), GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(struct gyre_pool_options, __VA_ARGS__))
 GYRE_API int gyre_pool_create_sized(struct gyre_pool **out, const struct gyre_pool_options *options, size_t size_bytes);
 
 /* Destroy the pool: accept no more jobs, cancel the queued jobs, and wait for the running jobs to return. For running

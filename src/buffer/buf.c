@@ -17,10 +17,8 @@ int gyre__buf_wrap(struct gyre_buf **out, struct gyre__segs *segs, struct gyre__
     return 0;
 }
 
-void gyre_buf_release(struct gyre_buf *buf)
+void gyre__buf_free(struct gyre_buf *buf)
 {
-    if (buf == NULL)
-        return;
     gyre__seg_free(buf->segs, buf->seg, 0);
     gyre__free(buf->segs->mem, buf);
 }

@@ -27,7 +27,7 @@ static int adopt(struct gyre_conn **out, struct gyre_loop *l, int fd, struct gyr
 {
     const struct gyre__sock_ops *sock = l->be->ops->sock;
     struct gyre_conn *c;
-    int err = how != 0 && !profile->options.delay ? sock->set_nodelay(l->be, fd) : 0;
+    int err = how != 0 && !profile->options.nagle ? sock->set_nodelay(l->be, fd) : 0;
     if (err == 0)
         err = gyre__options_apply(l->be, fd, &profile->options, how != 0);
     if (err == 0)

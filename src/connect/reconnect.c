@@ -137,9 +137,6 @@ static void on_close(struct gyre_conn *c, int err)
 
 static int complete(struct gyre_reconnector_options *o)
 {
-    for (size_t i = 0; i < sizeof o->reserved / sizeof o->reserved[0]; i++)
-        if (o->reserved[i] != 0)
-            return -E2BIG;
     if (o->delay_min_ns < 0 || o->delay_max_ns < 0 || o->stable_ns < 0)
         return GYRE_EOPTION;
     if (o->delay_min_ns == 0)
@@ -163,14 +160,15 @@ static int check(const char *address, const struct gyre_conn_handlers *handlers,
 
 int gyre_reconnector_create_sized(struct gyre_reconnector **out, struct gyre_loop *loop, const char *address,
                                   const struct gyre_conn_handlers *handlers,
-                                  const struct gyre_reconnector_options *options, size_t size_bytes)
+                                  const struct gyre_reconnector_options *options, size_t size_bytes,
+                                  size_t conn_size_bytes)
 {
     struct gyre_reconnector_options o;
     if (out == NULL || loop == NULL || address == NULL)
         return -EINVAL;
     if (!gyre__loop_allows(loop))
         return GYRE_ETHREAD;
-    int err = gyre__options_copy(&o, sizeof o, options, size_bytes);
+    int err = gyre__options_copy_nested(&o, sizeof o, sizeof o.conn, options, size_bytes, conn_size_bytes);
     if (err == 0)
         err = complete(&o);
     if (err == 0)
@@ -195,17 +193,20 @@ int gyre_reconnector_create_sized(struct gyre_reconnector **out, struct gyre_loo
     return 0;
 }
 
-void gyre_reconnector_destroy(struct gyre_reconnector *r)
+int gyre_reconnector_destroy(struct gyre_reconnector *r)
 {
     if (r == NULL)
-        return;
+        return 0;
     GYRE_CHECK(r->magic == RECONNECTOR_MAGIC);
-    gyre_reconnector_stop(r);
+    int err = gyre_reconnector_stop(r);
+    if (err != 0)
+        return err;
     r->dying = true;
     if (r->conn != NULL)
-        return;
+        return 0;
     r->magic = 0;
     gyre__free(r->loop->mem, r);
+    return 0;
 }
 
 int gyre_reconnector_start(struct gyre_reconnector *r)
@@ -223,11 +224,14 @@ int gyre_reconnector_start(struct gyre_reconnector *r)
     return 0;
 }
 
-void gyre_reconnector_stop(struct gyre_reconnector *r)
+int gyre_reconnector_stop(struct gyre_reconnector *r)
 {
+    if (!gyre__loop_allows(r->loop))
+        return GYRE_ETHREAD;
     r->running = false;
     r->failed_at_once = false;
     gyre__wheel_stop(&r->loop->wheel, &r->timer);
+    return 0;
 }
 
 struct gyre_conn *gyre_reconnector_conn(const struct gyre_reconnector *r)

@@ -37,7 +37,7 @@ int gyre__udp_new(struct gyre_udp **out, struct gyre_loop *l, int fd, int family
     u->handlers = handlers;
     u->options = *options;
     u->options.device = NULL; /* the caller's memory */
-    u->options.local = NULL;
+    u->options.source_address = NULL;
     u->family = family;
     u->recv.f = &u->f;
     u->recv.done = GYRE_DONE_UDP_RECV;

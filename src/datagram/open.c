@@ -40,8 +40,8 @@ static int complete(struct gyre_udp_options *o)
     if (o->linger_timeout_ns == 0)
         o->linger_timeout_ns = linger_default_ns;
     bool in_range = o->send_queue_max_bytes <= QUEUE_BYTES_MAX && o->send_queue_max_count <= QUEUE_COUNT_MAX &&
-                    o->linger_timeout_ns > 0 && o->unix_mode <= UNIX_MODE_MAX && o->recv_buf_bytes <= INT32_MAX &&
-                    o->send_buf_bytes <= INT32_MAX && o->multicast_interface <= INT32_MAX &&
+                    o->linger_timeout_ns > 0 && o->unix_mode <= UNIX_MODE_MAX && o->recv_buffer_bytes <= INT32_MAX &&
+                    o->send_buffer_bytes <= INT32_MAX && o->multicast_interface <= INT32_MAX &&
                     (unsigned)o->gro <= GYRE_UDP_GRO_WHOLE;
     return in_range ? 0 : GYRE_EOPTION;
 }
@@ -56,9 +56,9 @@ static int make_plan(struct plan *plan, const struct gyre_loop *l, const char *a
         err = gyre__options_copy(o, sizeof *o, options, size);
     if (err == 0)
         err = complete(o);
-    if (err == 0 && o->local != NULL) {
+    if (err == 0 && o->source_address != NULL) {
         plan->has_local = true;
-        err = gyre__addr_parse_dgram(&plan->local, o->local);
+        err = gyre__addr_parse_dgram(&plan->local, o->source_address);
     }
     if (err != 0)
         return err;
@@ -82,8 +82,8 @@ static int set_options(struct gyre_loop *l, int fd, int family, const struct gyr
         enum gyre__sock_option option;
         int value;
     } all[] = {
-        {o->recv_buf_bytes != 0, GYRE_SOCK_RECV_BUF, (int)o->recv_buf_bytes},
-        {o->send_buf_bytes != 0, GYRE_SOCK_SEND_BUF, (int)o->send_buf_bytes},
+        {o->recv_buffer_bytes != 0, GYRE_SOCK_RECV_BUF, (int)o->recv_buffer_bytes},
+        {o->send_buffer_bytes != 0, GYRE_SOCK_SEND_BUF, (int)o->send_buffer_bytes},
         {o->share_port, GYRE_SOCK_SHARE_PORT, 1},
         {o->reuse_address, GYRE_SOCK_REUSE_ADDRESS, 1},
         {o->broadcast, GYRE_SOCK_BROADCAST, 1},

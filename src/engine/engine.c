@@ -109,8 +109,9 @@ static void keep_options(struct gyre_engine *engine, const struct gyre_engine_op
     engine->pool_options.mem = mem;
 }
 
-static int create(struct gyre_engine **out, const struct gyre_engine_options *o, const struct gyre_loop_options *loop)
+static int create(struct gyre_engine **out, const struct gyre_engine_options *o)
 {
+    const struct gyre_loop_options *loop = &o->loop;
     const struct gyre_mem *mem = loop->mem != NULL ? loop->mem : &gyre__mem_system;
     uint32_t count = o->loops == 0 ? 1 : o->loops == GYRE_LOOPS_PER_CORE ? gyre__processors() : o->loops;
     if (count > LOOPS_MAX || o->cpu_count > CPUS_MAX || (o->cpu_count > 0 && o->cpus == NULL) ||
@@ -146,13 +147,10 @@ int gyre_engine_create_sized(struct gyre_engine **out, const struct gyre_engine_
                              size_t loop_size_bytes)
 {
     struct gyre_engine_options o;
-    struct gyre_loop_options loop;
-    int err = out == NULL ? -EINVAL : gyre__options_copy(&o, sizeof o, options, size_bytes);
-    if (err == 0)
-        err = gyre__options_copy(&loop, sizeof loop, o.loop, loop_size_bytes);
-    if (err != 0)
-        return err;
-    return create(out, &o, &loop);
+    int err = out == NULL
+                  ? -EINVAL
+                  : gyre__options_copy_nested(&o, sizeof o, sizeof o.loop, options, size_bytes, loop_size_bytes);
+    return err != 0 ? err : create(out, &o);
 }
 
 /* Its jobs are told of when the loops run what was posted to them. */
@@ -222,19 +220,19 @@ static int engine_listen(struct gyre_listener **out, struct gyre_engine *engine,
 
 int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_engine *engine, const char *address,
                              const struct gyre_conn_handlers *handlers, const struct gyre_listener_options *options,
-                             size_t size_bytes)
+                             size_t size_bytes, size_t conn_size_bytes)
 {
     struct gyre__listen_request request = {
-        .address = address, .handlers = handlers, .options = options, .options_size = size_bytes};
+        .address = address, .handlers = handlers, .options = options, .size = size_bytes, .conn_size = conn_size_bytes};
     return engine == NULL || address == NULL ? -EINVAL : engine_listen(out, engine, &request);
 }
 
 int gyre_engine_listen_fd_sized(struct gyre_listener **out, struct gyre_engine *engine, int fd,
                                 const struct gyre_conn_handlers *handlers, const struct gyre_listener_options *options,
-                                size_t size_bytes)
+                                size_t size_bytes, size_t conn_size_bytes)
 {
     struct gyre__listen_request request = {
-        .fd = fd, .handlers = handlers, .options = options, .options_size = size_bytes};
+        .fd = fd, .handlers = handlers, .options = options, .size = size_bytes, .conn_size = conn_size_bytes};
     return engine == NULL ? -EINVAL : engine_listen(out, engine, &request);
 }
 

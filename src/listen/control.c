@@ -41,16 +41,29 @@ static void look_everywhere(struct gyre_listener *listener)
     gyre__listener_release(listener);
 }
 
-void gyre_listener_close(struct gyre_listener *listener)
+/* A listener of one loop is for the loop's thread alone. */
+static bool is_allowed(const struct gyre_listener *listener)
 {
-    if (is_listener(listener) && atomic_exchange(&listener->want, GYRE_LISTENER_CLOSE) != GYRE_LISTENER_CLOSE)
+    return listener->set != NULL || gyre__loop_allows(listener->acceptors[0]->loop);
+}
+
+int gyre_listener_close(struct gyre_listener *listener)
+{
+    if (!is_listener(listener))
+        return 0;
+    if (!is_allowed(listener))
+        return GYRE_ETHREAD;
+    if (atomic_exchange(&listener->want, GYRE_LISTENER_CLOSE) != GYRE_LISTENER_CLOSE)
         look_everywhere(listener);
+    return 0;
 }
 
 static int change_want(struct gyre_listener *listener, int from, int to)
 {
     if (!is_listener(listener))
         return -EINVAL;
+    if (!is_allowed(listener))
+        return GYRE_ETHREAD;
     if (atomic_compare_exchange_strong(&listener->want, &from, to))
         look_everywhere(listener);
     return from == GYRE_LISTENER_CLOSE ? GYRE_ESTATE : 0;

@@ -107,7 +107,8 @@ struct gyre__listen_request {
     int fd;                      /* a listening socket, taken on success */
     const struct gyre_conn_handlers *handlers;
     const struct gyre_listener_options *options;
-    size_t options_size;
+    size_t size; /* of `options` in the caller, and of `conn` in them */
+    size_t conn_size;
 };
 
 /* Make a listener. One for an engine is put on its list, even if opening fails later on, and is freed with

@@ -40,7 +40,7 @@ static int open_socket(struct gyre_loop *l, const struct plan *plan, const struc
     if (fd < 0)
         return fd;
     /* What is accepted inherits it, which saves a system call each. */
-    int err = inet && !plan->options.conn.delay ? sock->set_nodelay(l->be, fd) : 0;
+    int err = inet && !plan->options.conn.nagle ? sock->set_nodelay(l->be, fd) : 0;
     if (err == 0)
         err = gyre__options_apply(l->be, fd, &plan->options.conn, inet);
     if (err == 0)
@@ -92,7 +92,7 @@ static int take_socket(struct gyre_listener *listener, const struct plan *plan, 
 {
     struct gyre_loop *l = listener->acceptors[0]->loop;
     const struct gyre__sock_ops *sock = l->be->ops->sock;
-    int err = plan->inet && !plan->options.conn.delay ? sock->set_nodelay(l->be, fd) : 0;
+    int err = plan->inet && !plan->options.conn.nagle ? sock->set_nodelay(l->be, fd) : 0;
     if (err == 0)
         err = gyre__options_apply(l->be, fd, &plan->options.conn, plan->inet);
     if (err == 0)
@@ -140,17 +140,15 @@ static int inspect(struct plan *plan, const struct gyre__listen_request *request
 
 static int make_plan(struct plan *plan, const struct gyre__listen_request *request)
 {
+    struct gyre_listener_options *o = &plan->options;
     int err = request->address != NULL ? gyre__addr_parse(&plan->address, request->address) : inspect(plan, request);
     if (err == 0)
-        err = gyre__options_copy(&plan->options, sizeof plan->options, request->options, request->options_size);
+        err = gyre__options_copy_nested(o, sizeof *o, sizeof o->conn, request->options, request->size,
+                                        request->conn_size);
     if (err != 0)
         return err;
     if (request->address != NULL)
         plan->inet = !gyre__addr_is_unix(&plan->address.addr);
-    const struct gyre_listener_options *o = &plan->options;
-    for (size_t i = 0; i < sizeof o->reserved / sizeof o->reserved[0]; i++)
-        if (o->reserved[i] != 0)
-            return -E2BIG;
     if (!is_valid(plan) || (request->address == NULL && o->balance == GYRE_BALANCE_KERNEL))
         return GYRE_EOPTION;
     plan->per_loop = request->address != NULL && plan->inet &&
@@ -320,18 +318,18 @@ static int loop_listen(struct gyre_listener **out, struct gyre_loop *loop, struc
 
 int gyre_loop_listen_sized(struct gyre_listener **out, struct gyre_loop *loop, const char *address,
                            const struct gyre_conn_handlers *handlers, const struct gyre_listener_options *options,
-                           size_t size_bytes)
+                           size_t size_bytes, size_t conn_size_bytes)
 {
     struct gyre__listen_request request = {
-        .address = address, .handlers = handlers, .options = options, .options_size = size_bytes};
+        .address = address, .handlers = handlers, .options = options, .size = size_bytes, .conn_size = conn_size_bytes};
     return loop == NULL || address == NULL ? -EINVAL : loop_listen(out, loop, &request);
 }
 
 int gyre_loop_listen_fd_sized(struct gyre_listener **out, struct gyre_loop *loop, int fd,
                               const struct gyre_conn_handlers *handlers, const struct gyre_listener_options *options,
-                              size_t size_bytes)
+                              size_t size_bytes, size_t conn_size_bytes)
 {
     struct gyre__listen_request request = {
-        .fd = fd, .handlers = handlers, .options = options, .options_size = size_bytes};
+        .fd = fd, .handlers = handlers, .options = options, .size = size_bytes, .conn_size = conn_size_bytes};
     return loop == NULL ? -EINVAL : loop_listen(out, loop, &request);
 }

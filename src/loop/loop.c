@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The record of a loop: its clock, its owner, posting to it, places for connections. src/reactor turns it. */
 #include "loop.h"
+#include "buffer/buf.h"
 
 #include <errno.h>
 #include <string.h>
@@ -117,6 +118,32 @@ bool gyre__loop_reserve(struct gyre_loop *l)
 void *gyre_loop_user(const struct gyre_loop *l)
 {
     return l->user;
+}
+
+int gyre_loop_set_user(struct gyre_loop *l, void *user)
+{
+    if (l == NULL)
+        return -EINVAL;
+    if (!gyre__loop_allows(l))
+        return GYRE_ETHREAD;
+    l->user = user;
+    return 0;
+}
+
+uint32_t gyre_loop_index(const struct gyre_loop *l)
+{
+    return l->index;
+}
+
+/* Here and not in `buffer`, which does not know of threads. */
+int gyre_buf_release(struct gyre_buf *buf)
+{
+    if (buf == NULL)
+        return 0;
+    if (!gyre__loop_allows(GYRE_CONTAINER(buf->segs, struct gyre_loop, segs)))
+        return GYRE_ETHREAD;
+    gyre__buf_free(buf);
+    return 0;
 }
 
 bool gyre_loop_is_current(const struct gyre_loop *l)

@@ -51,14 +51,17 @@ int gyre_timer_create(struct gyre_timer **out, struct gyre_loop *loop, gyre_time
     return 0;
 }
 
-void gyre_timer_destroy(struct gyre_timer *timer)
+int gyre_timer_destroy(struct gyre_timer *timer)
 {
     if (timer == NULL)
-        return;
+        return 0;
     GYRE_CHECK(timer->magic == TIMER_MAGIC);
+    if (!gyre__loop_allows(timer->loop))
+        return GYRE_ETHREAD;
     gyre__wheel_stop(&timer->loop->wheel, &timer->timer);
     timer->magic = 0;
     gyre__free(timer->loop->mem, timer);
+    return 0;
 }
 
 int gyre_timer_start(struct gyre_timer *timer, int64_t delay_ns, int64_t period_ns)
@@ -74,9 +77,12 @@ int gyre_timer_start(struct gyre_timer *timer, int64_t delay_ns, int64_t period_
     return 0;
 }
 
-void gyre_timer_stop(struct gyre_timer *timer)
+int gyre_timer_stop(struct gyre_timer *timer)
 {
+    if (!gyre__loop_allows(timer->loop))
+        return GYRE_ETHREAD;
     gyre__wheel_stop(&timer->loop->wheel, &timer->timer);
+    return 0;
 }
 
 bool gyre_timer_is_active(const struct gyre_timer *timer)

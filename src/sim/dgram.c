@@ -122,7 +122,7 @@ static void refuse(struct gyre_sim *sim, const struct sim_packet *p)
 
 static void queue_packet(struct sim_sock *s, struct sim_packet *p)
 {
-    uint32_t room = s->sim->opt.recv_buf_bytes > 0 ? s->sim->opt.recv_buf_bytes : QUEUE_BYTES_DEFAULT;
+    uint32_t room = s->sim->opt.recv_buffer_bytes > 0 ? s->sim->opt.recv_buffer_bytes : QUEUE_BYTES_DEFAULT;
     if (!is_unix(s) && s->packet_count > 0 && s->packet_bytes + p->len > room) {
         s->drops++;
         gyre__free(s->sim->mem, p);

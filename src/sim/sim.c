@@ -2,6 +2,7 @@
  * A simulation as a whole: its options, its clock, its beginning and end. Random numbers and the trace are in
  * chance.c. */
 #include "world.h"
+#include "base/options.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -72,20 +73,6 @@ bool gyre_sim_idle(const struct gyre_sim *sim)
 
 /* ---- Options ---- */
 
-/* Copies what the caller's version has of the options. */
-static int copy_options(struct gyre_sim_options *out, const struct gyre_sim_options *options, size_t size_bytes)
-{
-    *out = (struct gyre_sim_options){.seed = 0};
-    if (options == NULL)
-        return 0;
-    const uint8_t *bytes = (const uint8_t *)options;
-    for (size_t i = sizeof *out; i < size_bytes; i++)
-        if (bytes[i] != 0)
-            return -E2BIG;
-    memcpy(out, options, size_bytes < sizeof *out ? size_bytes : sizeof *out);
-    return 0;
-}
-
 /* The probabilities, where to find them, and what they are in chaos. */
 static const struct {
     size_t offset;
@@ -133,7 +120,7 @@ static int resolve_options(struct gyre_sim_options *opt)
         opt->delay_max_ns = opt->delay_min_ns;
     if (opt->delay_max_ns > DELAY_NS_MAX)
         return GYRE_EOPTION;
-    if (opt->send_buf_bytes > BUF_BYTES_MAX || opt->recv_buf_bytes > BUF_BYTES_MAX)
+    if (opt->send_buffer_bytes > BUF_BYTES_MAX || opt->recv_buffer_bytes > BUF_BYTES_MAX)
         return GYRE_EOPTION;
     if (opt->fds_max == 0)
         opt->fds_max = 1u << 20;
@@ -165,7 +152,7 @@ static sim_due_fn *const due_fns[SIM_DUE_KINDS] = {
 int gyre_sim_create_sized(struct gyre_sim **out, const struct gyre_sim_options *options, size_t size_bytes)
 {
     struct gyre_sim_options opt;
-    int err = copy_options(&opt, options, size_bytes);
+    int err = gyre__options_copy(&opt, sizeof opt, options, size_bytes);
     if (err == 0)
         err = resolve_options(&opt);
     if (err != 0)

@@ -51,8 +51,8 @@ static bool pipe_init(struct sim_stream *st, uint8_t from)
     p->from = from;
     p->due.kind = SIM_DUE_PIPE;
     p->reset_ns = SIM_NEVER_NS;
-    p->send_max = draw_size(sim, sim->opt.send_buf_bytes);
-    p->recv_max = draw_size(sim, sim->opt.recv_buf_bytes);
+    p->send_max = draw_size(sim, sim->opt.send_buffer_bytes);
+    p->recv_max = draw_size(sim, sim->opt.recv_buffer_bytes);
     p->ring_size = st->local ? p->send_max : p->send_max + p->recv_max;
     p->ring = gyre__resize(sim->mem, NULL, p->ring_size);
     return p->ring != NULL;

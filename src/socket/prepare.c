@@ -65,7 +65,7 @@ int gyre__options_apply(struct gyre__backend *be, int fd, const struct gyre_conn
         {GYRE_SOCKOPT_RECV_BUFFER_BYTES, o->recv_buffer_bytes, false},
         {GYRE_SOCKOPT_SEND_BUFFER_BYTES, o->send_buffer_bytes, false},
         {GYRE_SOCKOPT_MARK, o->mark, true},
-        {GYRE_SOCKOPT_TOS, o->tos, true},
+        {GYRE_SOCKOPT_TRAFFIC_CLASS, o->traffic_class, true},
         {GYRE_SOCKOPT_NOTSENT_LOWAT_BYTES, o->notsent_lowat_bytes, true},
         {GYRE_SOCKOPT_USER_TIMEOUT_MS, round_up(o->user_timeout_ns, millisecond_ns), true},
         {GYRE_SOCKOPT_MAX_SEGMENT_BYTES, o->max_segment_bytes, true},

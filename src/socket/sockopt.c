@@ -49,7 +49,7 @@ static const struct row rows[GYRE_SOCKOPT_END] = {
 #ifdef SO_MARK
     [GYRE_SOCKOPT_MARK] = {SOL_SOCKET, SO_MARK},
 #endif
-    [GYRE_SOCKOPT_TOS] = {IPPROTO_IP, IP_TOS},
+    [GYRE_SOCKOPT_TRAFFIC_CLASS] = {IPPROTO_IP, IP_TOS},
 #ifdef IP_TRANSPARENT
     [GYRE_SOCKOPT_TRANSPARENT] = {IPPROTO_IP, IP_TRANSPARENT},
 #endif
@@ -104,7 +104,7 @@ static int row_of(int fd, enum gyre_sockopt option, struct row *out)
         return family;
     if (!suits(family, option, out->level))
         return -EOPNOTSUPP;
-    if (option == GYRE_SOCKOPT_TOS && family == AF_INET6)
+    if (option == GYRE_SOCKOPT_TRAFFIC_CLASS && family == AF_INET6)
         *out = (struct row){IPPROTO_IPV6, IPV6_TCLASS};
     return 0;
 }

@@ -68,7 +68,9 @@ int gyre_conn_peek(struct gyre_slice *out, struct gyre_conn *c, size_t len)
 
 int gyre_conn_peekv(struct iovec *iov, int iov_count, struct gyre_conn *c)
 {
-    struct gyre__seg *seg = gyre__conn_look(c) == 0 ? gyre__segq_head(&c->in) : NULL;
+    struct gyre__seg *seg = NULL;
+    if (gyre__conn_readable(c) == 0 && gyre__conn_look(c) == 0)
+        seg = gyre__segq_head(&c->in);
     int n = 0;
     for (; seg != NULL && n < iov_count; n++) {
         iov[n] = (struct iovec){.iov_base = seg->data, .iov_len = seg->len};
@@ -132,15 +134,9 @@ int gyre_conn_next(struct gyre_slice *out, struct gyre_conn *c, size_t len)
     return gyre__conn_take(c, 0, len, 0, out);
 }
 
-/* Bytes that nobody has looked at are in another place after that, and the queue says the same as before. */
-static int look_const(const struct gyre_conn *c)
+size_t gyre_conn_copy(void *dst, size_t len, struct gyre_conn *c, size_t from)
 {
-    return gyre__conn_look((struct gyre_conn *)(uintptr_t)c);
-}
-
-size_t gyre_conn_copy(void *dst, size_t len, const struct gyre_conn *c, size_t from)
-{
-    if (gyre__conn_readable(c) != 0 || from >= c->in.bytes || look_const(c) != 0)
+    if (gyre__conn_readable(c) != 0 || from >= c->in.bytes || gyre__conn_look(c) != 0)
         return 0;
     size_t n = len < c->in.bytes - from ? len : c->in.bytes - from;
     copy_out(c, from, dst, n);
@@ -180,14 +176,17 @@ static bool matches(const struct gyre_conn *c, const struct gyre__seg *seg, size
     return seg != c->in.tail && matches(c, seg->next, 0, needle + part, needle_len - part);
 }
 
-int64_t gyre_conn_find(const struct gyre_conn *c, const void *needle, size_t needle_len, size_t from)
+int64_t gyre_conn_find(struct gyre_conn *c, const void *needle, size_t needle_len, size_t from)
 {
     const uint8_t *first = needle;
     size_t before = 0;
     if (needle == NULL || needle_len == 0 || needle_len > 64)
         return -EINVAL;
-    if (look_const(c) != 0)
-        return -ENOMEM;
+    int err = gyre__conn_readable(c);
+    if (err == 0)
+        err = gyre__conn_look(c);
+    if (err != 0)
+        return err;
     const struct gyre__seg *seg = gyre__segq_head(&c->in);
     for (; seg != NULL; seg = seg == c->in.tail ? NULL : seg->next) {
         size_t at = from > before ? from - before : 0;

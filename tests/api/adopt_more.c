@@ -176,7 +176,7 @@ TRANSPORT_TEST(api_adopt_more, ended_before_it_opens)
         uint8_t data[600];
         api_start(&api, p, NULL);
         int fd = descriptor(&api, &peer, &s);
-        adopt(&s, fd, &(struct gyre_conn_options){.delay = false});
+        adopt(&s, fd, &(struct gyre_conn_options){.nagle = false});
         cr_assert_eq(gyre_conn_detach(s.c, keep, &fd), GYRE_ESTATE);
         env_pattern_fill(data, sizeof data, peer.key_in, 0);
         if (how == 1)

@@ -28,8 +28,7 @@ static const struct gyre_conn_handlers telling = {
 static void start(struct rig *r, const struct backend_param *p, const struct gyre_listener_options *options)
 {
     rig_open(r, p, LOOPS);
-    cr_assert_eq(
-        gyre_engine_listen_sized(&r->listener, r->engine, rig_tcp, &telling, options, sizeof *options), 0);
+    cr_assert_eq(gyre_engine_listen(&r->listener, r->engine, rig_tcp, &telling, options), 0);
     rig_run(r);
 }
 
@@ -183,9 +182,8 @@ REAL_TEST(api_balance, source_hash)
     struct gyre_listener *v6;
     struct gyre_listener_options options = {.balance = GYRE_BALANCE_SOURCE_HASH, .seed = 7};
     rig_open(&r, p, LOOPS);
-    cr_assert_eq(
-        gyre_engine_listen_sized(&r.listener, r.engine, rig_tcp, &telling, &options, sizeof options), 0);
-    cr_assert_eq(gyre_engine_listen_sized(&v6, r.engine, "tcp://[::]:0", &telling, &options, sizeof options), 0);
+    cr_assert_eq(gyre_engine_listen(&r.listener, r.engine, rig_tcp, &telling, &options), 0);
+    cr_assert_eq(gyre_engine_listen(&v6, r.engine, "tcp://[::]:0", &telling, &options), 0);
     rig_run(&r);
     char over_v6[64];
     const char *port = strrchr(gyre_listener_address(v6), ':');
@@ -220,8 +218,7 @@ REAL_TEST(api_balance, source_hash_of_unix_peers)
     rig_open(&r, p, LOOPS);
     env_dir_make(dir, sizeof dir);
     (void)snprintf(address, sizeof address, "unix://%s/sock", dir);
-    cr_assert_eq(
-        gyre_engine_listen_sized(&r.listener, r.engine, address, &telling, &options, sizeof options), 0);
+    cr_assert_eq(gyre_engine_listen(&r.listener, r.engine, address, &telling, &options), 0);
     rig_run(&r);
     for (unsigned i = 0; i < 8; i++) {
         fds[i] = rig_client(address);
@@ -315,8 +312,7 @@ REAL_TEST(api_balance, full_loops)
         unsigned counts[LOOPS] = {0};
         struct gyre_listener_options options = {.balance = (enum gyre_balance)kind};
         rig_open_limited(&r, p, LOOPS, PER_LOOP, 0);
-        cr_assert_eq(
-            gyre_engine_listen_sized(&r.listener, r.engine, rig_tcp, &telling, &options, sizeof options), 0);
+        cr_assert_eq(gyre_engine_listen(&r.listener, r.engine, rig_tcp, &telling, &options), 0);
         rig_run(&r);
         for (unsigned i = 0; i < COUNT + 3; i++)
             fds[i] = rig_client(gyre_listener_address(r.listener));

@@ -77,7 +77,7 @@ static inline void found(uint32_t loop_max, uint32_t engine_max)
                                          .reset_permille = GYRE_SIM_NEVER};
     cr_assert_eq(gyre_sim_create(&city.sim, &sim), 0);
     const struct gyre_loop_options loop = {.sim = city.sim, .mem = &city.mem.mem, .conns_max = loop_max};
-    const struct gyre_engine_options options = {.loops = LOOPS, .loop = &loop, .conns_max = engine_max};
+    const struct gyre_engine_options options = {.loops = LOOPS, .loop = loop, .conns_max = engine_max};
     cr_assert_eq(gyre_engine_create(&city.engine, &options), 0);
     for (uint32_t i = 0; i < LOOPS; i++)
         city.loops[i] = gyre_engine_loop(city.engine, i);
@@ -87,7 +87,7 @@ static inline void open_gates(const char *address, struct gyre_listener_options 
 {
     options.user = &city;
     options.on_closed = on_listener_closed;
-    int err = gyre_engine_listen_sized(&city.listener, city.engine, address, &echo, &options, sizeof options);
+    int err = gyre_engine_listen(&city.listener, city.engine, address, &echo, &options);
     cr_assert_eq(err, 0, "%s", gyre_err_name(err));
 }
 

@@ -77,7 +77,7 @@ void crew_init(struct crew *crew, const struct backend_param *p, uint32_t loops)
     crew->loop_options.mem = &crew->mem.mem;
     crew->loop_options.backend = crew->backend;
     crew->options = (struct gyre_engine_options){
-        .loops = loops, .handlers = &crew->handlers, .loop = &crew->loop_options, .user = crew};
+        .loops = loops, .handlers = &crew->handlers, .loop = crew->loop_options, .user = crew};
 }
 
 void crew_open(struct crew *crew)
@@ -96,7 +96,7 @@ void crew_listen(struct crew *crew, const struct gyre_conn_options *options)
     if (options != NULL)
         o.conn = *options;
     o.conn.user = crew;
-    int err = gyre_engine_listen_sized(&crew->listener, crew->engine, "tcp://127.0.0.1:0", &echo, &o, sizeof o);
+    int err = gyre_engine_listen(&crew->listener, crew->engine, "tcp://127.0.0.1:0", &echo, &o);
     cr_assert_eq(err, 0, "listen: %s", gyre_err_name(err));
 }
 

@@ -367,7 +367,7 @@ REAL_TEST(api_effect, no_delay)
 {
     for (int delay = 0; delay < 2; delay++) {
         struct api api;
-        const struct gyre_conn_options options = {.delay = delay};
+        const struct gyre_conn_options options = {.nagle = delay};
         listen_with(&api, p, NULL, &(struct gyre_listener_options){.conn = options});
         struct end *made = api_connect(&api, api.address, NULL, &options);
         api_until(&api, api.accepted == 1 && made->opens == 1);
@@ -432,7 +432,7 @@ static int not_sent(const struct backend_param *p, const struct gyre_conn_option
 REAL_TEST(api_effect, not_sent_low_mark)
 {
     size_t taken;
-    int usual = not_sent(p, &(struct gyre_conn_options){.delay = false}, &taken);
+    int usual = not_sent(p, &(struct gyre_conn_options){.nagle = false}, &taken);
     int little = not_sent(p, &(struct gyre_conn_options){.notsent_lowat_bytes = 16384}, &taken);
     cr_assert_leq(little, 16384 + 65536, "%d bytes wait in the kernel", little); /* and one piece more */
     cr_assert_gt(usual, 2 * little, "%d bytes with the mark, %d without", little, usual);
@@ -441,7 +441,7 @@ REAL_TEST(api_effect, not_sent_low_mark)
 REAL_TEST(api_effect, send_buffer)
 {
     size_t usual, little;
-    (void)not_sent(p, &(struct gyre_conn_options){.delay = false}, &usual);
+    (void)not_sent(p, &(struct gyre_conn_options){.nagle = false}, &usual);
     (void)not_sent(p, &(struct gyre_conn_options){.send_buffer_bytes = 4096}, &little);
     cr_assert_lt(little, usual, "the kernel took %zu bytes with a small buffer, %zu without", little, usual);
 }

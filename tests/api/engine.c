@@ -271,18 +271,19 @@ REAL_TEST(api_engine, bad_options)
 {
     struct gyre_engine *engine = NULL;
     struct gyre_loop_options loop = {.backend = p->backend};
-    struct gyre_engine_options many = {.loops = 1025, .loop = &loop};
+    struct gyre_engine_options many = {.loops = 1025, .loop = loop};
     cr_assert_eq(gyre_engine_create(&engine, &many), GYRE_EOPTION);
     struct gyre_loop_options bad = {.backend = p->backend, .buf_size_bytes = 1};
-    cr_assert_eq(gyre_engine_create(&engine, &(struct gyre_engine_options){.loop = &bad}), GYRE_EOPTION);
+    cr_assert_eq(gyre_engine_create(&engine, &(struct gyre_engine_options){.loop = bad}), GYRE_EOPTION);
     struct {
         struct gyre_engine_options options;
-        uint64_t more;
-    } larger = {.options = {.loop = &loop}, .more = 1};
-    cr_assert_eq(gyre_engine_create_sized(&engine, &larger.options, sizeof larger, sizeof loop), -E2BIG);
+        uint64_t more; /* of the nested options, which are last */
+    } larger = {.options = {.loop = loop}, .more = 1};
+    const size_t loop_size = sizeof larger - offsetof(struct gyre_engine_options, loop);
+    cr_assert_eq(gyre_engine_create_sized(&engine, &larger.options, sizeof larger, loop_size), -E2BIG);
     cr_assert_null(engine);
     larger.more = 0;
-    int err = gyre_engine_create_sized(&engine, &larger.options, sizeof larger, sizeof loop);
+    int err = gyre_engine_create_sized(&engine, &larger.options, sizeof larger, loop_size);
     if (err == 0)
         gyre_engine_destroy(engine);
     gyre_engine_destroy(NULL);

@@ -60,11 +60,11 @@ static void start(struct one *o, const char *backend, const struct gyre_mem *mem
     static const struct gyre_engine_handlers told = {.on_boot = on_boot};
     static const struct gyre_conn_handlers handlers = {.on_open = on_open, .on_data = on_data, .on_close = on_close};
     const struct gyre_loop_options loop = {.backend = backend, .mem = mem};
-    const struct gyre_engine_options options = {.loops = 2, .handlers = &told, .loop = &loop, .user = o};
+    const struct gyre_engine_options options = {.loops = 2, .handlers = &told, .loop = loop, .user = o};
     const struct gyre_listener_options listening = {.share_port = true};
     *o = (struct one){.result = -1};
     cr_assert_eq(gyre_engine_create(&o->engine, &options), 0);
-    int err = gyre_engine_listen_sized(&o->listener, o->engine, address, &handlers, &listening, sizeof listening);
+    int err = gyre_engine_listen(&o->listener, o->engine, address, &handlers, &listening);
     cr_assert_eq(err, 0, "listen on %s: %s", address, gyre_err_name(err));
     cr_assert_eq(pthread_create(&o->thread, NULL, run, o), 0);
     await(atomic_load(&o->booted));

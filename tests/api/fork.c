@@ -102,7 +102,7 @@ REAL_TEST(api_fork, child_is_refused)
     peer.key_in = peer.key_out;
     cr_assert_eq(gyre_pool_create(&ch.pool, &(struct gyre_pool_options){.mem = &api.mem.mem}), 0);
     struct gyre_loop_options options = {.backend = p->backend};
-    cr_assert_eq(gyre_engine_create(&ch.engine, &(struct gyre_engine_options){.loop = &options}), 0);
+    cr_assert_eq(gyre_engine_create(&ch.engine, &(struct gyre_engine_options){.loop = options}), 0);
     peer_send(&peer, 1000);
     peer_expect(&peer, 1000);
 

@@ -99,7 +99,7 @@ static const struct option options[] = {
     {GYRE_SOCKOPT_LINGER_S, -1, true, false},
     {GYRE_SOCKOPT_RECV_BUFFER_BYTES, 150000, true, true},
     {GYRE_SOCKOPT_SEND_BUFFER_BYTES, 140000, true, true},
-    {GYRE_SOCKOPT_TOS, 0x10, false, false},
+    {GYRE_SOCKOPT_TRAFFIC_CLASS, 0x10, false, false},
     {GYRE_SOCKOPT_PRIORITY, 3, true, false},
 };
 
@@ -329,11 +329,11 @@ static void place_streams(struct gnet *g, struct gnet_place *place, const char *
                                       .seed = 5,
                                       .conn = {.keepalive = {.idle_ns = SECONDS(60), .count = 4},
                                                .turn_max_bytes = g->which->piecemeal ? 4096 : 0}};
-    int err = gyre_engine_listen_sized(&place->listener, g->engine, address, &streams, &o, sizeof o);
+    int err = gyre_engine_listen(&place->listener, g->engine, address, &streams, &o);
     if (o.balance == GYRE_BALANCE_KERNEL && place->net == GNET_UNIX) {
         cr_assert_eq(err, GYRE_EOPTION, "%s: a path for each loop: %s", g->which->name, gyre_err_name(err));
         o.balance = GYRE_BALANCE_AUTO;
-        err = gyre_engine_listen_sized(&place->listener, g->engine, address, &streams, &o, sizeof o);
+        err = gyre_engine_listen(&place->listener, g->engine, address, &streams, &o);
     }
     cr_assert_eq(err, 0, "%s: %s: %s", g->which->name, address, gyre_err_name(err));
     place->balance = o.balance;
@@ -393,7 +393,7 @@ void gnet_open(struct gnet *g, const struct gnet_case *which, bool ping)
     const struct gyre_loop_options loop = {.backend = which->backend, .mem = &g->mem.mem};
     const struct gyre_engine_options o = {.loops = which->loops,
                                           .handlers = &engine_handlers,
-                                          .loop = &loop,
+                                          .loop = loop,
                                           .user = g,
                                           .work_threads = 1, /* so that answers keep their order */
                                           .work_queue_max = 65536};

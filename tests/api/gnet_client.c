@@ -190,7 +190,7 @@ static void crowd_open(struct gnet *g)
     env_mem_init(&crowd.mem);
     const struct gyre_loop_options loop = {.backend = g->which->backend, .mem = &crowd.mem.mem};
     const struct gyre_engine_options o = {
-        .loops = g->which->loops, .handlers = &engine_handlers, .loop = &loop, .work_threads = 1};
+        .loops = g->which->loops, .handlers = &engine_handlers, .loop = loop, .work_threads = 1};
     cr_assert_eq(gyre_engine_create(&crowd.engine, &o), 0);
     cr_assert_eq(pthread_create(&crowd.thread, NULL, run_thread, &crowd), 0);
     gnet_until(g, atomic_load(&crowd.boots) == 1);

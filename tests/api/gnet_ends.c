@@ -231,8 +231,8 @@ REAL_TEST(gnet_ends, three_hundred_addresses)
     rig_open(&r, p, 2);
     for (unsigned i = 0; i < ADDRESSES; i++) {
         const struct gyre_listener_options options = {.user = (void *)&came_to[i]};
-        int err = gyre_engine_listen_sized(&listeners[i], r.engine, i % 2 == 0 ? rig_tcp : "tcp://[::1]:0", &handlers,
-                                           &options, sizeof options);
+        int err =
+            gyre_engine_listen(&listeners[i], r.engine, i % 2 == 0 ? rig_tcp : "tcp://[::1]:0", &handlers, &options);
         cr_assert_eq(err, 0, "address %u: %s", i, gyre_err_name(err));
     }
     unsigned before = threads_now();

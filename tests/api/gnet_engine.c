@@ -256,7 +256,7 @@ static const char *half_open(struct half *h, const struct backend_param *p, cons
     struct gyre_listener_options options = {.share_port = true, .conn = {.user = h}};
     struct gyre_listener *l;
     *h = (struct half){.engine = NULL};
-    int err = gyre_engine_create(&h->engine, &(struct gyre_engine_options){.loops = LOOPS, .loop = &loop});
+    int err = gyre_engine_create(&h->engine, &(struct gyre_engine_options){.loops = LOOPS, .loop = loop});
     if (err != 0)
         cr_skip_test("%s: %s", p->backend, gyre_err_name(err));
     cr_assert_eq(gyre_engine_listen(&l, h->engine, address, &echo, &options), 0);
@@ -341,7 +341,7 @@ REAL_TEST(gnet_engine, a_loop_for_each_processor)
     struct gyre_engine *engine;
     rig_open(&r, p, 1); /* skips where the backend does not open */
     const struct gyre_loop_options loop = {.backend = p->backend, .mem = &r.mem.mem};
-    const struct gyre_engine_options options = {.loops = GYRE_LOOPS_PER_CORE, .loop = &loop};
+    const struct gyre_engine_options options = {.loops = GYRE_LOOPS_PER_CORE, .loop = loop};
     cr_assert_eq(gyre_engine_create(&engine, &options), 0);
     cr_assert_eq(gyre_engine_loop_count(engine), cpus);
     gyre_engine_destroy(engine);
@@ -371,7 +371,7 @@ static void *make_engines(void *arg)
     const struct gyre_loop_options loop = {.backend = book->backend, .log = &book->log};
     for (unsigned i = 0; i < 20; i++) {
         struct gyre_engine *engine;
-        cr_assert_eq(gyre_engine_create(&engine, &(struct gyre_engine_options){.loops = LOOPS, .loop = &loop}), 0);
+        cr_assert_eq(gyre_engine_create(&engine, &(struct gyre_engine_options){.loops = LOOPS, .loop = loop}), 0);
         gyre_engine_destroy(engine);
     }
     return NULL;

@@ -28,7 +28,7 @@ static void listen_with(struct rig *r, const struct backend_param *p, const stru
 {
     const struct gyre_listener_options options = {.balance = GYRE_BALANCE_ROUND_ROBIN};
     rig_open(r, p, LOOPS);
-    int err = gyre_engine_listen_sized(&r->listener, r->engine, rig_tcp, handlers, &options, sizeof options);
+    int err = gyre_engine_listen(&r->listener, r->engine, rig_tcp, handlers, &options);
     cr_assert_eq(err, 0, "%s", gyre_err_name(err));
     rig_run(r);
 }

@@ -255,7 +255,7 @@ REAL_TEST(api_hook, in_an_engine)
         atomic_store(&answer, 0);
         rig_open(&r, p, LOOPS);
         const struct gyre_listener_options options = {.balance = balances[i], .conn = {.on_socket = count_socket}};
-        int err = gyre_engine_listen_sized(&r.listener, r.engine, rig_tcp, &counting, &options, sizeof options);
+        int err = gyre_engine_listen(&r.listener, r.engine, rig_tcp, &counting, &options);
         cr_assert_eq(err, 0, "%s", gyre_err_name(err));
         cr_assert_eq(atomic_load(&listening), balances[i] == GYRE_BALANCE_KERNEL ? LOOPS : 1);
         rig_run(&r);

@@ -313,7 +313,7 @@ Test(prometheus, engine)
     static struct gyre_stats sum;
     struct gyre_engine *engine;
     const struct gyre_loop_options options = {.sim = sim};
-    cr_assert_eq(gyre_engine_create(&engine, &(struct gyre_engine_options){.loops = 3, .loop = &options}), 0);
+    cr_assert_eq(gyre_engine_create(&engine, &(struct gyre_engine_options){.loops = 3, .loop = options}), 0);
     static const char *const loops[] = {"0", "1", "2"};
     for (uint32_t i = 0; i < 3; i++)
         for (uint32_t turns = 0; turns <= i; turns++)

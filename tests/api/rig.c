@@ -67,7 +67,7 @@ void rig_open_limited(struct rig *r, const struct backend_param *p, uint32_t loo
     r->loop_options.backend = r->backend;
     r->loop_options.conns_max = loop_max;
     struct gyre_engine_options options = {
-        .loops = loops, .handlers = &engine_handlers, .loop = &r->loop_options, .user = r, .conns_max = engine_max};
+        .loops = loops, .handlers = &engine_handlers, .loop = r->loop_options, .user = r, .conns_max = engine_max};
     int err = gyre_engine_create(&r->engine, &options);
     if (err != 0) {
         struct gyre_sim *sim;
@@ -82,8 +82,7 @@ void rig_open_limited(struct rig *r, const struct backend_param *p, uint32_t loo
 void rig_listen(struct rig *r, const char *address, const struct gyre_listener_options *options)
 {
     struct gyre_listener_options none = {.backlog = 0};
-    int err = gyre_engine_listen_sized(&r->listener, r->engine, address, &rig_handlers,
-                                       options != NULL ? options : &none, sizeof *options);
+    int err = gyre_engine_listen(&r->listener, r->engine, address, &rig_handlers, options != NULL ? options : &none);
     cr_assert_eq(err, 0, "listen on %s: %s", address, gyre_err_name(err));
 }
 

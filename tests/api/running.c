@@ -16,7 +16,7 @@ enum { LOOPS = 4 };
 
 static int add(struct gyre_listener **out, const char *address, const struct gyre_listener_options *options)
 {
-    return gyre_engine_listen_sized(out, rig->engine, address, &rig_handlers, options, sizeof *options);
+    return gyre_engine_listen(out, rig->engine, address, &rig_handlers, options);
 }
 
 static void count(void *user)
@@ -169,8 +169,7 @@ REAL_TEST(api_running, added_by_a_handler)
     struct gyre_listener_options options = {.backlog = 0};
     struct rig r;
     rig_open(&r, p, LOOPS);
-    cr_assert_eq(
-        gyre_engine_listen_sized(&r.listener, r.engine, rig_tcp, &handlers, &options, sizeof options), 0);
+    cr_assert_eq(gyre_engine_listen(&r.listener, r.engine, rig_tcp, &handlers, &options), 0);
     rig_run(&r);
     int first = rig_client(gyre_listener_address(r.listener));
     await(boot_err != 0);
@@ -371,7 +370,7 @@ REAL_TEST(api_running, handed_over_to_another_engine)
     rig_ping(before);
     cr_assert_eq(gyre_listener_socket_count(r.listener), LOOPS);
     cr_assert_eq(gyre_listener_dup_fd(r.listener, LOOPS), -EINVAL);
-    cr_assert_eq(gyre_engine_create(&second, &(struct gyre_engine_options){.loop = &r.loop_options}), 0);
+    cr_assert_eq(gyre_engine_create(&second, &(struct gyre_engine_options){.loop = r.loop_options}), 0);
     for (uint32_t i = 0; i < LOOPS; i++) {
         int fd = gyre_listener_dup_fd(r.listener, i);
         cr_assert_geq(fd, 0);

@@ -35,7 +35,7 @@ static const struct trip trips[] = {
     {GYRE_SOCKOPT_LINGER_S, -1, true, false, false},
     {GYRE_SOCKOPT_RECV_BUFFER_BYTES, 100000, true, false, true},
     {GYRE_SOCKOPT_SEND_BUFFER_BYTES, 50000, true, false, true},
-    {GYRE_SOCKOPT_TOS, 0x28, false, false, false},
+    {GYRE_SOCKOPT_TRAFFIC_CLASS, 0x28, false, false, false},
     {GYRE_SOCKOPT_PRIORITY, 5, true, false, false},
     {GYRE_SOCKOPT_MARK, 0xdeadbeef, true, true, false},
     {GYRE_SOCKOPT_TRANSPARENT, 1, false, true, false},
@@ -252,7 +252,7 @@ static void check_settings(const struct api *api, const struct end *e)
     cr_assert_eq(option_of(e, GYRE_SOCKOPT_KEEPALIVE_COUNT), 3);
     cr_assert_eq(option_of(e, GYRE_SOCKOPT_USER_TIMEOUT_MS), 8001);
     cr_assert_eq(option_of(e, GYRE_SOCKOPT_NOTSENT_LOWAT_BYTES), 70000);
-    cr_assert_eq(option_of(e, GYRE_SOCKOPT_TOS), 0x48);
+    cr_assert_eq(option_of(e, GYRE_SOCKOPT_TRAFFIC_CLASS), 0x48);
     cr_assert_eq(option_of(e, GYRE_SOCKOPT_NODELAY), 1);
     cr_assert_eq(option_of(e, GYRE_SOCKOPT_FREEBIND), 1);
     if (geteuid() == 0)
@@ -269,7 +269,7 @@ TRANSPORT_TEST(api_sockopt, beforehand)
         .send_buffer_bytes = 60000,
         .notsent_lowat_bytes = 70000,
         .mark = geteuid() == 0 ? 77 : 0,
-        .tos = 0x48,
+        .traffic_class = 0x48,
         .freebind = true,
     };
     struct api api;

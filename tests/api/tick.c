@@ -104,8 +104,8 @@ Test(api_tick, on_virtual_time)
     cr_assert_eq(gyre_sim_create(&sim, NULL), 0);
     uint64_t begin_ns = gyre_sim_now_ns(sim);
     struct gyre_loop_options loop = {.sim = sim};
-    cr_assert_eq(gyre_engine_create(&engine, &(struct gyre_engine_options){
-        .handlers = &handlers, .loop = &loop, .user = &t}), 0);
+    cr_assert_eq(
+        gyre_engine_create(&engine, &(struct gyre_engine_options){.handlers = &handlers, .loop = loop, .user = &t}), 0);
     cr_assert_eq(gyre_engine_run(engine), 0);
     cr_assert_eq(t.at_ns[0][0], begin_ns, "the first tick waited");
     check_ticks(&t, 0);

@@ -246,7 +246,7 @@ DGRAM_REAL_TEST(api_udp_adopt, refused)
     struct api api;
     struct sockaddr_storage addr;
     socklen_t len;
-    const struct gyre_udp_options local = {.local = "udp://127.0.0.1:0"}, gro = {.gro = GYRE_UDP_GRO_SPLIT},
+    const struct gyre_udp_options local = {.source_address = "udp://127.0.0.1:0"}, gro = {.gro = GYRE_UDP_GRO_SPLIT},
                                   nowhere = {.device = "no-such-device"};
     pthread_t thread;
     void *result;
@@ -366,7 +366,7 @@ DGRAM_REAL_TEST(api_udp_adopt, by_an_engine)
     backends_leave_out(p);
     int fds = env_fd_count();
     const struct gyre_loop_options loop = {.backend = p->backend, .mem = &mem.mem};
-    const struct gyre_engine_options all = {.loops = LOOPS, .loop = &loop, .handlers = &handlers, .user = &heir};
+    const struct gyre_engine_options all = {.loops = LOOPS, .loop = loop, .handlers = &handlers, .user = &heir};
     const struct gyre_udp_options options = {.user = &heir};
     int err = gyre_engine_create(&heir.engine, &all);
     if (err != 0)

@@ -41,7 +41,7 @@ DGRAM_TRANSPORT_TEST(api_udp_echo, order)
     struct api api;
     struct dsock server, client;
     udp_start_roomy(&api, p);
-    udp_bind(&api, &server, NULL, &(struct gyre_udp_options){.recv_buf_bytes = 1 << 20});
+    udp_bind(&api, &server, NULL, &(struct gyre_udp_options){.recv_buffer_bytes = 1 << 20});
     udp_connect(&api, &client, gyre_udp_address(server.u), NULL, NULL);
     for (uint32_t i = 0; i < 100; i++)
         cr_assert_eq(udp_send(&client, i, 20), 0);

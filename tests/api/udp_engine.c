@@ -80,7 +80,7 @@ static void run_shop(const struct backend_param *p, const char *address, bool dr
     backends_leave_out(p);
     int fds = env_fd_count();
     const struct gyre_loop_options loop = {.backend = p->backend, .mem = &mem.mem};
-    const struct gyre_engine_options all = {.loops = LOOPS, .loop = &loop, .handlers = &handlers, .user = &shop};
+    const struct gyre_engine_options all = {.loops = LOOPS, .loop = loop, .handlers = &handlers, .user = &shop};
     int err = gyre_engine_create(&shop.engine, &all);
     if (err != 0)
         cr_skip_test("%s: %s", p->backend, gyre_err_name(err));
@@ -126,7 +126,7 @@ DGRAM_REAL_TEST(api_udp_engine, refused)
     struct gyre_engine *engine;
     const struct gyre_loop_options loop = {.backend = p->backend};
     backends_leave_out(p);
-    int err = gyre_engine_create(&engine, &(struct gyre_engine_options){.loops = LOOPS, .loop = &loop});
+    int err = gyre_engine_create(&engine, &(struct gyre_engine_options){.loops = LOOPS, .loop = loop});
     if (err != 0)
         cr_skip_test("%s: %s", p->backend, gyre_err_name(err));
     int fds = env_fd_count();

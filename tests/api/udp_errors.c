@@ -162,9 +162,9 @@ DGRAM_BACKEND_TEST(api_udp_errors, arguments)
     cr_assert_eq(gyre_udp_parse(NULL, &len, "udp://127.0.0.1:1"), -EINVAL);
     cr_assert_eq(gyre_udp_parse(&out, NULL, "udp://127.0.0.1:1"), -EINVAL);
     cr_assert_eq(gyre_udp_parse(&out, &len, "tcp://127.0.0.1:1"), GYRE_EADDRESS);
-    cr_assert_eq(
-        udp_try_bind(&api, &s, "udp://127.0.0.1:0", NULL, &(struct gyre_udp_options){.local = "udp://127.0.0.1:0"}),
-        GYRE_EOPTION);
+    cr_assert_eq(udp_try_bind(&api, &s, "udp://127.0.0.1:0", NULL,
+                              &(struct gyre_udp_options){.source_address = "udp://127.0.0.1:0"}),
+                 GYRE_EOPTION);
     udp_bind(&api, &s, NULL, NULL);
     cr_assert_eq(gyre_udp_hold(NULL, &view, s.u, NULL), -EINVAL);
     cr_assert_eq(gyre_udp_hold(&buf, NULL, s.u, NULL), -EINVAL);
@@ -222,7 +222,7 @@ DGRAM_TRANSPORT_TEST(api_udp_errors, too_long_for_unix)
         return;
     udp_start(&api, p);
     udp_bind(&api, &s, NULL, NULL);
-    udp_connect(&api, &c, gyre_udp_address(s.u), NULL, &(struct gyre_udp_options){.send_buf_bytes = 4096});
+    udp_connect(&api, &c, gyre_udp_address(s.u), NULL, &(struct gyre_udp_options){.send_buffer_bytes = 4096});
     cr_assert_eq(gyre_udp_send(c.u, big, sizeof big), 0);
     api_until(&api, c.errors == 1);
     cr_assert_eq(c.last_err, -EMSGSIZE);

@@ -115,7 +115,7 @@ DGRAM_TRANSPORT_TEST(api_udp_flow, bounded_queue)
     struct dsock s, c;
     uint32_t sent = 0, refused = 0;
     udp_start(&api, p);
-    udp_bind(&api, &s, NULL, &(struct gyre_udp_options){.recv_buf_bytes = 1 << 20});
+    udp_bind(&api, &s, NULL, &(struct gyre_udp_options){.recv_buffer_bytes = 1 << 20});
     udp_connect(&api, &c, gyre_udp_address(s.u), NULL, &(struct gyre_udp_options){.send_queue_max_count = 8});
     while (refused == 0) {
         int err = udp_send(&c, sent, 50);
@@ -153,7 +153,7 @@ DGRAM_TRANSPORT_TEST(api_udp_flow, close_flushes)
     struct api api;
     struct dsock s, c;
     udp_start(&api, p);
-    udp_bind(&api, &s, NULL, &(struct gyre_udp_options){.recv_buf_bytes = 1 << 20});
+    udp_bind(&api, &s, NULL, &(struct gyre_udp_options){.recv_buffer_bytes = 1 << 20});
     udp_connect(&api, &c, gyre_udp_address(s.u), NULL, NULL);
     for (uint32_t i = 0; i < 100; i++)
         cr_assert_eq(udp_send(&c, i, 30), 0);

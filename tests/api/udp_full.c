@@ -111,7 +111,7 @@ static void fill_up(struct api *api, struct dsock *c, struct wire *w, bool alike
 {
     static const size_t lengths[] = {700, 700, 700, 300, 1453, 700, 4};
     struct gyre_udp_options o = *options;
-    o.send_buf_bytes = 4096;
+    o.send_buffer_bytes = 4096;
     udp_connect(api, c, far_address, NULL, &o);
     for (uint32_t i = 0; i < COUNT; i++)
         cr_assert_eq(udp_send(c, i, alike ? 700 : lengths[i % 7]), 0);

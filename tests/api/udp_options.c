@@ -479,7 +479,7 @@ DGRAM_TRANSPORT_TEST(api_udp_options, local)
     udp_start(&api, p);
     udp_bind(&api, &s, &echo, NULL);
     udp_fresh_address(&api, local, sizeof local);
-    udp_connect(&api, &c, gyre_udp_address(s.u), NULL, &(struct gyre_udp_options){.local = local});
+    udp_connect(&api, &c, gyre_udp_address(s.u), NULL, &(struct gyre_udp_options){.source_address = local});
     if (!is_udp(&api))
         cr_assert_str_eq(gyre_udp_address(c.u), local);
     cr_assert_eq(gyre_udp_peer_address(&peer, &peer_len, c.u), 0);
@@ -490,7 +490,7 @@ DGRAM_TRANSPORT_TEST(api_udp_options, local)
     api_until(&api, c.datagrams == 1);
     udp_close(&c);
     udp_close(&s);
-    const struct gyre_udp_options other = {.local = "udp://[::1]:0"};
+    const struct gyre_udp_options other = {.source_address = "udp://[::1]:0"};
     cr_assert_eq(udp_try_connect(&api, &c, "udp://127.0.0.1:9", NULL, &other), -EAFNOSUPPORT);
     api_close(&api);
 }

@@ -381,10 +381,10 @@ static bool run_call(const struct backend_param *p, long n, enum fault_mode mode
     int fds = open_descriptors();
     fault_mem_init(&mem, n, mode);
     const struct gyre_loop_options loop = {.backend = p->backend, .mem = &mem.mem, .log = &silent};
-    const struct gyre_engine_options options = {.handlers = &told, .loop = &loop, .user = &k};
+    const struct gyre_engine_options options = {.handlers = &told, .loop = loop, .user = &k};
     int err = gyre_engine_create(&k.engine, &options);
     if (err == 0) {
-        err = gyre_engine_listen_sized(&l, k.engine, "tcp://127.0.0.1:0", &echoing, &listening, sizeof listening);
+        err = gyre_engine_listen(&l, k.engine, "tcp://127.0.0.1:0", &echoing, &listening);
         if (err == 0) {
             (void)snprintf(k.address, sizeof k.address, "%s", gyre_listener_address(l));
             err = gyre_engine_run(k.engine);

@@ -135,14 +135,14 @@ REAL_TEST(descriptors, every_step)
 static void listen_on_four(struct told *told, const char *backend)
 {
     const struct gyre_loop_options loop = {.backend = backend, .log = &silent};
-    const struct gyre_engine_options options = {.loops = 4, .loop = &loop};
+    const struct gyre_engine_options options = {.loops = 4, .loop = loop};
     struct gyre_engine *engine;
     struct gyre_listener *listener = NULL;
     int start = open_descriptors();
     if (gyre_engine_create(&engine, &options) != 0)
         return;
     int before = open_descriptors();
-    int err = gyre_engine_listen_sized(&listener, engine, "tcp://127.0.0.1:0", &handlers, NULL, 0);
+    int err = gyre_engine_listen(&listener, engine, "tcp://127.0.0.1:0", &handlers, NULL);
     EXPECT(told, is_clean(err), "listening: %s", gyre_err_name(err));
     EXPECT(told, err == 0 || open_descriptors() == before, "on error nothing stays open, and %d sockets do",
            open_descriptors() - before);

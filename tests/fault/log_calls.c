@@ -49,7 +49,7 @@ static void on_data(struct gyre_conn *c)
 static int listen_on(struct gyre_listener **out)
 {
     static const struct gyre_conn_handlers echo = {.on_data = on_data};
-    return gyre_engine_listen_sized(out, s.engine, "tcp://127.0.0.1:0", &echo, NULL, 0);
+    return gyre_engine_listen(out, s.engine, "tcp://127.0.0.1:0", &echo, NULL);
 }
 
 static void on_line(enum gyre_log_level level, const char *text, void *user)
@@ -104,7 +104,7 @@ static void start(const struct backend_param *p)
     env_mem_init(&s.counted);
     s.mem = (struct gyre_mem){.resize = resize};
     struct gyre_loop_options each = {.backend = p->backend, .mem = &s.mem, .log = &log};
-    const struct gyre_engine_options options = {.loops = LOOPS, .handlers = &handlers, .loop = &each};
+    const struct gyre_engine_options options = {.loops = LOOPS, .handlers = &handlers, .loop = each};
     int err = gyre_engine_create(&s.engine, &options);
     if (err != 0)
         (void)backends_open(p->backend, (struct gyre__backend_config){.mem = &s.mem}, &sim); /* skips, or fails */

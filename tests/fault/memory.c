@@ -287,8 +287,7 @@ static const struct gyre_log silent = {.line = no_line};
 static int open_engine(struct scenario *sc, const char *backend)
 {
     const struct gyre_loop_options loop = {.backend = backend, .mem = &sc->mem.mem, .log = &silent};
-    const struct gyre_engine_options options = {
-        .loops = 2, .handlers = &engine_handlers, .loop = &loop, .user = sc};
+    const struct gyre_engine_options options = {.loops = 2, .handlers = &engine_handlers, .loop = loop, .user = sc};
     const struct gyre_listener_options listening = {.conn = {.write_high_bytes = WRITE_HIGH}};
     char name[64];
     int err = gyre_engine_create(&sc->engine, &options);
@@ -298,8 +297,7 @@ static int open_engine(struct scenario *sc, const char *backend)
     const char *addresses[CLIENTS] = {"tcp://127.0.0.1:0", name};
     for (unsigned i = 0; i < CLIENTS && err == 0; i++) {
         struct gyre_listener *listener;
-        err = gyre_engine_listen_sized(&listener, sc->engine, addresses[i], &server_handlers, &listening,
-                                       sizeof listening);
+        err = gyre_engine_listen(&listener, sc->engine, addresses[i], &server_handlers, &listening);
         if (err == 0)
             (void)snprintf(sc->address[i], sizeof sc->address[i], "%s", gyre_listener_address(listener));
     }

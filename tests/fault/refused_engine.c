@@ -227,7 +227,7 @@ static void ask_for_listeners(void)
         .balance = GYRE_BALANCE_ROUND_ROBIN, .on_closed = on_listener_closed, .user = &sh};
     struct gyre_listener *listener = NULL;
     unsigned closed = atomic_load(&sh.listener_closed);
-    int err = gyre_engine_listen_sized(&listener, sh.engine, "tcp://127.0.0.1:0", &handlers, &options, sizeof options);
+    int err = gyre_engine_listen(&listener, sh.engine, "tcp://127.0.0.1:0", &handlers, &options);
     if (accepted("listen", err)) {
         cr_assert_eq(gyre_listener_pause(listener), 0);
         cr_assert_eq(gyre_listener_resume(listener), 0);
@@ -289,11 +289,10 @@ static void start(const char *backend)
     static const struct gyre_engine_handlers engine_handlers = {.on_tick = on_tick};
     static const struct gyre_log silent = {.line = no_line};
     const struct gyre_loop_options loop = {.backend = backend, .mem = &sh.mem.mem, .log = &silent};
-    const struct gyre_engine_options options = {.loops = LOOPS, .handlers = &engine_handlers, .loop = &loop};
+    const struct gyre_engine_options options = {.loops = LOOPS, .handlers = &engine_handlers, .loop = loop};
     const struct gyre_listener_options listening = {.balance = GYRE_BALANCE_ROUND_ROBIN};
     cr_assert_eq(gyre_engine_create(&sh.engine, &options), 0);
-    cr_assert_eq(gyre_engine_listen_sized(&sh.listener, sh.engine, "tcp://127.0.0.1:0", &handlers, &listening,
-                                          sizeof listening), 0);
+    cr_assert_eq(gyre_engine_listen(&sh.listener, sh.engine, "tcp://127.0.0.1:0", &handlers, &listening), 0);
     cr_assert_eq(pthread_create(&sh.thread, NULL, run, NULL), 0);
     for (unsigned i = 0; i < CLIENTS; i++) {
         sh.clients[i] = client_connect(gyre_listener_address(sh.listener));

@@ -65,7 +65,6 @@ int open_descriptors(void)
 int server_start(struct server *s, const struct gyre_loop_options *loop, uint32_t loops)
 {
     struct gyre_loop_options each = loop != NULL ? *loop : (struct gyre_loop_options){.backend = NULL};
-    struct gyre_engine_options options = {.loops = loops, .loop = &each};
     char name[64];
     *s = (struct server){.engine = NULL};
     env_mem_init(&s->mem);
@@ -73,13 +72,14 @@ int server_start(struct server *s, const struct gyre_loop_options *loop, uint32_
     each.mem = &s->mem.mem;
     each.log = &silent;
     each.user = s;
+    const struct gyre_engine_options options = {.loops = loops, .loop = each};
     int err = gyre_engine_create(&s->engine, &options);
     if (err != 0)
         return err;
     (void)snprintf(name, sizeof name, "unix://@gyre-fault-%d-%p", (int)getpid(), (void *)s);
-    err = gyre_engine_listen_sized(&s->tcp, s->engine, "tcp://127.0.0.1:0", &echo, NULL, 0);
+    err = gyre_engine_listen(&s->tcp, s->engine, "tcp://127.0.0.1:0", &echo, NULL);
     if (err == 0)
-        err = gyre_engine_listen_sized(&s->local, s->engine, name, &echo, NULL, 0);
+        err = gyre_engine_listen(&s->local, s->engine, name, &echo, NULL);
     if (err == 0)
         err = -pthread_create(&s->thread, NULL, run, s);
     s->running = err == 0;

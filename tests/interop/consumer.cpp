@@ -87,8 +87,7 @@ void call(gyre_engine *engine)
 int serve(gyre_engine *engine, state &s)
 {
     static const gyre_conn_handlers handlers = server_handlers();
-    const int err = gyre_engine_listen_sized(&s.listener, engine, "tcp://127.0.0.1:0", &handlers, nullptr,
-                                             sizeof(gyre_listener_options));
+    const int err = gyre_engine_listen(&s.listener, engine, "tcp://127.0.0.1:0", &handlers, nullptr);
     return err != 0 ? err : gyre_engine_run(engine);
 }
 

@@ -69,7 +69,7 @@ def echo(lib, loop):
     client = Handlers(on_open=CONN_FN(lambda conn: lib.gyre_conn_write(conn, LINE, len(LINE)) and None),
                       on_data=CONN_FN(take), on_close=CLOSE_FN(lambda conn, err: lib.gyre_loop_stop(loop)))
     listener = c_void_p()
-    err = lib.gyre_loop_listen_sized(byref(listener), loop, b"tcp://127.0.0.1:0", byref(server), None, 0)
+    err = lib.gyre_loop_listen_sized(byref(listener), loop, b"tcp://127.0.0.1:0", byref(server), None, 0, 0)
     check(lib, err, "listen")
     address = lib.gyre_listener_address(listener)
     check(lib, lib.gyre_connect_sized(None, loop, address, byref(client), None, 0), "connect")

@@ -164,7 +164,7 @@ static void *run_engine(void *arg)
 static void round_of(const char *backend)
 {
     const struct gyre_loop_options loop = {.backend = backend};
-    const struct gyre_engine_options options = {.loops = 2, .loop = &loop};
+    const struct gyre_engine_options options = {.loops = 2, .loop = loop};
     struct gyre_engine *engine;
     struct gyre_listener *tcp, *local;
     struct crowd crowds[CLIENT_LOOPS];

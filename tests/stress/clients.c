@@ -213,7 +213,7 @@ static void *serve(void *arg)
 static struct gyre_engine *engine_new(const char *backend, uint32_t loops)
 {
     const struct gyre_loop_options loop = {.backend = backend};
-    const struct gyre_engine_options options = {.loops = loops, .handlers = &told, .loop = &loop};
+    const struct gyre_engine_options options = {.loops = loops, .handlers = &told, .loop = loop};
     struct gyre_engine *engine;
     MUST(gyre_engine_create(&engine, &options) == 0);
     return engine;
@@ -228,7 +228,7 @@ static struct gyre_listener *listen_at(const char *address, atomic_bool *closed)
 {
     struct gyre_listener *l;
     const struct gyre_listener_options options = {.on_closed = closed != NULL ? on_flapped : NULL, .user = closed};
-    MUST(gyre_engine_listen_sized(&l, stage->server, address, &echo, &options, sizeof options) == 0);
+    MUST(gyre_engine_listen(&l, stage->server, address, &echo, &options) == 0);
     return l;
 }
 

@@ -175,8 +175,7 @@ static void add(struct stage *st, struct place *p, uint64_t *seed)
     };
     (void)snprintf(name, sizeof name, "unix:///tmp/gyre-stress-%d-%s-%lu.sock", (int)getpid(), st->backend,
                    atomic_fetch_add(&st->names, 1));
-    int err = gyre_engine_listen_sized(&p->listener, st->engine, local ? name : "tcp://127.0.0.1:0", &server, &options,
-                                       sizeof options);
+    int err = gyre_engine_listen(&p->listener, st->engine, local ? name : "tcp://127.0.0.1:0", &server, &options);
     if (err != 0) { /* the engine is about to stop, or has */
         MUST(err == GYRE_ESHUTDOWN || err == GYRE_ESTATE);
         p->listener = NULL;
@@ -340,7 +339,7 @@ static void one_engine(const char *backend, unsigned round)
     MUST(st != NULL);
     const struct gyre_loop_options loop = {.backend = backend, .user = st, .tasks_max = 4096};
     const struct gyre_engine_options options = {
-        .loops = LOOPS, .handlers = &handlers, .loop = &loop, .user = st, .conns_max = round % 3 == 1 ? 40 : 0};
+        .loops = LOOPS, .handlers = &handlers, .loop = loop, .user = st, .conns_max = round % 3 == 1 ? 40 : 0};
     st->round = round;
     st->backend = backend;
     MUST(gyre_engine_create(&st->engine, &options) == 0);

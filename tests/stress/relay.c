@@ -246,12 +246,12 @@ static void *run_engine(void *arg)
 static struct gyre_engine *make_engine(const struct gyre_loop_options *loop, uint32_t loops,
                                        const struct gyre_conn_handlers *handlers, char *address, size_t size)
 {
-    const struct gyre_engine_options options = {.loops = loops, .loop = loop};
+    const struct gyre_engine_options options = {.loops = loops, .loop = *loop};
     const struct gyre_listener_options listening = {.conn = marks};
     struct gyre_engine *engine;
     struct gyre_listener *listener;
     MUST(gyre_engine_create(&engine, &options) == 0);
-    MUST(gyre_engine_listen_sized(&listener, engine, "tcp://127.0.0.1:0", handlers, &listening, sizeof listening) == 0);
+    MUST(gyre_engine_listen(&listener, engine, "tcp://127.0.0.1:0", handlers, &listening) == 0);
     (void)snprintf(address, size, "%s", gyre_listener_address(listener));
     return engine;
 }

@@ -132,7 +132,7 @@ static void round_of(const char *backend)
     struct stage *st = calloc(1, sizeof *st);
     MUST(st != NULL);
     const struct gyre_loop_options loop = {.backend = backend, .user = st};
-    const struct gyre_engine_options options = {.loops = LOOPS, .handlers = &handlers, .loop = &loop, .user = st};
+    const struct gyre_engine_options options = {.loops = LOOPS, .handlers = &handlers, .loop = loop, .user = st};
     struct gyre_listener *listener;
     struct gyre_stats s;
     pthread_t readers[READERS];

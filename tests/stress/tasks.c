@@ -194,7 +194,7 @@ static void one_engine(const char *backend)
     struct crowd *crowd = calloc(1, sizeof *crowd);
     MUST(crowd != NULL);
     const struct gyre_loop_options loop = {.backend = backend, .tasks_max = 256, .urgent_tasks_max = 64};
-    const struct gyre_engine_options options = {.loops = LOOPS, .handlers = &handlers, .loop = &loop, .user = crowd};
+    const struct gyre_engine_options options = {.loops = LOOPS, .handlers = &handlers, .loop = loop, .user = crowd};
     MUST(gyre_engine_create(&crowd->engine, &options) == 0);
     pthread_t runner = stress_thread(run_engine, crowd->engine);
     while (atomic_load(&crowd->boots) == 0)

@@ -270,7 +270,7 @@ static void one_engine(const char *backend, unsigned round)
     struct stage *st = calloc(1, sizeof *st);
     MUST(st != NULL);
     const struct gyre_loop_options loop = {.backend = backend, .user = st, .tasks_max = 4096};
-    const struct gyre_engine_options options = {.loops = LOOPS, .handlers = &handlers, .loop = &loop, .user = st};
+    const struct gyre_engine_options options = {.loops = LOOPS, .handlers = &handlers, .loop = loop, .user = st};
     pthread_t writers[WRITERS], stoppers[STOPPERS];
     st->round = round;
     MUST(pthread_mutex_init(&st->lock, NULL) == 0);

@@ -330,7 +330,7 @@ static void one_engine(const char *backend, unsigned round)
     struct stage *st = calloc(1, sizeof *st);
     MUST(st != NULL);
     const struct gyre_loop_options loop = {.backend = backend, .tasks_max = 512};
-    const struct gyre_engine_options options = {.loops = LOOPS, .handlers = &handlers, .loop = &loop, .user = st};
+    const struct gyre_engine_options options = {.loops = LOOPS, .handlers = &handlers, .loop = loop, .user = st};
     char name[64];
     st->round = round;
     (void)snprintf(name, sizeof name, "unixgram://@gyre-stress-udp-%d-%u", (int)getpid(), round);

@@ -122,7 +122,7 @@ static void one_crowd(const char *backend, unsigned round)
     struct crowd *crowd = calloc(1, sizeof *crowd);
     MUST(crowd != NULL);
     const struct gyre_loop_options loop = {.backend = backend};
-    const struct gyre_engine_options options = {.loops = LOOPS, .handlers = &handlers, .loop = &loop, .user = crowd};
+    const struct gyre_engine_options options = {.loops = LOOPS, .handlers = &handlers, .loop = loop, .user = crowd};
     const struct gyre_pool_options pool = {.threads = 3, .queue_max = QUEUE};
     struct submitter submitters[SUBMITTERS];
     pthread_t threads[SUBMITTERS];

@@ -154,8 +154,8 @@ static struct gyre_sim *make_sim(const struct gyre_mem *mem)
         .reset_permille = GYRE_SIM_NEVER,
         .loss_permille = GYRE_SIM_NEVER,
         .delay_max_ns = GYRE_SIM_NO_DELAY,
-        .send_buf_bytes = 262144,
-        .recv_buf_bytes = 131072,
+        .send_buffer_bytes = 262144,
+        .recv_buffer_bytes = 131072,
         .duplicate_permille = GYRE_SIM_NEVER,
     };
     int err = gyre_sim_create(&sim, &options);

@@ -69,8 +69,6 @@ Test(options, null)
 struct longer {
     union {
         struct gyre_loop_options loop;
-        struct gyre_engine_options engine;
-        struct gyre_listener_options listener;
         struct gyre_conn_options conn;
         struct gyre_sim_options sim;
         uint8_t bytes[512];
@@ -88,26 +86,94 @@ Test(options, calls_refuse_what_they_do_not_know)
 {
     struct longer future;
     struct gyre_loop *loop = NULL;
-    struct gyre_engine *engine = NULL;
     struct gyre_sim *sim = NULL;
     struct gyre_conn *c = NULL;
-    struct gyre_listener *listener = NULL;
     memset(&future, 0, sizeof future);
     cr_assert_eq(gyre_loop_create_sized(&loop, &future.u.loop, sizeof future), 0, "all zero in the part not known");
     future.u.bytes[sizeof future - 1] = 1;
     struct gyre_loop *other = NULL;
     cr_assert_eq(gyre_loop_create_sized(&other, &future.u.loop, sizeof future), -E2BIG);
     cr_assert_null(other);
-    cr_assert_eq(gyre_engine_create_sized(&engine, &future.u.engine, sizeof future, 0), -E2BIG);
-    cr_assert_null(engine);
     cr_assert_eq(gyre_sim_create_sized(&sim, &future.u.sim, sizeof future), -E2BIG);
     cr_assert_null(sim);
-    cr_assert_eq(gyre_loop_listen_sized(&listener, loop, "tcp://127.0.0.1:0", &handlers, &future.u.listener,
-                                        sizeof future), -E2BIG);
-    cr_assert_null(listener);
     cr_assert_eq(gyre_connect_sized(&c, loop, "tcp://127.0.0.1:1", &handlers, &future.u.conn, sizeof future), -E2BIG);
     cr_assert_null(c);
     cr_assert_eq(gyre_loop_conn_count(loop), 0);
+    gyre_loop_destroy(loop);
+}
+
+/* Nested options of a caller whose header is another: `own` bytes before them, `nested` bytes of them. Each of the two
+ * parts is the library's cut off or with zeroes appended. `at` is where the nested part begins. */
+struct foreign {
+    uint8_t bytes[1024];
+    size_t size;
+    size_t nested;
+    size_t at;
+};
+
+static void put_foreign(struct foreign *f, const void *known, size_t known_size, size_t known_nested, size_t own,
+                        size_t nested)
+{
+    size_t known_own = known_size - known_nested;
+    *f = (struct foreign){.size = own + nested, .nested = nested, .at = own};
+    memcpy(f->bytes, known, own < known_own ? own : known_own);
+    memcpy(f->bytes + own, (const uint8_t *)known + known_own, nested < known_nested ? nested : known_nested);
+}
+
+/* Both parts of nested options grow by themselves, at any two sizes. */
+Test(options, nested_at_every_size)
+{
+    enum { OWN = 16, NESTED = 24, LONGEST = 32 };
+    uint8_t known[OWN + NESTED], dst[OWN + NESTED];
+    struct foreign f;
+    memset(known, 0xab, OWN);
+    memset(known + OWN, 0xcd, NESTED);
+    for (size_t own = 0; own <= LONGEST; own++) {
+        for (size_t nested = 0; nested <= LONGEST; nested++) {
+            put_foreign(&f, known, sizeof known, NESTED, own, nested);
+            cr_assert_eq(gyre__options_copy_nested(dst, sizeof dst, NESTED, f.bytes, f.size, nested), 0);
+            for (size_t i = 0; i < OWN; i++)
+                cr_assert_eq(dst[i], i < own ? 0xab : 0, "own byte %zu of %zu", i, own);
+            for (size_t i = 0; i < NESTED; i++)
+                cr_assert_eq(dst[OWN + i], i < nested ? 0xcd : 0, "nested byte %zu of %zu", i, nested);
+        }
+    }
+    cr_assert_eq(gyre__options_copy_nested(dst, sizeof dst, NESTED, f.bytes, 4, 5), -EINVAL);
+    cr_assert_eq(gyre__options_copy_nested(dst, sizeof dst, NESTED, NULL, 1000, 5), 0);
+    for (size_t i = 0; i < sizeof dst; i++)
+        cr_assert_eq(dst[i], 0);
+}
+
+static int listen_as(struct gyre_listener **out, struct gyre_loop *loop, const struct foreign *f)
+{
+    struct gyre_listener_options options[2]; /* aligned, and at least as long as what is passed */
+    memcpy(options, f->bytes, f->size);
+    return gyre_loop_listen_sized(out, loop, here, &handlers, options, f->size, f->nested);
+}
+
+/* A newer and an older caller of a call with nested options. */
+Test(options, nested_calls)
+{
+    const struct gyre_listener_options known = {.backlog = 7, .conn = {.idle_timeout_ns = -1}};
+    const size_t conn = sizeof known.conn, own = sizeof known - sizeof known.conn;
+    struct gyre_listener *listener = NULL;
+    struct gyre_loop *loop = NULL;
+    struct foreign f;
+    cr_assert_eq(gyre_loop_create(&loop, NULL), 0);
+    put_foreign(&f, &known, sizeof known, conn, own + 8, conn + 8);
+    cr_assert_eq(listen_as(&listener, loop, &f), GYRE_EOPTION, "the negative timeout is found where it lies");
+    put_foreign(&f, &(struct gyre_listener_options){.backlog = 7}, sizeof known, conn, own + 8, conn + 8);
+    f.bytes[own + 7] = 1;
+    cr_assert_eq(listen_as(&listener, loop, &f), -E2BIG, "a field of its own");
+    f.bytes[own + 7] = 0;
+    f.bytes[f.size - 1] = 1;
+    cr_assert_eq(listen_as(&listener, loop, &f), -E2BIG, "a field of the nested options");
+    cr_assert_null(listener);
+    f.bytes[f.size - 1] = 0;
+    cr_assert_eq(listen_as(&listener, loop, &f), 0);
+    cr_assert_eq(gyre_listener_close(listener), 0);
+    put_foreign(&f, &known, sizeof known, conn, 8, 16);
+    cr_assert_eq(listen_as(&listener, loop, &f), 0, "an older one, without a timeout");
     gyre_loop_destroy(loop);
 }
 
@@ -181,7 +247,7 @@ static const struct {
     struct gyre_conn_options o;
     int err;
 } conn_table[] = {
-    {{.delay = false}, 0},
+    {{.nagle = false}, 0},
     {{.read_max_bytes = 1, .write_max_bytes = 1}, 0},
     {{.read_max_bytes = 1 << 30, .write_max_bytes = 1 << 30}, 0},
     {{.write_max_bytes = (1 << 30) + 1}, GYRE_EOPTION},
@@ -226,7 +292,7 @@ Test(options, of_a_connection)
 Test(options, defaults_of_a_connection)
 {
     struct gyre__profile p = {.refs = 1};
-    cr_assert_eq(gyre__profile_init(&p, &(struct gyre_conn_options){.delay = false}, &handlers), 0);
+    cr_assert_eq(gyre__profile_init(&p, &(struct gyre_conn_options){.nagle = false}, &handlers), 0);
     cr_assert_eq(p.options.read_max_bytes, 1 << 20);
     cr_assert_eq(p.options.write_high_bytes, 256 << 10);
     cr_assert_eq(p.options.write_low_bytes, 64 << 10);
@@ -267,12 +333,11 @@ Test(options, of_a_listener)
         {"tcp://127.0.0.1:0", {.balance = GYRE_BALANCE_CUSTOM, .choose = first_loop}, 0},
         {"tcp://127.0.0.1:0", {.balance = GYRE_BALANCE_RANDOM, .choose = first_loop}, GYRE_EOPTION},
         {"tcp://127.0.0.1:0", {.balance = (enum gyre_balance)(GYRE_BALANCE_CUSTOM + 1)}, GYRE_EOPTION},
-        {"tcp://127.0.0.1:0", {.balance = (enum gyre_balance)-1}, GYRE_EOPTION},
+        {"tcp://127.0.0.1:0", {.balance = (enum gyre_balance) - 1}, GYRE_EOPTION},
         {"tcp://127.0.0.1:0", {.defer_accept_s = 3600}, 0},
         {"tcp://127.0.0.1:0", {.defer_accept_s = 3601}, GYRE_EOPTION},
         {"tcp://127.0.0.1:0", {.fastopen_queue = (1 << 20) + 1}, GYRE_EOPTION},
         {"tcp://127.0.0.1:0", {.device = "nosuchdevice"}, -ENODEV},
-        {"tcp://127.0.0.1:0", {.reserved = {[7] = 1}}, -E2BIG},
         {here, {.device = "lo"}, GYRE_EOPTION},
         {here, {.defer_accept_s = 1}, GYRE_EOPTION},
         {here, {.fastopen_queue = 1}, GYRE_EOPTION},

@@ -65,7 +65,7 @@ static void run(struct run *r, const struct gyre_sim_options *options, const cha
 Test(sim_dgram, chaos)
 {
     static struct run a, b;
-    const struct gyre_sim_options options = {.seed = 9, .recv_buf_bytes = 1 << 20};
+    const struct gyre_sim_options options = {.seed = 9, .recv_buffer_bytes = 1 << 20};
     run(&a, &options, "udp://127.0.0.1:0");
     cr_assert_eq(a.counts.datagrams, COUNT);
     cr_assert_gt(a.counts.datagrams_lost, 0);
@@ -82,7 +82,7 @@ Test(sim_dgram, chaos)
     cr_assert_eq(twice, a.counts.datagrams_repeated);
     run(&b, &options, "udp://127.0.0.1:0");
     cr_assert_eq(a.hash, b.hash, "the same seed, another run");
-    const struct gyre_sim_options other = {.seed = 10, .recv_buf_bytes = 1 << 20};
+    const struct gyre_sim_options other = {.seed = 10, .recv_buffer_bytes = 1 << 20};
     run(&b, &other, "udp://127.0.0.1:0");
     cr_assert_neq(a.hash, b.hash, "another seed, the same run");
 }
@@ -110,7 +110,7 @@ Test(sim_dgram, full)
     static struct run r;
     static const uint8_t bytes[1000];
     struct gyre_udp_counts stats;
-    const struct gyre_sim_options options = {.profile = GYRE_SIM_QUIET, .recv_buf_bytes = 10000};
+    const struct gyre_sim_options options = {.profile = GYRE_SIM_QUIET, .recv_buffer_bytes = 10000};
     cr_assert_eq(gyre_sim_create(&sim, &options), 0);
     cr_assert_eq(gyre_loop_create(&loop, &(struct gyre_loop_options){.sim = sim}), 0);
     const struct gyre_udp_options paused = {.user = &r, .start_paused = true};

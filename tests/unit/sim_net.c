@@ -212,7 +212,7 @@ Test(sim_net, close_delivers_what_was_sent)
         struct sim_core c;
         struct gyre__fd a, b;
         char buf[16];
-        sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .recv_buf_bytes = 3}, NULL);
+        sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .recv_buffer_bytes = 3}, NULL);
         sim_pair(&c, every_address[i], &a, &b);
         cr_assert_eq(send_now(&c, &a, "farewell", 8), 8);
         sim_close(&c, &a);
@@ -271,7 +271,7 @@ Test(sim_net, reset_on_close_loses_what_was_on_its_way)
     struct gyre__fd a, b;
     struct sim_op armed = {.events = 0};
     char buf[16];
-    sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .recv_buf_bytes = 4}, NULL);
+    sim_core_open(&c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .recv_buffer_bytes = 4}, NULL);
     sim_pair(&c, "tcp://127.0.0.1:0", &a, &b);
     cr_assert_eq(send_now(&c, &a, "herelost", 8), 8);
     cr_assert_eq(c.be->ops->sock->unacked(c.be, a.fd), 4);
@@ -306,7 +306,7 @@ Test(sim_net, sending_to_a_closed_end)
     cr_assert_eq(recv_now(&c, &b, buf, sizeof buf), 0);
 
     struct sim_core d;
-    sim_core_open(&d, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .recv_buf_bytes = 2}, NULL);
+    sim_core_open(&d, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .recv_buffer_bytes = 2}, NULL);
     sim_pair(&d, "tcp://127.0.0.1:0", &a, &b);
     cr_assert_eq(send_now(&d, &a, "loss", 4), 4);
     sim_close(&d, &a);
@@ -406,7 +406,8 @@ Test(sim_net, back_pressure)
     struct sim_op send = {.events = 0};
     static uint8_t out[4000], in[4000];
     sim_core_open(
-        &c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .send_buf_bytes = 1000, .recv_buf_bytes = 600}, NULL);
+        &c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .send_buffer_bytes = 1000, .recv_buffer_bytes = 600},
+        NULL);
     env_pattern_fill(out, sizeof out, 1, 0);
     sim_pair(&c, "tcp://127.0.0.1:0", &a, &b);
     uint32_t sent = 0;

@@ -130,7 +130,8 @@ Test(sim_peers, stalls_a_sender)
     struct gyre_sim_peer *peer = NULL;
     static uint8_t out[5000], in[5000];
     sim_core_open(
-        &c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .send_buf_bytes = 1000, .recv_buf_bytes = 1000}, NULL);
+        &c, (struct gyre_sim_options){.profile = GYRE_SIM_QUIET, .send_buffer_bytes = 1000, .recv_buffer_bytes = 1000},
+        NULL);
     env_pattern_fill(out, sizeof out, 2, 0);
     cr_assert_eq(gyre_sim_listen_peer(&listener, c.sim, "tcp://127.0.0.1:0"), 0);
     struct gyre__addr addr = sim_addr(gyre_sim_listener_address(listener));

@@ -27,9 +27,9 @@ static struct gyre_sim_options draw_options(struct world *w)
     if (one_in(w, 4))
         o.delay_max_ns = one_in(w, 2) ? GYRE_SIM_NO_DELAY : 1 + env_rng_next(&w->rng) % 100000000;
     if (one_in(w, 3))
-        o.send_buf_bytes = 1 + env_rng_below(&w->rng, 400);
+        o.send_buffer_bytes = 1 + env_rng_below(&w->rng, 400);
     if (one_in(w, 3))
-        o.recv_buf_bytes = 1 + env_rng_below(&w->rng, 400);
+        o.recv_buffer_bytes = 1 + env_rng_below(&w->rng, 400);
     if (one_in(w, 8))
         o.more_dropped_permille = o.cancel_late_permille = o.enobufs_permille = 500;
     if (!w->calm && one_in(w, 8))

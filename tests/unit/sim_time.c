@@ -12,9 +12,10 @@
 Test(sim_faults, options_are_checked)
 {
     static const struct gyre_sim_options bad[] = {
-        {.recv_short_permille = 1001},      {.loss_permille = UINT16_MAX - 1},  {.profile = (enum gyre_sim_profile)7},
-        {.delay_max_ns = 3601 * SECOND_NS}, {.delay_min_ns = 3601 * SECOND_NS}, {.send_buf_bytes = (16 << 20) + 1},
-        {.recv_buf_bytes = (16 << 20) + 1}, {.fds_max = (1 << 20) + 1},
+        {.recv_short_permille = 1001},         {.loss_permille = UINT16_MAX - 1},
+        {.profile = (enum gyre_sim_profile)7}, {.delay_max_ns = 3601 * SECOND_NS},
+        {.delay_min_ns = 3601 * SECOND_NS},    {.send_buffer_bytes = (16 << 20) + 1},
+        {.recv_buffer_bytes = (16 << 20) + 1}, {.fds_max = (1 << 20) + 1},
     };
     struct gyre_sim *sim = NULL;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
