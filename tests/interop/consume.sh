@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # One way of using gyre from outside its tree, from an empty directory to a program that ran:
 #
-#     consume.sh install|pkgconfig-prefix|pkgconfig-shared|pkgconfig-static|cmake-c|cmake-cxx|subdirectory|ctypes
+#     consume.sh install|pkgconfig-prefix|pkgconfig-shared|pkgconfig-static|cmake-c|cmake-cxx|subdirectory|older|ctypes
 #
 # `install` makes the prefix the others use. tests/interop/CMakeLists.txt sets the environment: GYRE_SOURCE, GYRE_BUILD
 # (the build tree to install), GYRE_WORK (where to work), GYRE_LIBDIR (lib, or what the system says), CC, CXX, CMAKE.
@@ -131,6 +131,13 @@ do_subdirectory() {
     check_run "$work/consumer_static"
 }
 
+# A program that was compiled with the headers of before, with the library of today.
+do_older() {
+    "$CC" -std=c11 -Wall -Wextra -Wpedantic -Werror "-I$here/older" "$here/consumer.c" -o "$work/consumer" \
+        "-L$libdir" -lgyre
+    check_run "$work/consumer"
+}
+
 rm -rf "$work"
 mkdir -p "$work"
 case $kind in
@@ -141,6 +148,7 @@ pkgconfig-static) do_pkgconfig_static ;;
 cmake-c) do_cmake cmake_c ;;
 cmake-cxx) do_cmake cmake_cxx ;;
 subdirectory) do_subdirectory ;;
+older) do_older ;;
 ctypes) check_run python3 "$here/ctypes_echo.py" "$libdir/libgyre.so.0" ;;
 *) die "no such way" ;;
 esac

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 
+import shape
 import source
 
 LIMITS = {"function": 60, "file": 500, "columns": 120, "README": 80}
@@ -421,6 +422,7 @@ def check_words(tree, root="/srv/no/such/tree"):
 
 
 CHECKS = {
+    "shape": shape.check_shape,
     "layers": check_layers,
     "conditions": check_conditions,
     "statics": check_statics,

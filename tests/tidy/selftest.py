@@ -13,6 +13,7 @@ import checks
 import compiled
 import driver_test
 import graph
+import shape
 
 OPENING = "/* SPDX-License-Identifier: MIT\n * What this file is, in a sentence. */\n"
 RATCHET = "tests/tidy/ratchet.txt"
@@ -139,6 +140,28 @@ CASES = [
         "include/a.h": "/* struct gyre_b */ struct gyre_a { int gyre_b; };\n#define gyre_c (struct gyre_d)\n"
                        "GYRE_API struct gyre_a gyre_a_of(struct gyre_c *gyre_c);\nGYRE_API void gyre_b(void);\n",
         "src/core/a.c": "struct gyre_b { int x; };"}, None),
+    ("shape", "what it fills in comes last", {
+        "include/a.h": "struct gyre_a;\nGYRE_API int gyre_a_get(struct gyre_a *a, int *out);\n"},
+     "a.h:2: gyre_a_get: what"),
+    ("shape", "a buffer after the object", {
+        "include/a.h": "struct gyre_a;\nGYRE_API int gyre_a_read(struct gyre_a *a, void *dst, size_t len);\n"},
+     "void *dst"),
+    ("shape", "user before the result", {"include/a.h": "typedef void gyre_a_fn(void *user, int err);\n"},
+     "`user` is last"),
+    ("shape", "a handler's user", {
+        "include/a.h": "struct gyre_a {\n    void (*on_a)(void *user, int err);\n};\n"}, "on_a: `user` is last"),
+    ("shape", "options with a field put between", {
+        "tests/interop/older/a.h": "struct gyre_a_options {\n    int x;\n    int y;\n};\n",
+        "include/a.h": "struct gyre_a_options {\n    int x;\n    int z;\n    int y;\n};\n"}, "began with other fields"),
+    ("shape", "options that have grown before those nested in them", {
+        "tests/interop/older/a.h": "struct gyre_a_options {\n    int x;\n    struct gyre_b_options b;\n};\n",
+        "include/a.h": "struct gyre_a_options {\n    int x;\n    int y;\n    struct gyre_b_options b;\n};\n"}, None),
+    ("shape", "what is allowed", {
+        "include/a.h": "struct gyre_a;\nstruct gyre_b {\n    int x;\n};\n"
+                       "typedef int gyre_a_fn(struct gyre_a *a, void *user);\n"
+                       "GYRE_API int gyre_a_get(struct gyre_b *out, char *text, size_t size, const struct gyre_a *a);\n"
+                       "GYRE_API int gyre_a_do(struct gyre_a *a, gyre_a_fn *fn, void *user,\n"
+                       "                       const struct gyre_b_options *options, size_t size_bytes);\n"}, None),
     ("rooms", "a room without a page", {"src/core/a.c": ""}, "src/core: no README.md"),
     ("rooms", "tests without a page", {"tests/unit/a.c": ""}, "tests/unit: no README.md"),
     ("rooms", "bench without a page", {"bench/a.c": ""}, "bench: no README.md"),
@@ -178,6 +201,22 @@ HEADERS = [
     ("a header without a guard", "struct x { int a; };\n", True),
     ("a header that is not C++", "#ifndef A\n#define A\nint f(int class);\n#endif\n", True),
     ("a header that stands alone", "#ifndef A\n#define A\nint f(int a);\n#endif\n", False),
+]
+
+# A header with one call with options. The first line is what makes it strict, or not.
+CHECKED = (f"#define {shape.LAST}(type, ...) \\\n    __VA_ARGS__, _Generic((__VA_ARGS__), const type *: sizeof(type), "
+          "type *: sizeof(type), void *: sizeof(type))\n")
+LAX = f"#define {shape.LAST}(type, ...) __VA_ARGS__, sizeof(type)\n"
+COMMA = f"#define {shape.LAST}(type, ...) (__VA_ARGS__), sizeof(type)\n"
+CALL = ("#include <stddef.h>\n#define GYRE_API\n#ifdef __cplusplus\n" + LAX + "#else\n{}#endif\n"
+        "struct gyre_a_options {{\n    int x;\n    int y;\n}};\nstruct gyre_b_options {{\n    int x;\n    int y;\n}};\n"
+        + "".join(f"#define gyre_{n}(out, ...) \\\n    gyre_{n}_sized((out), {shape.LAST}(struct gyre_{n}_options, "
+                  f"__VA_ARGS__))\nGYRE_API int gyre_{n}_sized(int *out, const struct gyre_{n}_options *options, "
+                  "size_t size_bytes);\n" for n in "ab"))
+OPTIONS = [
+    ("all in order", CHECKED, None),
+    ("the type is not checked in C", LAX, "gyre_a with the options of another call, as c: compiles"),
+    ("an argument too many is a comma", COMMA, "gyre_a with an argument too many, as c: compiles"),
 ]
 
 TWO_ROOMS = {"base": set(), "loop": {"base"}}
@@ -249,6 +288,13 @@ def run_headers(cc, cxx):
     yield verdict("headers: none at all", compiled.check_headers({}, []), "no header")
 
 
+def run_options(cc, cxx):
+    for name, macro, expected in OPTIONS:
+        found = shape.check_options({"include/gyre.h": CALL.format(macro)}, compiled.c_and_cxx(cc, cxx))
+        yield verdict(f"options: {name}", found, expected)
+    yield verdict("options: none at all", shape.check_options({}, []), "no call with options")
+
+
 def objects_of(cc, tree, folder):
     """The object files of a tree's sources, laid out as the build does."""
     for path, text in tree.items():
@@ -286,6 +332,7 @@ def run(cc, cxx, root):
     results.append(verdict("symbols: reading the map", compiled.patterns(MAP_TEXT)[2:], None))
     results.append(verdict("symbols: reading the map", compiled.patterns(MAP_TEXT), "other"))
     results += run_headers(cc, cxx)
+    results += run_options(cc, cxx)
     results += run_graphs(cc)
     results += driver_test.run(root, verdict)
     untried = set(checks.CHECKS) - {check for check, _, _, expected in CASES if expected}

@@ -3,7 +3,7 @@
 """One check of the tree's order, or the proof that each check can fail.
 
     tidy.py CHECK --root DIRECTORY          findings on standard output; exits with 1 if there are any
-    tidy.py headers --cc CC --cxx CXX …
+    tidy.py headers --cc CC --cxx CXX …         likewise: options
     tidy.py symbols --shared libgyre.so --archive libgyre.a --uring ON …
     tidy.py graph --uring ON --objects OBJECT.o …
     tidy.py self-test --cc CC --cxx CXX …
@@ -16,6 +16,7 @@ import checks
 import compiled
 import graph
 import selftest
+import shape
 import source
 
 
@@ -25,6 +26,8 @@ def findings(args):
         return [f"{args.root}: no C files; is this the tree?"]
     if args.check == "headers":
         return compiled.check_headers(tree, compiled.c_and_cxx(args.cc, args.cxx))
+    if args.check == "options":
+        return shape.check_options(tree, compiled.c_and_cxx(args.cc, args.cxx))
     if args.check == "symbols":
         return compiled.check_symbols(tree, args.shared, args.archive, args.uring == "ON")
     if args.check == "graph":
@@ -36,7 +39,8 @@ def findings(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("check", choices=[*checks.CHECKS, "headers", "symbols", "graph", "self-test"])
+    parser.add_argument("check", choices=[*checks.CHECKS, "headers", "options", "symbols",
+                                          "graph", "self-test"])
     parser.add_argument("--root", default=".")
     parser.add_argument("--cc", default="cc")
     parser.add_argument("--cxx", default="c++")

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT
+ * <gyre.h> as programs were compiled with it when the interface got its shape, without the comments. */
+#ifndef GYRE_H
+#define GYRE_H
+#include <gyre/base.h>
+#include <gyre/loop.h>
+#include <gyre/sockopt.h>
+#include <gyre/buf.h>
+#include <gyre/conn.h>
+#include <gyre/frame.h>
+#include <gyre/connect.h>
+#include <gyre/listener.h>
+#include <gyre/udp.h>
+#include <gyre/timer.h>
+#include <gyre/watch.h>
+#include <gyre/reconnect.h>
+#include <gyre/work.h>
+#include <gyre/engine.h>
+#include <gyre/stats.h>
+#include <gyre/sim.h>
+#endif

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT
+ * <gyre/stats.h> as programs were compiled with it when the interface got its shape, without the comments. */
+#ifndef GYRE_STATS_H
+#define GYRE_STATS_H
+#include <gyre/base.h>
+#include <gyre/loop.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
+struct gyre_engine;
+enum { GYRE_HISTOGRAM_BUCKETS = 34 };
+struct gyre_histogram {
+    uint64_t sum;
+    uint64_t buckets[GYRE_HISTOGRAM_BUCKETS];
+};
+#define GYRE_STATS(C, G, H)                                                                                            \
+    C(turns, "turns", "turns of the loop: waits, each followed by the callbacks of what it brought")                   \
+    C(enters, "enters", "system calls that wait or submit: io_uring_enter, epoll_wait, kevent")                        \
+    C(sqes, "submission_entries", "entries that the kernel took from the submission queue (io_uring)")                 \
+    C(calls, "socket_calls", "system calls on sockets made directly: recv, send, accept, connect")                     \
+    C(events, "events", "events that came out of the backend")                                                         \
+    C(ops, "operations", "operations submitted")                                                                       \
+    C(cancels, "cancels", "operations asked to cancel")                                                                \
+    C(rearms, "rearms", "multishot operations that had ended and were armed again")                                    \
+    C(enobufs, "receives_without_buffer", "receives that found no buffer (ENOBUFS)")                                   \
+    C(stale, "stale_completions", "completions whose operation was gone")                                              \
+    C(overflows, "completion_overflows", "times the completion queue overflowed (io_uring)")                           \
+    C(wakes, "wakeups", "times another thread woke the loop")                                                          \
+    C(accepted, "accepted_connections", "connections accepted")                                                        \
+    C(accept_errors, "accept_errors", "accepts that failed, and accepted connections that had no place")               \
+    C(connected, "made_connections", "connections made")                                                               \
+    C(closed, "closed_connections", "connections closed, those included that could not be made")                       \
+    C(bytes_in, "received_bytes", "bytes received")                                                                    \
+    C(bytes_out, "sent_bytes", "bytes the kernel took to send")                                                        \
+    C(bytes_copied_in, "copied_in_bytes", "bytes copied into elastic inbound buffers: left, joined or held")           \
+    C(bytes_forwarded, "forwarded_bytes", "bytes forwarded in place")                                                  \
+    C(sends, "sends", "send operations submitted")                                                                     \
+    C(timers, "timers_fired", "timers fired")                                                                          \
+    C(tasks, "tasks", "posted tasks run")                                                                              \
+    G(bufs_max, "receive_buffers", "receive buffers that exist: the most that were in use at once")                    \
+    C(bytes_forward_copied, "forward_copied_bytes", "bytes forwarded with a copy because buffers were scarce")         \
+    C(bytes_copied_out, "copied_out_bytes", "bytes copied by writes")                                                  \
+    C(bytes_queued, "queued_bytes", "bytes queued to be sent, by writes and by forwarding")                            \
+    C(bytes_dropped, "dropped_bytes", "bytes queued and never sent: the connection broke, was aborted or timed out")   \
+    C(sends_gathered, "gathered_sends", "send operations of more than one piece")                                      \
+    C(send_pieces, "sent_pieces", "pieces (queued writes, forwarded buffers) in all send operations")                  \
+    C(sends_short, "short_sends", "sends of which the kernel took a part only")                                        \
+    C(congestions, "congestions", "times a connection's queue passed write_high_bytes")                                \
+    C(forward_waits, "forward_waits", "times a source stopped receiving until its destination had drained")            \
+    C(writes_refused, "refused_writes", "writes refused because write_max_bytes would wait (EAGAIN)")                  \
+    C(read_limits, "read_limits", "times receiving stopped because read_max_bytes were not taken")                     \
+    C(recvs_heap, "heap_receives", "receives into other memory because every receive buffer was held")                 \
+    C(connect_errors, "connect_errors", "connections that could not be made")                                          \
+    C(failures, "failed_connections", "connections that ended with an error, those that could not be made included")   \
+    C(timeouts, "timed_out_connections", "of those, the ones whose connect, idle or linger time had passed")           \
+    C(accept_pauses, "accept_pauses", "times accepting paused: conns_max, or no descriptors or memory")                \
+    C(timers_started, "timers_started", "timers started, the library's own and restarts included")                     \
+    C(tasks_refused, "refused_tasks", "posts refused because tasks_max waited (EAGAIN)")                               \
+    G(conns, "connections", "connections open, those included that are being made or closed")                          \
+    G(bytes_outbound, "outbound_bytes", "bytes queued and not yet sent")                                               \
+    G(bufs_posted, "receive_buffers_posted", "receive buffers with the kernel, ready to be filled")                    \
+    G(bufs_held, "receive_buffers_held", "receive buffers that queues and handlers hold")                              \
+    G(bufs_held_max, "receive_buffers_held_max", "most receive buffers held at once")                                  \
+    G(starved, "starved_receives", "connections that wait for a receive buffer")                                       \
+    G(tasks_waiting, "tasks_waiting", "posted tasks that have yet to run")                                             \
+    G(accepts_paused, "accepts_paused", "listening sockets on which accepting pauses")                                 \
+    C(datagrams_in, "received_datagrams", "datagrams received; each socket counts more (udp.h)")                       \
+    C(datagrams_out, "sent_datagrams", "datagrams that the kernel took")                                               \
+    H(turn_events, "turn_events", 0, 9, GYRE_UNIT_ONE, "events of one turn")                                           \
+    H(enter_completions, "enter_completions", 0, 10, GYRE_UNIT_ONE,                                                    \
+      "completions (io_uring) or ready descriptors (epoll, kqueue) that one entering system call brought")             \
+    H(recv_bytes, "receive_bytes", 7, 21, GYRE_UNIT_ONE, "bytes of one receive")                                       \
+    H(turn_ns, "turn_duration_seconds", 11, 31, GYRE_UNIT_NS,                                                          \
+      "time from the end of one wait to the next, where the clock is read anyway: not before turns that do not wait")  \
+    C(refused, "refused_connections", "connections closed as soon as accepted: the filter or a limit said so")         \
+    C(balance_errors, "balance_errors", "times the user's balance function named a loop that there is not")            \
+    C(adopted, "adopted_connections", "connections made of a descriptor that the user gave")                           \
+    C(detached, "detached_connections", "of those closed, the ones whose descriptor went to the user")             \
+    C(bytes_spliced, "spliced_bytes", "bytes of those forwarded that went from socket to socket within the kernel")    \
+    C(urgent_tasks, "urgent_tasks", "of the posted tasks run, the urgent ones")                                        \
+    C(urgent_tasks_refused, "refused_urgent_tasks", "urgent posts refused because urgent_tasks_max waited (EAGAIN)")   \
+    G(bufs_resident, "receive_buffers_resident", "receive buffers with memory of their own; the others gave it back")  \
+    C(bufs_trimmed, "receive_buffers_trimmed", "times that a receive buffer gave its memory back to the system")       \
+    G(watches, "watches", "descriptors of the user's that are watched")
+enum { GYRE_UNIT_ONE = 0, GYRE_UNIT_NS };
+struct gyre_stats {
+#define GYRE_STATS_NUMBER(field, name, text) uint64_t field;
+#define GYRE_STATS_HISTOGRAM(field, name, first, last, unit, text) struct gyre_histogram field;
+    GYRE_STATS(GYRE_STATS_NUMBER, GYRE_STATS_NUMBER, GYRE_STATS_HISTOGRAM)
+#undef GYRE_STATS_NUMBER
+#undef GYRE_STATS_HISTOGRAM
+};
+#define gyre_loop_stats(out, loop) gyre_loop_stats_sized((out), sizeof(struct gyre_stats), (loop))
+GYRE_API void gyre_loop_stats_sized(struct gyre_stats *out, size_t size_bytes, const struct gyre_loop *loop);
+#define gyre_engine_stats(out, engine) gyre_engine_stats_sized((out), sizeof(struct gyre_stats), (engine))
+GYRE_API void gyre_engine_stats_sized(struct gyre_stats *out, size_t size_bytes, const struct gyre_engine *engine);
+struct gyre_label {
+    const char *name;
+    const char *value;
+};
+GYRE_API int64_t gyre_loop_prometheus(char *out, size_t size_bytes, const struct gyre_loop *loop,
+                                      const struct gyre_label *labels, size_t label_count);
+GYRE_API int64_t gyre_engine_prometheus(char *out, size_t size_bytes, const struct gyre_engine *engine,
+                                        const struct gyre_label *labels, size_t label_count);
+#ifdef __cplusplus
+}
+#endif
+#endif
