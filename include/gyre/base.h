@@ -7,8 +7,8 @@
  * connection's last callback.
  *
  * Errors. A function that can fail returns 0 (or a count) on success and a negative int on failure. A value -errno is
- * an error of the system, unchanged. A value GYRE_E… is an error of gyre and lies outside the range of errno. There is
- * no "last error". Out parameters are set only on success.
+ * an error of the system, unchanged. A value GYRE_E… is an error of gyre and lies outside the range of errno. After
+ * GYRE_EOPTION, gyre_last_option_error() says which option was refused and why. Out parameters are set only on success.
  *
  * Order of parameters. What the call fills in comes first, with its size. The object follows, then the arguments. A
  * callback and its `user` are last; only options come after them. A callback gets its `user` as the last argument.
@@ -88,7 +88,8 @@ GYRE_API const char *gyre_version(void);
     X(GYRE_EHANDLERS, -100005, "the handlers are NULL or lack a required one (on_data, on_frame, on_datagram)")        \
     X(GYRE_EBACKEND, -100006, "unknown backend name; use auto, io_uring, epoll or kqueue")                             \
     X(GYRE_ENOBACKEND, -100007, "this library was built without that backend")                                         \
-    X(GYRE_EOPTION, -100008, "an option or argument is out of its range (see the header) or does not fit the call")    \
+    X(GYRE_EOPTION, -100008, "an option or argument is out of its range or does not fit the call; "                    \
+      "gyre_last_option_error() says which")    \
     X(GYRE_ESTALE, -100009, "the connection, socket or job with this id no longer exists")                             \
     X(GYRE_ETIMEOUT, -100010, "a time limit was exceeded")                                                             \
     X(GYRE_ESHUTDOWN, -100011, "the loop, engine or pool is stopping")                                                 \
@@ -106,11 +107,19 @@ enum {
 #undef GYRE_ERROR_ENUM
 };
 
-/* Return the symbol of an error, such as "ECONNRESET" or "GYRE_ECLOSED", and a sentence that describes it. The strings
- * are static and never NULL. An errno that gyre has no entry for has the name "E?".
+/* Return the symbol of an error, such as "ECONNRESET" or "GYRE_ECLOSED", and a sentence that describes it. Never NULL.
+ * The strings are static, except for an error that gyre has no sentence for. Its text is name, number and
+ * strerror(3), such as "EDEADLK (35): Resource deadlock avoided". If gyre has no name either, the name is the number,
+ * such as "E35". These two are valid until the thread's next call of the same function.
  * Thread: any. */
 GYRE_API const char *gyre_err_name(int err);
 GYRE_API const char *gyre_err_text(int err);
+
+/* Returns a sentence about the last GYRE_EOPTION that a call on this thread returned: which option or argument, its
+ * value, and the range. Such as "write_low_bytes is 4096; it must be 0 to 1024". Empty if there was none. Valid until
+ * the thread's next GYRE_EOPTION. Look at it right after the call: other calls do not change it.
+ * Thread: any. */
+GYRE_API const char *gyre_last_option_error(void);
 
 /* The source of the library's memory. `resize(NULL, n, user)` allocates `n` bytes. `resize(p, 0, user)` frees `p` and
  * returns NULL. Any other call behaves like realloc(3). Return NULL when out of memory. The function must be safe to

@@ -3,6 +3,7 @@
 #include <gyre/base.h>
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 const char *gyre_version(void)
@@ -81,24 +82,52 @@ static const struct {
     {-ECANCELED, "ECANCELED", "cancelled"},
 };
 
-const char *gyre_err_name(int err)
+/* Other errors that POSIX names. They have no sentence of ours, since no call that gyre makes is known to give them. */
+static const struct {
+    int err;
+    const char *name;
+} others[] = {
+#define ROW(name) {-name, #name},
+    ROW(EBADMSG) ROW(ECHILD) ROW(EDEADLK) ROW(EDOM) ROW(EDQUOT) ROW(EFBIG) ROW(EIDRM) ROW(EILSEQ) ROW(EMLINK)
+        ROW(ENOEXEC) ROW(ENOLCK) ROW(ENOMSG) ROW(ENOTEMPTY) ROW(ENOTRECOVERABLE) ROW(ENOTTY) ROW(ENXIO) ROW(EOVERFLOW)
+            ROW(EOWNERDEAD) ROW(ESPIPE) ROW(ESRCH) ROW(ESTALE) ROW(ETXTBSY)
+#undef ROW
+};
+
+/* The row of ours or the system's that says it, or NULL. */
+static const char *find(int err, bool name)
 {
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
         if (ours[i].err == err)
-            return ours[i].name;
+            return name ? ours[i].name : ours[i].text;
     for (size_t i = 0; i < sizeof systems / sizeof systems[0]; i++)
         if (systems[i].err == err)
-            return systems[i].name;
-    return "E?";
+            return name ? systems[i].name : systems[i].text;
+    return NULL;
+}
+
+const char *gyre_err_name(int err)
+{
+    static _Thread_local char number[16];
+    const char *known = find(err, true);
+    if (known != NULL)
+        return known;
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (others[i].err == err)
+            return others[i].name;
+    (void)snprintf(number, sizeof number, "E%lld", -(long long)err);
+    return number;
 }
 
 const char *gyre_err_text(int err)
 {
-    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
-        if (ours[i].err == err)
-            return ours[i].text;
-    for (size_t i = 0; i < sizeof systems / sizeof systems[0]; i++)
-        if (systems[i].err == err)
-            return systems[i].text;
-    return "a system error that gyre has no text for; see errno(3)";
+    static _Thread_local char text[160];
+    const char *known = find(err, false);
+    if (known != NULL)
+        return known;
+    if (err > 0 || err < -4095)
+        (void)snprintf(text, sizeof text, "%d is no error; errors are -errno or one of gyre's", err);
+    else
+        (void)snprintf(text, sizeof text, "%s (%d): %s", gyre_err_name(err), -err, strerror(-err));
+    return text;
 }

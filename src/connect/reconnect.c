@@ -7,6 +7,7 @@
  * loop. */
 #include "connect.h"
 #include "base/options.h"
+#include "base/refuse.h"
 #include "base/random.h"
 
 #include <gyre/reconnect.h>
@@ -137,8 +138,14 @@ static void on_close(struct gyre_conn *c, int err)
 
 static int complete(struct gyre_reconnector_options *o)
 {
-    if (o->delay_min_ns < 0 || o->delay_max_ns < 0 || o->stable_ns < 0)
-        return GYRE_EOPTION;
+    const struct gyre__range ranges[] = {
+        {"delay_max_ns", o->delay_max_ns, 0, INT64_MAX / 4},
+        {"delay_min_ns", o->delay_min_ns, 0, o->delay_max_ns != 0 ? o->delay_max_ns : INT64_MAX / 4},
+        {"stable_ns", o->stable_ns, 0, INT64_MAX},
+    };
+    int err = gyre__check_ranges(ranges, sizeof ranges / sizeof ranges[0]);
+    if (err != 0)
+        return err;
     if (o->delay_min_ns == 0)
         o->delay_min_ns = o->delay_max_ns != 0 && o->delay_max_ns < delay_min_default_ns ? o->delay_max_ns
                                                                                          : delay_min_default_ns;
@@ -146,7 +153,7 @@ static int complete(struct gyre_reconnector_options *o)
         o->delay_max_ns = o->delay_min_ns > delay_max_default_ns ? o->delay_min_ns : delay_max_default_ns;
     if (o->stable_ns == 0)
         o->stable_ns = stable_default_ns;
-    return o->delay_min_ns <= o->delay_max_ns && o->delay_max_ns <= INT64_MAX / 4 ? 0 : GYRE_EOPTION;
+    return 0;
 }
 
 /* What connecting would refuse each time is refused once. */

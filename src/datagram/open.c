@@ -4,6 +4,7 @@
  * What can go wrong on the way is returned, and what was opened is closed again; what came from elsewhere is not. */
 #include "udp.h"
 #include "base/options.h"
+#include "base/refuse.h"
 
 #include <errno.h>
 #include <string.h>
@@ -39,11 +40,17 @@ static int complete(struct gyre_udp_options *o)
         o->send_queue_max_count = QUEUE_COUNT_DEFAULT;
     if (o->linger_timeout_ns == 0)
         o->linger_timeout_ns = linger_default_ns;
-    bool in_range = o->send_queue_max_bytes <= QUEUE_BYTES_MAX && o->send_queue_max_count <= QUEUE_COUNT_MAX &&
-                    o->linger_timeout_ns > 0 && o->unix_mode <= UNIX_MODE_MAX && o->recv_buffer_bytes <= INT32_MAX &&
-                    o->send_buffer_bytes <= INT32_MAX && o->multicast_interface <= INT32_MAX &&
-                    (unsigned)o->gro <= GYRE_UDP_GRO_WHOLE;
-    return in_range ? 0 : GYRE_EOPTION;
+    const struct gyre__range ranges[] = {
+        {"send_queue_max_bytes", o->send_queue_max_bytes, 1, QUEUE_BYTES_MAX},
+        {"send_queue_max_count", o->send_queue_max_count, 1, QUEUE_COUNT_MAX},
+        {"linger_timeout_ns", o->linger_timeout_ns, 0, INT64_MAX},
+        {"unix_mode", o->unix_mode, 0, UNIX_MODE_MAX},
+        {"recv_buffer_bytes", o->recv_buffer_bytes, 0, INT32_MAX},
+        {"send_buffer_bytes", o->send_buffer_bytes, 0, INT32_MAX},
+        {"multicast_interface", o->multicast_interface, 0, INT32_MAX},
+        {"gro", (int)o->gro, 0, GYRE_UDP_GRO_WHOLE},
+    };
+    return gyre__check_ranges(ranges, sizeof ranges / sizeof ranges[0]);
 }
 
 static int make_plan(struct plan *plan, const struct gyre_loop *l, const char *address,
@@ -65,8 +72,14 @@ static int make_plan(struct plan *plan, const struct gyre_loop *l, const char *a
     if (handlers == NULL || handlers->on_datagram == NULL)
         return GYRE_EHANDLERS;
     if (o->gro != GYRE_UDP_GRO_OFF && l->pool.size < GYRE_UDP_GRO_BUF_MIN)
-        return GYRE_EOPTION;
+        return gyre__refuse("gro needs buf_size_bytes of at least %u; the loop has %u", (unsigned)GYRE_UDP_GRO_BUF_MIN,
+                            (unsigned)l->pool.size);
     return 0;
+}
+
+static int refuse_source(void)
+{
+    return gyre__refuse("source_address is set; it is for gyre_udp_connect() only");
 }
 
 static int set(struct gyre_loop *l, int fd, int family, enum gyre__sock_option option, int value)
@@ -152,7 +165,8 @@ static int wrap(struct gyre_udp **out, struct gyre_loop *l, int fd, int family, 
     const struct msghdr room = {.msg_namelen = family == AF_UNIX ? GYRE_UDP_UNIX_NAME_ROOM : GYRE_UDP_NAME_ROOM,
                                 .msg_controllen = control ? GYRE_UDP_CONTROL_ROOM : 0};
     if (gyre__dgram_overhead(&room) >= l->pool.size)
-        return GYRE_EOPTION;
+        return gyre__refuse("buf_size_bytes of the loop is %u; a datagram's address and control data take %u",
+                            (unsigned)l->pool.size, (unsigned)gyre__dgram_overhead(&room));
     int err = gyre__udp_new(out, l, fd, family, plan->handlers, o);
     if (err != 0)
         return err;
@@ -276,7 +290,7 @@ int gyre_udp_open_sized(struct gyre_udp **out, struct gyre_loop *l, const char *
     if (err == 0)
         err = make_plan(&plan, l, address, handlers, options, size_bytes);
     if (err == 0)
-        err = plan.has_local ? GYRE_EOPTION : open_any(&u, l, &plan);
+        err = plan.has_local ? refuse_source() : open_any(&u, l, &plan);
     if (err != 0)
         return err;
     gyre__udp_update_recv(u);
@@ -360,7 +374,7 @@ int gyre_udp_adopt_fd_sized(struct gyre_udp **out, struct gyre_loop *l, int fd,
     if (err == 0)
         err = make_plan(&plan, l, NULL, handlers, options, size_bytes);
     if (err == 0)
-        err = plan.has_local ? GYRE_EOPTION : adopt(&u, l, fd, &plan);
+        err = plan.has_local ? refuse_source() : adopt(&u, l, fd, &plan);
     if (err != 0)
         return err;
     gyre__udp_update_recv(u);
@@ -410,7 +424,7 @@ int gyre__udp_listen(struct gyre_udp_id *ids, struct gyre_loop *const *loops, ui
     const struct gyre_mem *mem = loops[0]->mem;
     int err = make_plan(&plan, loops[0], address, handlers, options, size_bytes);
     if (err == 0 && plan.has_local)
-        err = GYRE_EOPTION;
+        err = refuse_source();
     if (err != 0)
         return err;
     uint32_t count = gyre__addr_is_unix(&plan.address.addr) ? 1 : loop_count;

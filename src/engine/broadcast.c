@@ -6,6 +6,7 @@
  * share. */
 #include "everywhere.h"
 #include "base/options.h"
+#include "base/refuse.h"
 
 #include <errno.h>
 #include <string.h>
@@ -85,8 +86,8 @@ int gyre_engine_broadcast_sized(struct gyre_engine *engine, const void *data, si
     if (engine == NULL || data == NULL || len == 0 || len > BROADCAST_MAX)
         return -EINVAL;
     int err = gyre__options_copy(&copy, sizeof copy, options, size_bytes);
-    if (err == 0 && (unsigned)copy.slow > GYRE_SLOW_ABORT)
-        err = GYRE_EOPTION;
+    if (err == 0)
+        err = gyre__check_range("slow", (int)copy.slow, 0, GYRE_SLOW_ABORT);
     if (err != 0)
         return err;
     struct gyre__everywhere *all = gyre__everywhere_new(engine, run_broadcast, finish_broadcast, len);

@@ -8,6 +8,7 @@
  * A thread cannot be made, or a loop loses its backend: all loops are ended and run says why. */
 #include "engine.h"
 #include "base/options.h"
+#include "base/refuse.h"
 #include "datagram/udp.h"
 #include "listen/listener.h"
 #include "reactor/backends.h"
@@ -114,9 +115,15 @@ static int create(struct gyre_engine **out, const struct gyre_engine_options *o)
     const struct gyre_loop_options *loop = &o->loop;
     const struct gyre_mem *mem = loop->mem != NULL ? loop->mem : &gyre__mem_system;
     uint32_t count = o->loops == 0 ? 1 : o->loops == GYRE_LOOPS_PER_CORE ? gyre__processors() : o->loops;
-    if (count > LOOPS_MAX || o->cpu_count > CPUS_MAX || (o->cpu_count > 0 && o->cpus == NULL) ||
-        o->work_threads > GYRE_POOL_THREADS_MAX || o->work_queue_max > GYRE_POOL_QUEUE_MAX)
-        return GYRE_EOPTION;
+    const struct gyre__range ranges[] = {
+        {"loops", count, 1, LOOPS_MAX},
+        {"cpu_count", o->cpu_count, 0, o->cpus != NULL ? CPUS_MAX : 0},
+        {"work_threads", o->work_threads, 0, GYRE_POOL_THREADS_MAX},
+        {"work_queue_max", o->work_queue_max, 0, GYRE_POOL_QUEUE_MAX},
+    };
+    int refused = gyre__check_ranges(ranges, sizeof ranges / sizeof ranges[0]);
+    if (refused != 0)
+        return refused;
     struct gyre_engine *engine = gyre__alloc(mem, sizeof *engine);
     if (engine == NULL)
         return -ENOMEM;
@@ -345,7 +352,7 @@ int gyre_engine_run(struct gyre_engine *engine)
     if (gyre__loop_is_forked(engine->set.loops[0]))
         return GYRE_EFORK;
     if (engine->set.count > 1 && engine->simulated)
-        return GYRE_EOPTION;
+        return gyre__refuse("loops is %u on a simulated network; call gyre_sim_run()", engine->set.count);
     (void)pthread_mutex_lock(&engine->set.gate);
     if (!atomic_compare_exchange_strong(&engine->state, &new, ENGINE_RUNNING)) {
         (void)pthread_mutex_unlock(&engine->set.gate);

@@ -6,6 +6,7 @@
  * fails on the way, what was opened is closed again before the error is returned. */
 #include "listener.h"
 #include "base/options.h"
+#include "base/refuse.h"
 #include "socket/prepare.h"
 
 #include <errno.h>
@@ -112,17 +113,27 @@ static int open_sockets(struct gyre_listener *listener, const struct plan *plan,
     return err == 0 && more_follow ? open_others(listener, plan) : err;
 }
 
-static bool is_valid(const struct plan *plan)
+static int check_options(const struct plan *plan, bool given)
 {
     const struct gyre_listener_options *o = &plan->options;
-    if ((int)o->balance < GYRE_BALANCE_AUTO || (int)o->balance > GYRE_BALANCE_CUSTOM || o->backlog > BACKLOG_MAX ||
-        o->unix_mode > UNIX_MODE_MAX || o->defer_accept_s > DEFER_MAX_S || o->fastopen_queue > FASTOPEN_MAX)
-        return false;
+    const struct gyre__range ranges[] = {
+        {"balance", (int)o->balance, GYRE_BALANCE_AUTO, GYRE_BALANCE_CUSTOM},
+        {"backlog", o->backlog, 0, BACKLOG_MAX},
+        {"unix_mode", o->unix_mode, 0, UNIX_MODE_MAX},
+        {"defer_accept_s", o->defer_accept_s, 0, DEFER_MAX_S},
+        {"fastopen_queue", o->fastopen_queue, 0, FASTOPEN_MAX},
+    };
+    int err = gyre__check_ranges(ranges, sizeof ranges / sizeof ranges[0]);
+    if (err != 0)
+        return err;
     if ((o->balance == GYRE_BALANCE_CUSTOM) != (o->choose != NULL))
-        return false;
-    /* Unix sockets know no SO_REUSEPORT and none of the others. */
-    return plan->inet || (o->balance != GYRE_BALANCE_KERNEL && o->defer_accept_s == 0 && o->fastopen_queue == 0 &&
-                          o->device == NULL);
+        return gyre__refuse("choose is %s; it goes with GYRE_BALANCE_CUSTOM", o->choose != NULL ? "set" : "NULL");
+    if (given && o->balance == GYRE_BALANCE_KERNEL)
+        return gyre__refuse("balance is GYRE_BALANCE_KERNEL; it needs one socket per loop, and one was given");
+    if (!plan->inet && (o->balance == GYRE_BALANCE_KERNEL || o->defer_accept_s > 0 || o->fastopen_queue > 0 ||
+                        o->device != NULL)) /* unix sockets know no SO_REUSEPORT and none of the others */
+        return gyre__refuse("GYRE_BALANCE_KERNEL, defer_accept_s, fastopen_queue and device are for TCP only");
+    return 0;
 }
 
 /* Whether the descriptor is what it must be. */
@@ -149,8 +160,9 @@ static int make_plan(struct plan *plan, const struct gyre__listen_request *reque
         return err;
     if (request->address != NULL)
         plan->inet = !gyre__addr_is_unix(&plan->address.addr);
-    if (!is_valid(plan) || (request->address == NULL && o->balance == GYRE_BALANCE_KERNEL))
-        return GYRE_EOPTION;
+    err = check_options(plan, request->address == NULL);
+    if (err != 0)
+        return err;
     plan->per_loop = request->address != NULL && plan->inet &&
                      (o->balance == GYRE_BALANCE_AUTO || o->balance == GYRE_BALANCE_KERNEL);
     plan->config = (struct gyre__listen_config){.backlog = o->backlog != 0 ? o->backlog : BACKLOG_DEFAULT,

@@ -4,6 +4,7 @@
  * A delayed task that another thread posts travels to its loop as a task, and becomes a timer there. The time counts
  * from the call, not from when the loop gets to see it. */
 #include "loop.h"
+#include "base/refuse.h"
 
 #include <gyre/timer.h>
 
@@ -66,8 +67,10 @@ int gyre_timer_destroy(struct gyre_timer *timer)
 
 int gyre_timer_start(struct gyre_timer *timer, int64_t delay_ns, int64_t period_ns)
 {
-    if (delay_ns < 0 || period_ns < 0)
-        return GYRE_EOPTION;
+    const struct gyre__range ranges[] = {{"delay_ns", delay_ns, 0, INT64_MAX}, {"period_ns", period_ns, 0, INT64_MAX}};
+    int err = gyre__check_ranges(ranges, 2);
+    if (err != 0)
+        return err;
     if (!gyre__loop_allows(timer->loop))
         return GYRE_ETHREAD;
     /* From the clock itself: the loop's own time stands still during a turn, and the timer would be early by that. */
@@ -168,7 +171,7 @@ int gyre_loop_post_after(struct gyre_loop *l, int64_t delay_ns, gyre_task_fn *ru
     if (l == NULL || run == NULL)
         return -EINVAL;
     if (delay_ns < 0)
-        return GYRE_EOPTION;
+        return gyre__check_range("delay_ns", delay_ns, 0, INT64_MAX);
     if (atomic_load_explicit(&l->closed, memory_order_relaxed))
         return GYRE_ESHUTDOWN;
     int err = count_later(l);

@@ -7,6 +7,7 @@
 #include "backends.h"
 #include "turn.h"
 #include "base/options.h"
+#include "base/refuse.h"
 #include "buffer/pipes.h"
 #include "datagram/udp.h"
 #include "listen/listener.h"
@@ -52,19 +53,22 @@ static int complete(struct gyre_loop_options *o)
         o->mem = &gyre__mem_system;
     if (o->log == NULL)
         o->log = &gyre__log_system;
-    if (o->ops_max > OPS_MAX || o->buf_size_bytes < BUF_SIZE_MIN || o->buf_size_bytes > BUF_SIZE_MAX ||
-        o->buf_count_max > BUF_COUNT_LIMIT || o->buf_count > o->buf_count_max || o->buf_keep_ns < 0)
-        return GYRE_EOPTION;
-    if (!gyre__bufpool_fits(o->buf_size_bytes, o->buf_count_max)) {
-        gyre__log_line(o->log, GYRE_LOG_ERROR,
-                       "buf_count_max %u of buf_size_bytes %u are %u MiB, more than the addresses of this system; "
-                       "make one of them smaller",
-                       o->buf_count_max, o->buf_size_bytes,
-                       (unsigned)((uint64_t)o->buf_count_max * gyre__bufpool_stride(o->buf_size_bytes) >> 20));
-        return GYRE_EOPTION;
-    }
-    if (o->busy_poll_us > BUSY_POLL_US_MAX || (o->busy_poll_prefer && o->busy_poll_us == 0))
-        return GYRE_EOPTION;
+    const struct gyre__range ranges[] = {
+        {"ops_max", o->ops_max, 0, OPS_MAX},
+        {"buf_size_bytes", o->buf_size_bytes, BUF_SIZE_MIN, BUF_SIZE_MAX},
+        {"buf_count_max", o->buf_count_max, 0, BUF_COUNT_LIMIT},
+        {"buf_count", o->buf_count, 0, o->buf_count_max},
+        {"buf_keep_ns", o->buf_keep_ns, 0, INT64_MAX},
+        {"busy_poll_us", o->busy_poll_us, o->busy_poll_prefer, BUSY_POLL_US_MAX},
+    };
+    int err = gyre__check_ranges(ranges, sizeof ranges / sizeof ranges[0]);
+    if (err != 0)
+        return err;
+    if (!gyre__bufpool_fits(o->buf_size_bytes, o->buf_count_max))
+        return gyre__refuse("buf_count_max %u of buf_size_bytes %u are %u MiB, more than the addresses of this system; "
+                            "make one of them smaller",
+                            o->buf_count_max, o->buf_size_bytes,
+                            (unsigned)((uint64_t)o->buf_count_max * gyre__bufpool_stride(o->buf_size_bytes) >> 20));
     if (o->buf_count == 0) {
         o->buf_count = gyre__bufpool_first(o->buf_size_bytes);
         if (o->buf_count > o->buf_count_max)

@@ -3,6 +3,7 @@
  * chance.c. */
 #include "world.h"
 #include "base/options.h"
+#include "base/refuse.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -75,23 +76,29 @@ bool gyre_sim_idle(const struct gyre_sim *sim)
 
 /* The probabilities, where to find them, and what they are in chaos. */
 static const struct {
+    const char *name;
     size_t offset;
     uint16_t chaos;
 } permilles[] = {
-    {offsetof(struct gyre_sim_options, recv_short_permille), 200},
-    {offsetof(struct gyre_sim_options, send_short_permille), 200},
-    {offsetof(struct gyre_sim_options, more_dropped_permille), 100},
-    {offsetof(struct gyre_sim_options, cancel_late_permille), 300},
-    {offsetof(struct gyre_sim_options, enobufs_permille), 20},
-    {offsetof(struct gyre_sim_options, shuffle_permille), 1000},
-    {offsetof(struct gyre_sim_options, few_events_permille), 200},
-    {offsetof(struct gyre_sim_options, accept_emfile_permille), 5},
-    {offsetof(struct gyre_sim_options, accept_aborted_permille), 3},
-    {offsetof(struct gyre_sim_options, connect_timeout_permille), 3},
-    {offsetof(struct gyre_sim_options, connect_unreachable_permille), 3},
-    {offsetof(struct gyre_sim_options, reset_permille), 1},
-    {offsetof(struct gyre_sim_options, loss_permille), 10},
-    {offsetof(struct gyre_sim_options, duplicate_permille), 5},
+#define PERMILLE(name, chaos)                                 \
+    {                                                         \
+#name, offsetof(struct gyre_sim_options, name), chaos \
+    }
+    PERMILLE(recv_short_permille, 200),
+    PERMILLE(send_short_permille, 200),
+    PERMILLE(more_dropped_permille, 100),
+    PERMILLE(cancel_late_permille, 300),
+    PERMILLE(enobufs_permille, 20),
+    PERMILLE(shuffle_permille, 1000),
+    PERMILLE(few_events_permille, 200),
+    PERMILLE(accept_emfile_permille, 5),
+    PERMILLE(accept_aborted_permille, 3),
+    PERMILLE(connect_timeout_permille, 3),
+    PERMILLE(connect_unreachable_permille, 3),
+    PERMILLE(reset_permille, 1),
+    PERMILLE(loss_permille, 10),
+    PERMILLE(duplicate_permille, 5),
+#undef PERMILLE
 };
 
 static int resolve_permilles(struct gyre_sim_options *opt)
@@ -102,8 +109,9 @@ static int resolve_permilles(struct gyre_sim_options *opt)
             *value = opt->profile == GYRE_SIM_CHAOS ? permilles[i].chaos : 0;
         else if (*value == GYRE_SIM_NEVER)
             *value = 0;
-        if (*value > 1000)
-            return GYRE_EOPTION;
+        int err = gyre__check_range(permilles[i].name, *value, 0, 1000);
+        if (err != 0)
+            return err;
     }
     return 0;
 }
@@ -111,24 +119,25 @@ static int resolve_permilles(struct gyre_sim_options *opt)
 static int resolve_options(struct gyre_sim_options *opt)
 {
     if (opt->profile != GYRE_SIM_CHAOS && opt->profile != GYRE_SIM_QUIET)
-        return GYRE_EOPTION;
+        return gyre__refuse("profile is %d; it is GYRE_SIM_CHAOS or GYRE_SIM_QUIET", (int)opt->profile);
     if (opt->delay_max_ns == 0)
         opt->delay_max_ns = opt->profile == GYRE_SIM_CHAOS ? DELAY_NS_DEFAULT : 0;
     if (opt->delay_max_ns == GYRE_SIM_NO_DELAY)
         opt->delay_max_ns = opt->delay_min_ns = 0;
     if (opt->delay_max_ns < opt->delay_min_ns)
         opt->delay_max_ns = opt->delay_min_ns;
-    if (opt->delay_max_ns > DELAY_NS_MAX)
-        return GYRE_EOPTION;
-    if (opt->send_buffer_bytes > BUF_BYTES_MAX || opt->recv_buffer_bytes > BUF_BYTES_MAX)
-        return GYRE_EOPTION;
     if (opt->fds_max == 0)
         opt->fds_max = 1u << 20;
-    if (opt->fds_max > 1u << 20)
-        return GYRE_EOPTION;
     if (opt->mem == NULL)
         opt->mem = &gyre__mem_system;
-    return resolve_permilles(opt);
+    const struct gyre__range ranges[] = {
+        {"delay_max_ns or delay_min_ns", gyre__size_value(opt->delay_max_ns), 0, DELAY_NS_MAX},
+        {"send_buffer_bytes", opt->send_buffer_bytes, 0, BUF_BYTES_MAX},
+        {"recv_buffer_bytes", opt->recv_buffer_bytes, 0, BUF_BYTES_MAX},
+        {"fds_max", opt->fds_max, 1, 1 << 20},
+    };
+    int err = gyre__check_ranges(ranges, sizeof ranges / sizeof ranges[0]);
+    return err != 0 ? err : resolve_permilles(opt);
 }
 
 /* ---- Life ---- */

@@ -2,6 +2,7 @@
  * Options that a socket gets before it is bound or connected, and those that an accepted socket does not inherit. Those
  * of an open connection are in stream/info.c. */
 #include "prepare.h"
+#include "base/refuse.h"
 
 #include <errno.h>
 
@@ -20,19 +21,25 @@ static int64_t round_up(int64_t ns, int64_t unit_ns)
 int gyre__keepalive_check(const struct gyre_keepalive *k)
 {
     const int64_t max_ns = KEEPALIVE_S_MAX * second_ns;
-    if (k->idle_ns < 0 || k->idle_ns > max_ns || k->interval_ns < 0 || k->interval_ns > max_ns ||
-        k->count > KEEPALIVE_COUNT_MAX)
-        return GYRE_EOPTION;
-    return 0;
+    const struct gyre__range ranges[] = {
+        {"keepalive.idle_ns", k->idle_ns, 0, max_ns},
+        {"keepalive.interval_ns", k->interval_ns, 0, max_ns},
+        {"keepalive.count", k->count, 0, KEEPALIVE_COUNT_MAX},
+    };
+    return gyre__check_ranges(ranges, sizeof ranges / sizeof ranges[0]);
 }
 
 int gyre__options_check(const struct gyre_conn_options *o)
 {
-    if (o->user_timeout_ns < 0 || round_up(o->user_timeout_ns, millisecond_ns) > INT32_MAX ||
-        o->notsent_lowat_bytes > INT32_MAX || o->recv_buffer_bytes > INT32_MAX || o->send_buffer_bytes > INT32_MAX ||
-        o->max_segment_bytes > INT32_MAX)
-        return GYRE_EOPTION;
-    return gyre__keepalive_check(&o->keepalive);
+    const struct gyre__range ranges[] = {
+        {"user_timeout_ns", o->user_timeout_ns, 0, INT32_MAX * millisecond_ns},
+        {"notsent_lowat_bytes", o->notsent_lowat_bytes, 0, INT32_MAX},
+        {"recv_buffer_bytes", o->recv_buffer_bytes, 0, INT32_MAX},
+        {"send_buffer_bytes", o->send_buffer_bytes, 0, INT32_MAX},
+        {"max_segment_bytes", o->max_segment_bytes, 0, INT32_MAX},
+    };
+    int err = gyre__check_ranges(ranges, sizeof ranges / sizeof ranges[0]);
+    return err != 0 ? err : gyre__keepalive_check(&o->keepalive);
 }
 
 static int set(struct gyre__backend *be, int fd, enum gyre_sockopt option, int64_t value)

@@ -52,7 +52,7 @@ int gyre_frame_next(struct gyre_slice *out, struct gyre_conn *c, const struct gy
     if (framer == NULL || framer->decode == NULL || out == NULL)
         return -EINVAL;
     if (framer->frame_max_bytes > GYRE_FRAME_LIMIT)
-        return GYRE_EOPTION;
+        return gyre__framer_check(framer);
     if (c->extra != NULL && c->extra->frame.framer == framer) {
         frame.need = c->extra->frame.need;
         frame.state = c->extra->frame.state;
@@ -124,8 +124,9 @@ int gyre_conn_set_framer(struct gyre_conn *c, const struct gyre_framer *framer)
     if (err != 0)
         return err;
     const struct gyre_conn_handlers *handlers = c->profile->handlers;
-    if (framer != NULL && (framer->decode == NULL || framer->frame_max_bytes > GYRE_FRAME_LIMIT))
-        return GYRE_EOPTION;
+    err = framer != NULL ? gyre__framer_check(framer) : 0;
+    if (err != 0)
+        return err;
     if (framer != NULL ? handlers->on_frame == NULL : handlers->on_data == NULL)
         return GYRE_EHANDLERS;
     struct gyre__extra *extra = gyre__conn_extra(c);

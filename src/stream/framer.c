@@ -140,11 +140,18 @@ static int encode_delimiter(const struct gyre_framer *f, struct gyre_conn *c, co
 int gyre_framer_init_delimiter(struct gyre_framer *out, const void *delimiter, size_t len, unsigned flags,
                                size_t frame_max_bytes)
 {
-    if (out == NULL || delimiter == NULL || len == 0 || len > GYRE_DELIMITER_MAX ||
-        (flags & ~(unsigned)GYRE_FRAME_KEEP) != 0)
-        return GYRE_EOPTION;
-    if (frame_max_bytes > GYRE_FRAME_LIMIT || (frame_max_bytes != 0 && frame_max_bytes < len))
-        return GYRE_EOPTION;
+    if (out == NULL || delimiter == NULL)
+        return gyre__refuse("%s is NULL", out == NULL ? "out" : "delimiter");
+    if ((flags & ~(unsigned)GYRE_FRAME_KEEP) != 0)
+        return gyre__refuse("flags is 0x%x; the flag is GYRE_FRAME_KEEP", flags);
+    const struct gyre__range ranges[] = {
+        {"len", gyre__size_value(len), 1, GYRE_DELIMITER_MAX},
+        {"frame_max_bytes", gyre__size_value(frame_max_bytes), frame_max_bytes != 0 ? gyre__size_value(len) : 0,
+         GYRE_FRAME_LIMIT},
+    };
+    int err = gyre__check_ranges(ranges, sizeof ranges / sizeof ranges[0]);
+    if (err != 0)
+        return err;
     struct gyre_framer f = {
         .decode = decode_delimiter, .encode = encode_delimiter, .frame_max_bytes = frame_max_bytes};
     memcpy(f.of.delimiter.bytes, delimiter, len);
@@ -158,9 +165,13 @@ int gyre_framer_init_delimiter(struct gyre_framer *out, const void *delimiter, s
 int gyre_framer_init_line(struct gyre_framer *out, unsigned flags, size_t frame_max_bytes)
 {
     struct gyre_framer f;
-    if (out == NULL || (flags & ~(unsigned)(GYRE_FRAME_CRLF | GYRE_FRAME_KEEP)) != 0 ||
-        gyre_framer_init_delimiter(&f, "\n", 1, flags & GYRE_FRAME_KEEP, frame_max_bytes) != 0)
-        return GYRE_EOPTION;
+    if (out == NULL)
+        return gyre__refuse("out is NULL");
+    if ((flags & ~(unsigned)(GYRE_FRAME_CRLF | GYRE_FRAME_KEEP)) != 0)
+        return gyre__refuse("flags is 0x%x; the flags are GYRE_FRAME_KEEP and GYRE_FRAME_CRLF", flags);
+    int err = gyre_framer_init_delimiter(&f, "\n", 1, flags & GYRE_FRAME_KEEP, frame_max_bytes);
+    if (err != 0)
+        return err;
     f.of.delimiter.line = true;
     f.of.delimiter.crlf = (flags & GYRE_FRAME_CRLF) != 0;
     *out = f;
@@ -183,8 +194,10 @@ static int encode_fixed(const struct gyre_framer *f, struct gyre_conn *c, const 
 
 int gyre_framer_init_fixed(struct gyre_framer *out, size_t len)
 {
-    if (out == NULL || len == 0 || len > GYRE_FRAME_LIMIT)
-        return GYRE_EOPTION;
+    int err = out == NULL ? gyre__refuse("out is NULL")
+                          : gyre__check_range("len", gyre__size_value(len), 1, GYRE_FRAME_LIMIT);
+    if (err != 0)
+        return err;
     *out = (struct gyre_framer){
         .decode = decode_fixed, .encode = encode_fixed, .frame_max_bytes = len, .of = {.fixed = len}};
     return 0;
@@ -259,20 +272,26 @@ static int encode_length(const struct gyre_framer *f, struct gyre_conn *c, const
 
 int gyre_framer_init_length(struct gyre_framer *out, const struct gyre_length_field *field, size_t frame_max_bytes)
 {
-    if (out == NULL || field == NULL || frame_max_bytes > GYRE_FRAME_LIMIT)
-        return GYRE_EOPTION;
-    bool width_ok = field->width == 1 || field->width == 2 || field->width == 3 || field->width == 4 ||
-                    field->width == 8;
-    if (!width_ok || field->offset > GYRE_FRAME_HEAD_MAX || field->offset + field->width > GYRE_FRAME_HEAD_MAX ||
-        field->strip > GYRE_FRAME_HEAD_MAX || field->adjustment > (int64_t)GYRE_FRAME_LIMIT ||
-        field->adjustment < -(int64_t)GYRE_FRAME_LIMIT)
-        return GYRE_EOPTION;
+    if (out == NULL || field == NULL)
+        return gyre__refuse("%s is NULL", out == NULL ? "out" : "field");
+    if ((field->width < 1 || field->width > 4) && field->width != 8)
+        return gyre__refuse("width is %u; it must be 1, 2, 3, 4 or 8", field->width);
+    const struct gyre__range ranges[] = {
+        {"frame_max_bytes", gyre__size_value(frame_max_bytes), 0, GYRE_FRAME_LIMIT},
+        {"offset", field->offset, 0, GYRE_FRAME_HEAD_MAX - field->width},
+        {"strip", field->strip, 0, GYRE_FRAME_HEAD_MAX},
+        {"adjustment", field->adjustment, -(int64_t)GYRE_FRAME_LIMIT, (int64_t)GYRE_FRAME_LIMIT},
+    };
+    int err = gyre__check_ranges(ranges, sizeof ranges / sizeof ranges[0]);
+    if (err != 0)
+        return err;
     struct gyre_framer f = {.decode = decode_length,
                             .encode = encode_length,
                             .frame_max_bytes = frame_max_bytes,
                             .of = {.length = *field}};
     if (gyre__frame_max(&f) < field->offset + field->width || gyre__frame_max(&f) < field->strip)
-        return GYRE_EOPTION;
+        return gyre__refuse("frame_max_bytes is %zu; it must contain the length field, and `strip` bytes",
+                            frame_max_bytes);
     *out = f;
     return 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * What a connection is: its loop, listener, descriptor, addresses, and the options of its socket. */
 #include "conn.h"
+#include "base/refuse.h"
 #include "socket/addr.h"
 #include "socket/prepare.h"
 
@@ -76,7 +77,8 @@ int gyre_conn_set_sockopt(struct gyre_conn *c, enum gyre_sockopt option, int64_t
     if (!is_option(option) || value < INT32_MIN || value > max)
         return -EINVAL;
     if (option == GYRE_SOCKOPT_LINGER_S && value != 0 && value != -1)
-        return GYRE_EOPTION;
+        return gyre__refuse("GYRE_SOCKOPT_LINGER_S is %lld; it must be -1 or 0: others block the loop",
+                            (long long)value);
     return ops->set(c->loop->be, c->f.fd, option, value);
 }
 

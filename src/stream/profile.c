@@ -24,8 +24,9 @@ int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_opt
     struct gyre_conn_options *o = &profile->options;
     if (handlers == NULL || (options->framer != NULL ? handlers->on_frame == NULL : handlers->on_data == NULL))
         return GYRE_EHANDLERS;
-    if (options->framer != NULL && (options->framer->decode == NULL || options->framer->frame_max_bytes > BYTES_MAX))
-        return GYRE_EOPTION;
+    int err = options->framer != NULL ? gyre__framer_check(options->framer) : 0;
+    if (err != 0)
+        return err;
     *profile = (struct gyre__profile){.options = *options, .handlers = handlers};
     profile->on_data = handlers->on_frame != NULL ? gyre__conn_on_frames : handlers->on_data;
     if (o->read_max_bytes == 0)
@@ -40,14 +41,20 @@ int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_opt
         o->connect_timeout_ns = connect_timeout_default_ns;
     if (o->linger_timeout_ns == 0)
         o->linger_timeout_ns = linger_timeout_default_ns;
-    if (o->read_max_bytes > BYTES_MAX || o->write_max_bytes > BYTES_MAX || o->write_high_bytes > o->write_max_bytes ||
-        o->write_low_bytes > o->write_high_bytes)
-        return GYRE_EOPTION;
-    if (o->read_timeout_ns < 0 || o->write_timeout_ns < 0 || o->lifetime_ns < 0)
-        return GYRE_EOPTION;
-    if (o->idle_timeout_ns < 0 || o->linger_timeout_ns < 0 || o->connect_timeout_ns < 0)
-        return GYRE_EOPTION;
-    return gyre__options_check(o);
+    const struct gyre__range ranges[] = {
+        {"read_max_bytes", o->read_max_bytes, 1, BYTES_MAX},
+        {"write_max_bytes", o->write_max_bytes, 1, BYTES_MAX},
+        {"write_high_bytes", o->write_high_bytes, 1, o->write_max_bytes},
+        {"write_low_bytes", o->write_low_bytes, 0, o->write_high_bytes},
+        {"read_timeout_ns", o->read_timeout_ns, 0, INT64_MAX},
+        {"write_timeout_ns", o->write_timeout_ns, 0, INT64_MAX},
+        {"lifetime_ns", o->lifetime_ns, 0, INT64_MAX},
+        {"idle_timeout_ns", o->idle_timeout_ns, 0, INT64_MAX},
+        {"linger_timeout_ns", o->linger_timeout_ns, 0, INT64_MAX},
+        {"connect_timeout_ns", o->connect_timeout_ns, 0, INT64_MAX},
+    };
+    err = gyre__check_ranges(ranges, sizeof ranges / sizeof ranges[0]);
+    return err != 0 ? err : gyre__options_check(o);
 }
 
 static void release(struct gyre_loop *l, struct gyre__profile *profile)

@@ -9,6 +9,7 @@
  * A limit on receiving or sending counts only while the peer could do something about it: on receiving while a receive
  * is in flight, on sending while bytes wait that are not held back by corking. */
 #include "conn.h"
+#include "base/refuse.h"
 
 #include <errno.h>
 
@@ -135,7 +136,7 @@ static int prepare(struct gyre_conn *c, int64_t ns)
     if (err != 0)
         return err;
     if (ns < 0)
-        return GYRE_EOPTION;
+        return gyre__check_range("timeout_ns", ns, 0, INT64_MAX);
     return gyre__conn_extra(c) != NULL ? 0 : -ENOMEM;
 }
 
@@ -286,7 +287,7 @@ int gyre_conn_set_idle_timeout(struct gyre_conn *c, int64_t timeout_ns)
     if (err != 0)
         return err;
     if (timeout_ns < 0)
-        return GYRE_EOPTION;
+        return gyre__check_range("timeout_ns", timeout_ns, 0, INT64_MAX);
     struct gyre__extra *extra = gyre__conn_extra(c);
     if (extra == NULL)
         return -ENOMEM;

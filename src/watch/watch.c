@@ -11,6 +11,7 @@
  * told, and closes the watch. Memory is kept for the next watch until the loop goes, because a backend may look at an
  * operation that was given up long ago. */
 #include "watch.h"
+#include "base/refuse.h"
 
 #include <gyre/watch.h>
 
@@ -201,7 +202,7 @@ int gyre_watch_open(struct gyre_watch **out, struct gyre_loop *loop, int fd, uns
     if (loop->phase == GYRE_PHASE_ENDING)
         return GYRE_ESHUTDOWN;
     if (events & ~(unsigned)ALL_EVENTS)
-        return GYRE_EOPTION;
+        return gyre__refuse("events is 0x%x; the flags are 0x%x together", events, ALL_EVENTS);
     struct gyre_watch *w = take_slot(loop);
     if (w == NULL)
         return -ENOMEM;
@@ -236,7 +237,7 @@ int gyre_watch_set(struct gyre_watch *w, unsigned events)
     if (!gyre__loop_allows(w->loop))
         return GYRE_ETHREAD;
     if (events & ~(unsigned)ALL_EVENTS)
-        return GYRE_EOPTION;
+        return gyre__refuse("events is 0x%x; the flags are 0x%x together", events, ALL_EVENTS);
     if (w->closed)
         return GYRE_ECLOSED;
     if (events == w->events)

@@ -9,6 +9,7 @@
  * while jobs are on their way to their loops: each holds the pool's memory until it is told of. */
 #include "pool.h"
 #include "base/options.h"
+#include "base/refuse.h"
 #include "loop/loop.h"
 
 #include <errno.h>
@@ -174,7 +175,11 @@ static int complete(struct gyre_pool_options *o)
         o->mem = &gyre__mem_system;
     if (o->name == NULL)
         o->name = "gyre-work";
-    return o->threads <= GYRE_POOL_THREADS_MAX && o->queue_max <= GYRE_POOL_QUEUE_MAX ? 0 : GYRE_EOPTION;
+    const struct gyre__range ranges[] = {
+        {"threads", o->threads, 1, GYRE_POOL_THREADS_MAX},
+        {"queue_max", o->queue_max, 1, GYRE_POOL_QUEUE_MAX},
+    };
+    return gyre__check_ranges(ranges, sizeof ranges / sizeof ranges[0]);
 }
 
 static struct gyre_pool *make(const struct gyre_pool_options *o)

@@ -288,3 +288,41 @@ REAL_TEST(api_engine, bad_options)
         gyre_engine_destroy(engine);
     gyre_engine_destroy(NULL);
 }
+
+struct numbers {
+    _Atomic(unsigned) right;
+    char marks[4];
+};
+
+static void number(struct gyre_loop *loop, void *user)
+{
+    struct numbers *n = user;
+    uint32_t index = gyre_loop_index(loop);
+    bool right = index < sizeof n->marks && gyre_loop_user(loop) == n; /* the options' */
+    right = right && gyre_loop_set_user(loop, &n->marks[index]) == 0 && gyre_loop_user(loop) == &n->marks[index];
+    atomic_fetch_add(&n->right, right);
+}
+
+static void stop_engine(struct gyre_engine *engine, void *user)
+{
+    (void)user;
+    gyre_engine_stop(engine);
+}
+
+/* Loops tell themselves apart: each has its index, and a pointer of its own once that is set. */
+REAL_TEST(api_engine, loops_of_their_own)
+{
+    struct numbers n = {.right = 0};
+    struct gyre_engine *engine;
+    const struct gyre_engine_options options = {.loops = sizeof n.marks, .loop = {.backend = p->backend, .user = &n}};
+    struct rig r;
+    rig_open(&r, p, 1); /* or skips the test */
+    rig_close(&r);
+    cr_assert_eq(gyre_engine_create(&engine, &options), 0);
+    cr_assert_eq(gyre_engine_post_all(engine, number, stop_engine, &n), 0);
+    cr_assert_eq(gyre_engine_run(engine), 0);
+    cr_assert_eq(n.right, sizeof n.marks);
+    for (uint32_t i = 0; i < sizeof n.marks; i++)
+        cr_assert_eq(gyre_loop_user(gyre_engine_loop(engine, i)), &n.marks[i]);
+    gyre_engine_destroy(engine);
+}

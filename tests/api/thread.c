@@ -225,7 +225,10 @@ struct trespasser {
     struct api *api;
     struct end *e;
     struct gyre_timer *timer;
-    int errs[16];
+    struct gyre_reconnector *reconnector;
+    struct gyre_listener *listener;
+    struct gyre_buf *buf;
+    int errs[32];
     unsigned count;
 };
 
@@ -251,6 +254,17 @@ static void *trespass(void *arg)
         gyre_buf_hold(&buf, &view, c, 1),
         gyre_timer_create(&timer, t->api->loop, (gyre_timer_fn *)abort, NULL),
         gyre_timer_start(t->timer, 0, 0),
+        gyre_timer_stop(t->timer),
+        gyre_timer_destroy(t->timer),
+        gyre_reconnector_start(t->reconnector),
+        gyre_reconnector_stop(t->reconnector),
+        gyre_reconnector_destroy(t->reconnector),
+        gyre_listener_pause(t->listener),
+        gyre_listener_resume(t->listener),
+        gyre_listener_close(t->listener),
+        gyre_buf_release(t->buf),
+        gyre_loop_set_user(t->api->loop, NULL),
+        (int)gyre_conn_find(c, "x", 1, 0),
         gyre_connect(NULL, t->api->loop, "tcp://127.0.0.1:1", &handlers, NULL),
         gyre_loop_run_nowait(t->api->loop),
         gyre_loop_run(t->api->loop),
@@ -261,24 +275,40 @@ static void *trespass(void *arg)
     return NULL;
 }
 
+static void leave(struct end *e)
+{
+    (void)e;
+}
+
 /* From a wrong thread every call is refused, and does no harm. */
 REAL_TEST(api_thread, wrong_thread)
 {
+    static const struct gyre_conn_handlers handlers = {.on_data = (void (*)(struct gyre_conn *))abort};
+    const struct script script = {.data = leave};
+    struct gyre_slice view;
     struct api api;
     struct peer peer;
     pthread_t thread;
-    api_start(&api, p, NULL);
-    struct trespasser t = {.api = &api, .e = peer_open(&api, &peer)};
+    api_start(&api, p, &script);
+    struct trespasser t = {.api = &api, .e = peer_open(&api, &peer), .listener = api.listener};
+    peer_send(&peer, 10);
+    api_until(&api, gyre_conn_inbound(t.e->c) == 10);
+    cr_assert_eq(gyre_buf_hold(&t.buf, &view, t.e->c, 10), 0);
+    cr_assert_eq(gyre_reconnector_create(&t.reconnector, api.loop, "tcp://127.0.0.1:1", &handlers, NULL), 0);
+    unsigned datas = t.e->datas;
     cr_assert_eq(gyre_timer_create(&t.timer, api.loop, (gyre_timer_fn *)abort, NULL), 0);
     cr_assert_eq(pthread_create(&thread, NULL, trespass, &t), 0);
     cr_assert_eq(pthread_join(thread, NULL), 0);
     for (unsigned i = 0; i < t.count; i++)
         cr_expect_eq(t.errs[i], GYRE_ETHREAD, "call %u: %s", i, gyre_err_name(t.errs[i]));
     api_watch(&api, MS(5));
-    cr_assert_eq(t.e->closes + t.e->datas, 0);
+    cr_assert_eq(t.e->closes, 0);
+    cr_assert_eq(t.e->datas, datas);
     end_put(t.e, 10);
     peer_expect(&peer, 10);
-    gyre_timer_destroy(t.timer);
+    cr_assert_eq(gyre_timer_destroy(t.timer), 0);
+    cr_assert_eq(gyre_reconnector_destroy(t.reconnector), 0);
+    cr_assert_eq(gyre_buf_release(t.buf), 0);
     peer_close(&peer);
     api_close(&api);
 }

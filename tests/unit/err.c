@@ -66,6 +66,16 @@ Test(err, systems)
     cr_assert_str_empty(missing, "without their name:%s", missing);
 }
 
+/* One without a sentence of ours says its name and number, one without a name its number. */
+Test(err, unknown)
+{
+    cr_expect_str_eq(gyre_err_name(-EDEADLK), "EDEADLK");
+    cr_expect(strncmp(gyre_err_text(-EDEADLK), "EDEADLK (", 9) == 0, "%s", gyre_err_text(-EDEADLK));
+    cr_expect_str_eq(gyre_err_name(-4000), "E4000");
+    cr_expect(strncmp(gyre_err_text(-4000), "E4000 (4000): ", 14) == 0, "%s", gyre_err_text(-4000));
+    cr_expect(strstr(gyre_err_text(5), "no error") != NULL, "%s", gyre_err_text(5));
+}
+
 static void check_any(int err)
 {
     const char *name = gyre_err_name(err), *text = gyre_err_text(err);

@@ -177,6 +177,48 @@ Test(options, nested_calls)
     gyre_loop_destroy(loop);
 }
 
+/* ---- What is said of a refused option ---- */
+
+static void expect_said(const char *sentence)
+{
+    cr_expect_str_eq(gyre_last_option_error(), sentence);
+}
+
+static int connect_with(struct gyre_loop *loop, const struct gyre_conn_options *o)
+{
+    return gyre_connect(NULL, loop, here, &handlers, o);
+}
+
+/* The option, its value and its range, of one call of each kind; what succeeds or fails otherwise leaves it alone. */
+Test(options, refused_by_name)
+{
+    struct gyre_loop *loop = NULL, *other = NULL;
+    struct gyre_framer framer;
+    cr_assert_eq(gyre_loop_create(&loop, NULL), 0);
+    expect_said("");
+    cr_expect_eq(gyre_loop_create(&other, &(struct gyre_loop_options){.buf_size_bytes = 7}), GYRE_EOPTION);
+    expect_said("buf_size_bytes is 7; it must be 256 to 1048576");
+    cr_expect_eq(connect_with(loop, &(struct gyre_conn_options){.write_max_bytes = 10, .write_high_bytes = 11}),
+                 GYRE_EOPTION);
+    expect_said("write_high_bytes is 11; it must be 1 to 10");
+    cr_expect_eq(connect_with(loop, &(struct gyre_conn_options){.idle_timeout_ns = -5}), GYRE_EOPTION);
+    expect_said("idle_timeout_ns is -5; it must not be negative");
+    cr_expect_eq(connect_with(loop, &(struct gyre_conn_options){.keepalive = {.count = 128}}), GYRE_EOPTION);
+    expect_said("keepalive.count is 128; it must be 0 to 127");
+    cr_expect_eq(gyre_loop_listen(NULL, loop, here, &handlers, &(struct gyre_listener_options){.defer_accept_s = 1}),
+                 GYRE_EOPTION);
+    expect_said("GYRE_BALANCE_KERNEL, defer_accept_s, fastopen_queue and device are for TCP only");
+    cr_expect_eq(gyre_framer_init_fixed(&framer, 0), GYRE_EOPTION);
+    expect_said("len is 0; it must be 1 to 1073741824");
+    cr_expect_eq(gyre_framer_init_fixed(&framer, SIZE_MAX), GYRE_EOPTION);
+    cr_expect_eq(gyre_framer_init_line(&framer, 4, 0), GYRE_EOPTION);
+    expect_said("flags is 0x4; the flags are GYRE_FRAME_KEEP and GYRE_FRAME_CRLF");
+    cr_expect_eq(gyre_framer_init_line(&framer, 0, 0), 0);
+    cr_expect_eq(gyre_connect(NULL, loop, "nonsense", &handlers, NULL), GYRE_EADDRESS);
+    expect_said("flags is 0x4; the flags are GYRE_FRAME_KEEP and GYRE_FRAME_CRLF");
+    gyre_loop_destroy(loop);
+}
+
 /* A caller of yesterday: only the first fields are there, and what lies behind them in its memory is not looked at. */
 Test(options, calls_take_less)
 {
