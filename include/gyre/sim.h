@@ -12,7 +12,7 @@
  *     struct gyre_loop *loop;
  *     int err = gyre_sim_create(&sim, &(struct gyre_sim_options){.seed = 42});
  *     err = gyre_loop_create(&loop, &(struct gyre_loop_options){.sim = sim});
- *     …listen and connect on `loop` as on any other loop…
+ *     // listen and connect on `loop` as on any other loop
  *     err = gyre_sim_run(sim, &loop, 1, 100000, is_finished, &state);
  *
  * Addresses exist only inside the simulation: a program may listen on and connect to any host, and unix paths are just

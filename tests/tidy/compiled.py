@@ -40,6 +40,45 @@ def check_headers(tree, compilers):
             return [job.result() for job in jobs if job.result() is not None]
 
 
+# What stands around the statements of a header's example.
+EXAMPLE = """#include <gyre.h>
+static inline bool is_finished(void *user) {{ return user != NULL; }}
+int example(void);
+int example(void)
+{{
+    int state = 0;
+    (void)state;
+{}
+    return err;
+}}
+"""
+
+
+def code_blocks(tree):
+    """The examples in pages (```c) and in the comments of headers (four more spaces, statements): place and program."""
+    for path, text in tree.items():
+        if path.endswith(".md"):
+            for match in re.finditer(r"^```c\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+                yield f"{path}:{source.line_of(text, match.start())}", match.group(1)
+        elif path.startswith("include/") and path.endswith(".h"):
+            for match in re.finditer(r"(?:^ \*     (?:\S.*;|// .*)\n)+", text, re.MULTILINE):
+                lines = [line[3:] for line in match.group(0).splitlines()]
+                if len(lines) > 1 and any(line.startswith("    struct ") for line in lines):
+                    yield f"{path}:{source.line_of(text, match.start())}", EXAMPLE.format("\n".join(lines))
+
+
+def check_blocks(tree, compilers, include):
+    """Every example in a page or a header compiles without a warning."""
+    found, count = [], 0
+    for place, program in code_blocks(tree):
+        done = subprocess.run([*compilers[0], *STRICT, "-I", str(include), "-"], input=program, capture_output=True,
+                              text=True, check=False)
+        count += 1
+        if done.returncode != 0:
+            found.append(f"{place}: the example does not compile:\n{done.stderr}")
+    return found if count else ["no example in any page or header"]
+
+
 def c_and_cxx(c_compiler, cxx_compiler):
     return [[c_compiler, "-std=c11", "-x", "c"], [cxx_compiler, "-std=c++17", "-x", "c++"]]
 

@@ -295,6 +295,17 @@ def run_options(cc, cxx):
     yield verdict("options: none at all", shape.check_options({}, []), "no call with options")
 
 
+def run_blocks(cc, cxx, root):
+    compilers, include = compiled.c_and_cxx(cc, cxx), Path(root, "include")
+    header = "/*\n *     struct gyre_loop *loop;\n *     {};\n */\n"
+    for name, tree, expected in (
+            ("a page's", {"README.md": "```c\nint x = y;\n```\n"}, "README.md:1: the example"),
+            ("a header's", {"include/a.h": header.format("int err = gyre_loop_run()")}, "include/a.h:2: the example"),
+            ("none at all", {"README.md": "text"}, "no example"),
+            ("in order", {"include/a.h": header.format("int err = gyre_loop_create(&loop, NULL)")}, None)):
+        yield verdict(f"blocks: {name}", compiled.check_blocks(tree, compilers, include), expected)
+
+
 def objects_of(cc, tree, folder):
     """The object files of a tree's sources, laid out as the build does."""
     for path, text in tree.items():
@@ -333,6 +344,7 @@ def run(cc, cxx, root):
     results.append(verdict("symbols: reading the map", compiled.patterns(MAP_TEXT), "other"))
     results += run_headers(cc, cxx)
     results += run_options(cc, cxx)
+    results += run_blocks(cc, cxx, root)
     results += run_graphs(cc)
     results += driver_test.run(root, verdict)
     untried = set(checks.CHECKS) - {check for check, _, _, expected in CASES if expected}

@@ -11,6 +11,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 import checks
 import compiled
@@ -26,6 +27,8 @@ def findings(args):
         return [f"{args.root}: no C files; is this the tree?"]
     if args.check == "headers":
         return compiled.check_headers(tree, compiled.c_and_cxx(args.cc, args.cxx))
+    if args.check == "blocks":
+        return compiled.check_blocks(tree, compiled.c_and_cxx(args.cc, args.cxx), Path(args.root, "include"))
     if args.check == "options":
         return shape.check_options(tree, compiled.c_and_cxx(args.cc, args.cxx))
     if args.check == "symbols":
@@ -39,7 +42,7 @@ def findings(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("check", choices=[*checks.CHECKS, "headers", "options", "symbols",
+    parser.add_argument("check", choices=[*checks.CHECKS, "headers", "blocks", "options", "symbols",
                                           "graph", "self-test"])
     parser.add_argument("--root", default=".")
     parser.add_argument("--cc", default="cc")
