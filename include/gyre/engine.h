@@ -15,7 +15,9 @@ extern "C" {
 
 struct gyre_engine;
 
-enum { GYRE_LOOPS_PER_CORE = UINT16_MAX }; /* one loop for each processor that this process may use */
+/* One loop for each processor that this process may use. A limit on processor time of the control group (cgroups(7))
+ * counts: with a limit of 2.5 processors there are at most 3 loops. */
+enum { GYRE_LOOPS_PER_CORE = UINT16_MAX };
 
 /* The callbacks of an engine. Each may be NULL. */
 struct gyre_engine_handlers {

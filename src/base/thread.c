@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Threads: making, naming, pinning. */
 #include "thread.h"
+#include "quota.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -9,58 +10,74 @@
 #include <string.h>
 #include <unistd.h>
 
+/* The control group may have less time than the processors it may use. */
+static uint32_t within_quota(uint32_t processors)
+{
+    uint32_t quota = gyre__quota_processors("");
+    return quota != 0 && quota < processors ? quota : processors;
+}
+
 #ifdef __linux__
-_Static_assert(sizeof(cpu_set_t) == sizeof(((struct gyre__affinity *)0)->bits), "a set of processors fits");
+/* As many processors as a kernel can be built for. cpu_set_t has 1024, and with fewer than the machine could have
+ * sched_getaffinity(2) fails. */
+union processors {
+    cpu_set_t set;
+    uint8_t bits[GYRE_PROCESSORS_MAX / 8];
+};
 
 static void set_name(pthread_t thread, const char *name)
 {
     (void)pthread_setname_np(thread, name);
 }
 
+/* Returns how many there are; 0: not known. */
+static uint32_t read_processors(union processors *out)
+{
+    memset(out, 0, sizeof *out);
+    return sched_getaffinity(0, sizeof *out, &out->set) == 0 ? (uint32_t)CPU_COUNT_S(sizeof *out, &out->set) : 0;
+}
+
 uint32_t gyre__processors(void)
 {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
-        return (uint32_t)CPU_COUNT(&set);
-    return 1;
+    union processors all;
+    uint32_t count = read_processors(&all);
+    return count > 0 ? within_quota(count) : 1;
 }
 
 uint32_t gyre__processor(uint32_t index)
 {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0 || CPU_COUNT(&set) == 0)
+    union processors all;
+    uint32_t count = read_processors(&all), cpu = 0;
+    if (count == 0)
         return 0;
-    uint32_t left = index % (uint32_t)CPU_COUNT(&set), cpu = 0;
-    for (;; cpu++)
-        if (CPU_ISSET(cpu, &set) && left-- == 0)
+    for (uint32_t left = index % count;; cpu++)
+        if (CPU_ISSET_S(cpu, sizeof all, &all.set) && left-- == 0)
             return cpu;
 }
 
 int gyre__thread_pin(pthread_t thread, uint32_t cpu)
 {
-    cpu_set_t set;
-    if (cpu >= CPU_SETSIZE)
+    union processors one = {.bits = {0}};
+    if (cpu >= GYRE_PROCESSORS_MAX)
         return -EINVAL;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    return -pthread_setaffinity_np(thread, sizeof set, &set);
+    CPU_SET_S(cpu, sizeof one, &one.set);
+    return -pthread_setaffinity_np(thread, sizeof one, &one.set);
 }
 
 void gyre__affinity_keep(struct gyre__affinity *kept)
 {
-    cpu_set_t set;
-    kept->known = pthread_getaffinity_np(pthread_self(), sizeof set, &set) == 0;
-    if (kept->known)
-        memcpy(kept->bits, &set, sizeof set);
+    union processors all = {.bits = {0}};
+    kept->known = pthread_getaffinity_np(pthread_self(), sizeof all, &all.set) == 0;
+    memcpy(kept->bits, all.bits, sizeof kept->bits);
 }
 
 void gyre__affinity_restore(const struct gyre__affinity *kept)
 {
-    cpu_set_t set;
+    union processors all;
     if (!kept->known)
         return;
-    memcpy(&set, kept->bits, sizeof set);
-    (void)pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+    memcpy(all.bits, kept->bits, sizeof all.bits);
+    (void)pthread_setaffinity_np(pthread_self(), sizeof all, &all.set);
 }
 #else
 static void set_name(pthread_t thread, const char *name)
@@ -72,7 +89,7 @@ static void set_name(pthread_t thread, const char *name)
 uint32_t gyre__processors(void)
 {
     long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 ? (uint32_t)n : 1;
+    return within_quota(n > 0 ? (uint32_t)n : 1);
 }
 
 uint32_t gyre__processor(uint32_t index)

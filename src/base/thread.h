@@ -8,13 +8,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { GYRE_THREAD_NAME_SIZE = 16 };
+enum { GYRE_THREAD_NAME_SIZE = 16, GYRE_PROCESSORS_MAX = 8192 };
 
 /* A thread called "NAME-INDEX", cut to what the system takes, where threads can have names. It blocks every signal, so
  * that the program's handlers run on the program's threads. Returns 0 or -errno. */
 int gyre__thread_start(pthread_t *out, const char *name, uint32_t index, void *(*run)(void *), void *arg);
 
-/* How many processors this thread may run on; the number of the `index`-th of them, beginning anew after the last. */
+/* How many processors this thread may run on, and not more than its control group has time for; the number of the
+ * `index`-th of those that it may run on, beginning anew after the last. */
 uint32_t gyre__processors(void);
 uint32_t gyre__processor(uint32_t index);
 
@@ -37,7 +38,7 @@ static inline uint32_t gyre__forks_now(void)
 /* Where the calling thread may run, kept to be put back. */
 struct gyre__affinity {
     bool known;
-    uint8_t bits[128]; /* 1024 processors, as glibc counts them */
+    uint8_t bits[GYRE_PROCESSORS_MAX / 8];
 };
 
 void gyre__affinity_keep(struct gyre__affinity *kept);
