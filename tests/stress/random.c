@@ -3,7 +3,7 @@
  *
  * An engine of three loops serves and connects to itself. Each tick and each handler makes a few random calls on the
  * objects of its loop (random_calls.h), and three threads make those that any thread may make. Then the engine is
- * stopped or drained in the middle of it, and another one begins. What must hold whatever is called: the engine returns,
+ * stopped or drained in the middle of it, and another one begins. What must hold whatever is called: the engine ends,
  * each connection that opened closes once, each call that owes a callback gets one, and no sanitizer finds anything.
  *
  * GYRE_STRESS_SECONDS: for each backend, default 20. GYRE_STRESS_SEED: of the first engine; each prints its own. */
@@ -284,7 +284,8 @@ static void open_stage(struct stage *st, const char *backend, int file)
 {
     char name[64];
     const struct gyre_engine_options options = {
-        .loops = LOOPS, .handlers = &engine_handlers, .conns_max = 300, .work_threads = 2, .loop = {.backend = backend}};
+        .loops = LOOPS, .handlers = &engine_handlers, .conns_max = 300, .work_threads = 2,
+        .loop = {.backend = backend}};
     const struct gyre_listener_options listening = {
         .conn = {.linger_timeout_ns = 200000000, .write_max_bytes = 65536, .idle_timeout_ns = 1000000000}};
     (void)snprintf(name, sizeof name, "unix:///tmp/gyre-random-%d.sock", (int)getpid());

@@ -158,7 +158,8 @@ static inline void write_some(struct shop *s, struct gyre_conn *c)
     case 3: promised(t, gyre_conn_write_ref(c, text, len, on_reported, promise(t))); return;
     case 4: (void)gyre_conn_try_write(c, text, len); return;
     case 5:
-        promised(t, gyre_conn_sendfile(c, s->file, below(s, 999), below(s, FILE_BYTES - 1000), on_reported, promise(t)));
+        len = below(s, FILE_BYTES - 1000);
+        promised(t, gyre_conn_sendfile(c, s->file, below(s, 999), len, on_reported, promise(t)));
         return;
     case 6: (void)gyre_conn_forward(c, s->conns[below(s, s->conn_count)], 1 + below(s, 99999)); return;
     default: (void)gyre_conn_forward(c, c, SIZE_MAX);
