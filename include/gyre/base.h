@@ -4,11 +4,14 @@
  * Callbacks. The loop invokes callbacks. A function that you call invokes no callback during the call, unless its
  * comment says so. Each loop runs one callback at a time. A callback may call every function, unless the comment of the
  * function forbids it. Closing and stopping are allowed. The `on_close` of a connection runs exactly once and is the
- * connection's last callback.
+ * connection's last handler. If gyre_conn_detach() hands the descriptor out, the `done` of that call runs instead of
+ * `on_close`.
  *
- * Errors. A function that can fail returns 0 (or a count) on success and a negative int on failure. A value -errno is
- * an error of the system, unchanged. A value GYRE_E… is an error of gyre and lies outside the range of errno. After
- * GYRE_EOPTION, gyre_last_option_error() says which option was refused and why. Out parameters are set only on success.
+ * Errors. A function that can fail returns 0 on success (or a count, an offset or a descriptor) and a negative number
+ * on failure. A value -errno is an error of the system, unchanged, or an error that the library reports with a number
+ * of errno.h, such as -EINVAL for a NULL argument and -EAGAIN for a full queue. A value GYRE_E… is an error of gyre and
+ * lies outside the range of errno. After GYRE_EOPTION, gyre_last_option_error() says which option was refused and why.
+ * Out parameters are set only on success.
  *
  * Order of parameters. What the call fills in comes first, with its size. The object follows, then the arguments. A
  * callback and its `user` are last; only options come after them. A callback gets its `user` as the last argument.
@@ -21,15 +24,17 @@
  *
  * Threads. The comment of each function says which thread may call it.
  *   "any"                any thread
- *   "the loop's"         the thread that runs the loop with gyre_loop_run() or gyre_loop_run_nowait(). Before the loop
- *                        first runs, this is the thread that sets the loop up.
- * A call from the wrong thread that could do harm is refused with GYRE_ETHREAD.
+ *   "the loop's"         the thread that runs the loop with gyre_loop_run() or gyre_loop_run_nowait(), or the thread on
+ *                        which an engine runs the loop. Before the loop first runs, this is the thread that sets the
+ *                        loop up.
+ * Once the loop has run, a call from the wrong thread is refused with GYRE_ETHREAD, if the comment of the function or
+ * of its section lists this error. Other functions do not check the thread: a call from the wrong thread may do harm.
  *
- * fork(2). Loops, and all objects on them, stay with the parent, which is not affected. In the child, gyre_loop_run(),
- * gyre_loop_post() and similar functions return GYRE_EFORK, other functions return GYRE_ETHREAD, and destroying does
- * nothing. The child may create loops of its own. exec(2) and _exit(2) release what the child inherited: every
- * descriptor is close-on-exec. A child that is forked in a callback must call one of the two before the callback
- * returns.
+ * fork(2). Loops, and all objects on them, stay with the parent, which is not affected. In the child, functions that
+ * run a loop or an engine, post to a loop, or give work to an engine or a pool return GYRE_EFORK. Other functions for
+ * the loop's thread return GYRE_ETHREAD, and destroying does nothing. The child may create loops of its own. exec(2)
+ * and _exit(2) release what the child inherited: every descriptor is close-on-exec. A child that is forked in a
+ * callback must call exec(2) or _exit(2) before the callback returns.
  *
  * Options. A call with options is a macro. Its last argument is a pointer to the options, which may be a compound
  * literal, or NULL for all defaults. A field that is 0 has its default. Options of another call, a missing last
@@ -37,9 +42,10 @@
  *
  * Options can grow. New fields are only appended, before the options that are nested in the struct (`conn`, `loop`),
  * which are its last field. The macro calls a function whose name ends in _sized, with the size of the struct that the
- * caller was compiled with, and the size of the nested options, if there are any. Therefore a program works that was
- * compiled with an older or a newer header. If the caller's struct is larger than the library knows, and a field that
- * the library does not know is not 0, the call returns -E2BIG. Programs in other languages call the _sized function. */
+ * caller was compiled with, and the size of the nested options, if there are any. So a program that was compiled with
+ * an older or a newer header works with this library. If the caller's struct is larger than the library's, and a field
+ * that the library does not know is not 0, the call returns -E2BIG. Programs in other languages call the _sized
+ * function. */
 #ifndef GYRE_BASE_H
 #define GYRE_BASE_H
 
@@ -108,22 +114,24 @@ enum {
 };
 
 /* Return the symbol of an error, such as "ECONNRESET" or "GYRE_ECLOSED", and a sentence that describes it. Never NULL.
- * The strings are static, except for an error that gyre has no sentence for. Its text is name, number and
- * strerror(3), such as "EDEADLK (35): Resource deadlock avoided". If gyre has no name either, the name is the number,
- * such as "E35". These two are valid until the thread's next call of the same function.
+ * If gyre has no sentence for the error, the text is name, number and strerror(3), such as "EDEADLK (35): Resource
+ * deadlock avoided". If gyre has no name either, the name is the number, such as "E524". Such a text or name is valid
+ * until the thread's next call of gyre_err_name() or gyre_err_text(). All other strings are static.
  * Thread: any. */
 GYRE_API const char *gyre_err_name(int err);
 GYRE_API const char *gyre_err_text(int err);
 
-/* Returns a sentence about the last GYRE_EOPTION that a call on this thread returned: which option or argument, its
- * value, and the range. Such as "write_low_bytes is 4096; it must be 0 to 1024". Empty if there was none. Valid until
- * the thread's next GYRE_EOPTION. Look at it right after the call: other calls do not change it.
+/* Returns a sentence about the last GYRE_EOPTION that a call on this thread returned. The sentence names the option or
+ * argument, its value and the range, such as "write_low_bytes is 4096; it must be 0 to 1024". The sentence is empty if
+ * no call on this thread has returned GYRE_EOPTION. The string is valid and unchanged until the thread's next call that
+ * returns GYRE_EOPTION. Calls that succeed do not clear the sentence.
  * Thread: any. */
 GYRE_API const char *gyre_last_option_error(void);
 
-/* The source of the library's memory. `resize(NULL, n, user)` allocates `n` bytes. `resize(p, 0, user)` frees `p` and
- * returns NULL. Any other call behaves like realloc(3). Return NULL when out of memory. The function must be safe to
- * call from every loop's thread. */
+/* The source of the library's memory, except receive buffers and the rings of io_uring, which come from mmap(2).
+ * `resize(NULL, n, user)` allocates `n` bytes. `resize(p, 0, user)` frees `p` and returns NULL. Any other call behaves
+ * like realloc(3). Return NULL when out of memory. Any thread that calls the library may call `resize`, and several
+ * threads may call it at the same time. */
 struct gyre_mem {
     void *(*resize)(void *ptr, size_t size_bytes, void *user);
     void *user;
@@ -131,23 +139,28 @@ struct gyre_mem {
 
 enum gyre_log_level { GYRE_LOG_DEBUG = 0, GYRE_LOG_INFO, GYRE_LOG_WARN, GYRE_LOG_ERROR };
 
-/* The receiver of the library's few log lines. `line` gets one line without a newline, on the thread of any loop; NULL:
- * no log. The default log writes warnings and errors to standard error. */
+/* The receiver of the library's few log lines. `line` gets one line without a newline. `text` is borrowed until `line`
+ * returns. `line` runs on the thread of a loop, or on the thread that creates the loop. Several threads may call `line`
+ * at the same time. `line` NULL: no log. The default log writes warnings and errors to standard error. */
 struct gyre_log {
     void (*line)(enum gyre_log_level level, const char *text, void *user);
     void *user;
-    enum gyre_log_level level_min; /* lines below this level are not formatted */
+    enum gyre_log_level level_min; /* lines below this level are not formatted; 0: GYRE_LOG_DEBUG, so all lines */
 };
 
 /* Which backend a loop has, and why. Filled by gyre_loop_backend(). */
 struct gyre_backend_report {
     const char *backend; /* "io_uring", "epoll", "kqueue" or "sim"; static */
-    char reason[384];    /* why this backend; for each better one, why not and what a person can do about it */
+    char reason[384];    /* why this backend was chosen; for each better backend, why it does not work and the remedy */
     char features[384];  /* kernel features in use, comma-separated */
 };
 
 /* Reports the end of a send. `err` is 0 if the kernel accepted all bytes. Otherwise the kernel accepted none or only a
- * part of them, and `err` is the cause: GYRE_ECLOSED, GYRE_ESTALE or -errno. */
+ * part of the bytes, and `err` is:
+ *   GYRE_ECLOSED  the connection was closed without an error (on_close gets 0)
+ *   GYRE_ESTALE   the connection of the id was gone
+ *   otherwise     the error that on_close gets, such as GYRE_ETIMEOUT, GYRE_ESHUTDOWN, GYRE_EFILE or -errno; or the
+ *                 error of gyre_conn_write(), if the bytes could not be queued */
 typedef void gyre_sent_fn(int err, void *user);
 
 #ifdef __cplusplus

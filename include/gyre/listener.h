@@ -11,9 +11,9 @@ extern "C" {
 
 struct gyre_engine;
 
-/* How a listener chooses the loop of an accepted connection. With GYRE_BALANCE_KERNEL every loop accepts for itself.
- * With GYRE_BALANCE_ROUND_ROBIN and the values after it, loop 0 accepts and hands connections over to the other loops.
- * A loop that has reached its conns_max is passed over. */
+/* How a listener chooses the loop of an accepted connection. With GYRE_BALANCE_KERNEL every loop accepts for itself
+ * and pauses at its own conns_max. With GYRE_BALANCE_ROUND_ROBIN and the values after it, loop 0 accepts and hands
+ * connections over to the other loops. Loop 0 passes over a loop that has reached its conns_max. */
 enum gyre_balance {
     GYRE_BALANCE_AUTO = 0, /* GYRE_BALANCE_KERNEL if possible (TCP with several loops), otherwise ROUND_ROBIN */
     GYRE_BALANCE_KERNEL,   /* one listening socket per loop with SO_REUSEPORT (socket(7)); the kernel chooses */
@@ -43,7 +43,8 @@ typedef int gyre_accept_filter_fn(struct gyre_listener *listener, const struct s
 typedef uint32_t gyre_balance_fn(struct gyre_listener *listener, const struct sockaddr *peer, socklen_t peer_len,
                                  void *user);
 
-/* Called once on a loop, when all sockets of the listener are closed. The address is then free again. */
+/* Called once on a loop, when all sockets of the listener are closed: after gyre_listener_close(), or because the loops
+ * end. The address is then free again, unless another process or gyre_listener_dup_fd() has duplicates of a socket. */
 typedef void gyre_listener_closed_fn(void *user);
 
 /* The limits on accepting, and what happens at each:
@@ -96,19 +97,22 @@ struct gyre_listener_options {
  *                            listener closes, its file is removed.
  *   "unix://@name"           an abstract unix name (Linux)
  *
- * The listener is returned borrowed. It is valid until gyre_listener_close() was called and its last connection has
- * closed, at the latest until the engine is destroyed. `handlers` are borrowed for the same time.
+ * The listener is returned borrowed and is valid until the engine is destroyed. After gyre_listener_close(), the
+ * listener is valid only until its sockets and its last connection are closed. `handlers` are borrowed as long as the
+ * listener is valid.
  *
- * May be called before the engine runs and while it runs. When the call returns 0, the address is bound and clients can
- * connect. While the engine runs, each loop starts to accept in its next turn. If a loop fails to start, for lack of
- * kernel memory, it logs this and tries again, as when accepting fails.
+ * May be called before the engine runs and while the engine runs. When the call returns 0, the address is bound and
+ * clients can connect. While the engine runs, each loop starts to accept in its next turn. If a loop cannot start to
+ * accept because memory is short, the loop logs a warning and tries again, with the pauses of the table above.
  *
  * Returns 0, or an error, and then nothing stays open:
  *   -EINVAL          `engine` or `address` is NULL
  *   GYRE_EADDRESS    `address` is not a stream address. For UDP use gyre_engine_listen_udp().
  *   GYRE_EPATHLEN    the unix path is empty or too long
  *   GYRE_EHANDLERS   `handlers` is NULL or lacks on_data (with a framer, on_frame)
- *   GYRE_EOPTION     an option is out of range, or does not apply to this kind of address
+ *   GYRE_EOPTION     an option is out of range; GYRE_BALANCE_KERNEL or an option marked "TCP only" is set for a unix
+ *                    address; or `choose` is set without GYRE_BALANCE_CUSTOM, or the other way round
+ *   -EOPNOTSUPP      the system does not have `defer_accept_s`, `fastopen_queue`, `device` or an option in `conn`
  *   -E2BIG           an option is set that this library does not know
  *   -EADDRINUSE      the port is in use, or another socket listens on the unix path. After a process that used io_uring
  *                    was killed, this error lasts some milliseconds: the kernel closes its sockets late.
@@ -138,7 +142,8 @@ GYRE_API int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_en
  * or from a service manager. A service manager passes descriptors from 3 on; LISTEN_FDS holds their count.
  *
  * On success the listener takes `fd`. `fd` becomes close-on-exec, and blocking or non-blocking as the backend needs.
- * Programs that share the socket see the change of the blocking mode. On error `fd` stays open and the caller's.
+ * Processes that share the socket see the change of the blocking mode. On error `fd` stays open and belongs to the
+ * caller. `fd` may then already be close-on-exec and have some of the options.
  *
  * The options `backlog`, `share_port`, `v6_only`, `unix_mode`, `defer_accept_s`, `fastopen_queue` and `device` have no
  * effect. GYRE_BALANCE_AUTO means GYRE_BALANCE_ROUND_ROBIN. The file of a unix socket is not removed. `out` may be
@@ -147,8 +152,10 @@ GYRE_API int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_en
  * Returns 0, or:
  *   GYRE_ESOCKTYPE   `fd` is not a listening stream socket of TCP or unix
  *   -EBADF           `fd` is not open
- *   GYRE_EOPTION     an option is out of range, or is GYRE_BALANCE_KERNEL, which needs one socket per loop
- *   -EINVAL, GYRE_EHANDLERS, -E2BIG, -ENOMEM, GYRE_ESHUTDOWN, GYRE_ESTATE, GYRE_EFORK   as gyre_engine_listen()
+ *   GYRE_EOPTION     as gyre_engine_listen(), or `balance` is GYRE_BALANCE_KERNEL, which needs one socket per loop
+ *   -EINVAL          `engine` is NULL
+ *   GYRE_EHANDLERS, -E2BIG, -EOPNOTSUPP, -ENOMEM, GYRE_ESHUTDOWN, GYRE_ESTATE, GYRE_EFORK   as gyre_engine_listen()
+ *   -errno           another error of the system, such as a refused option in `conn`
  * Thread: any. */
 #define gyre_engine_listen_fd(out, engine, fd, handlers, ...)                                                          \
     gyre_engine_listen_fd_sized((out), (engine), (fd), (handlers),                                                     \
@@ -163,8 +170,10 @@ GYRE_API int gyre_engine_listen_fd_sized(struct gyre_listener **out, struct gyre
  * valid until gyre_listener_close() was called and its last connection has closed, at the latest until the loop is
  * destroyed.
  *
- * Returns 0, or an error as gyre_engine_listen() or gyre_engine_listen_fd(), except:
- *   GYRE_ETHREAD    called from another thread
+ * Returns 0, or an error as gyre_engine_listen() or gyre_engine_listen_fd(). GYRE_ESTATE and GYRE_EFORK do not occur.
+ * These errors differ:
+ *   -EINVAL         `loop` or `address` is NULL
+ *   GYRE_ETHREAD    the calling thread is not the loop's, or the loop belongs to the parent process
  *   GYRE_ESHUTDOWN  the loop is draining or being destroyed
  * Thread: the loop's. */
 #define gyre_loop_listen(out, loop, address, handlers, ...)                                                            \
@@ -186,21 +195,23 @@ GYRE_API int gyre_loop_listen_fd_sized(struct gyre_listener **out, struct gyre_l
 
 /* Stop accepting for good and close the listening sockets. Accepted connections stay open. Sockets on other loops, and
  * sockets that are accepting at this moment, are closed in the next turn of their loop. `on_closed` runs when all
- * sockets are closed. A second call does nothing while the listener is valid. Do not use the listener after it has
- * become invalid: the engine may reuse its memory for another listener. NULL is allowed.
+ * sockets are closed. The listener becomes invalid when its sockets and its last connection are closed, which may be
+ * before this call returns. Do not use an invalid listener: the engine may reuse the memory for another listener. While
+ * the listener is valid, a second call does nothing. NULL is allowed.
  *
  * Returns 0, or:
- *   GYRE_ETHREAD  called from another thread than that of the one loop
+ *   GYRE_ETHREAD  the listener belongs to one loop, and the calling thread is not the loop's
  * Thread: any for a listener of an engine; the loop's for a listener of one loop. */
 GYRE_API int gyre_listener_close(struct gyre_listener *listener);
 
-/* Pause and resume accepting. While the listener is paused, clients wait in the backlog until the backlog is full.
- * Connections that were already accepted when the pause began are still served. Both functions may be called any
- * number of times.
+/* Pause and resume accepting. Other loops than the caller's pause and resume in their next turn. While the listener is
+ * paused, clients wait in the backlog until the backlog is full. Connections that were already accepted when the pause
+ * began are still served. Calls are not counted: one gyre_listener_resume() ends the pause after any number of
+ * gyre_listener_pause().
  *
  * Return 0, or:
  *   GYRE_ESTATE   the listener is closed
- *   GYRE_ETHREAD  called from another thread than that of the one loop
+ *   GYRE_ETHREAD  the listener belongs to one loop, and the calling thread is not the loop's
  *   -EINVAL       `listener` is NULL
  * Thread: as gyre_listener_close(). */
 GYRE_API int gyre_listener_pause(struct gyre_listener *listener);

@@ -27,10 +27,11 @@ struct gyre_loop_options {
     uint32_t buf_count;          /* receive buffers posted at first. This many also keep their memory after a burst.
                                     0: as many as fill half of the L2 cache, at least 16; at most buf_count_max */
     uint32_t buf_count_max;      /* limit on receive buffers, whether posted, held or queued; 0: 1024, or buf_count if
-                                    that is larger; at most 16384. Their addresses are reserved when the loop is
-                                    created: on 32-bit systems less than 2 GiB in all */
-    uint32_t conns_max;          /* limit on connections; 0: 1048576 */
-    uint32_t tasks_max;          /* limit on queued tasks, and on delayed tasks; 0: 65536 */
+                                    that is larger; at most 16384. Address space for buf_count_max buffers is reserved
+                                    when the loop is created. On 32-bit systems the space must be below 2 GiB */
+    uint32_t conns_max;          /* limit on connections; 0: 1048576; any other value is allowed */
+    uint32_t tasks_max;          /* limit on queued tasks, and separately the same limit on delayed tasks; 0: 65536; any
+                                    other value is allowed */
     void *user;                  /* returned by gyre_loop_user() */
     /* Busy polling: how long to poll the network devices (NAPI) behind the loop's sockets before sleeping, in
      * microseconds; 0: no busy polling; at most 10000. The loop notices requests sooner and keeps a processor busy.
@@ -48,8 +49,10 @@ struct gyre_loop_options {
 /* The limits of a loop, and what happens at each:
  *
  *   limit              counts                        when it is reached
- *   conns_max          connections, closing ones     gyre_connect() and similar calls return GYRE_ECONNS; accepting
- *                      included                      pauses, and clients wait in the backlog
+ *   conns_max          connections, closing ones     gyre_connect() and gyre_conn_adopt_fd() return GYRE_ECONNS. An
+ *                      included                      accepted connection goes to another loop with room (listener.h).
+ *                                                    If no loop has room, accepting pauses, and clients wait in the
+ *                                                    backlog.
  *   tasks_max          queued tasks, including       posting returns -EAGAIN (counted, gyre_stats.tasks_refused). An
  *                      calls by id and accepted      accepted connection that cannot be handed over is closed.
  *                      connections handed over
@@ -58,7 +61,9 @@ struct gyre_loop_options {
  *   urgent_tasks_max   queued urgent tasks           gyre_loop_post_urgent() returns -EAGAIN (counted,
  *                                                    gyre_stats.urgent_tasks_refused)
  *   buf_count_max      receive buffers               receiving waits for a buffer and the bytes stay in the kernel
- *                                                    (counted, gyre_stats.enobufs)
+ *                                                    (counted, gyre_stats.enobufs). While queues and handlers hold all
+ *                                                    buffers, connections receive into heap memory instead (counted,
+ *                                                    gyre_stats.recvs_heap).
  *   ops_max            operations in flight          nothing: the number is a hint
  *
  * The limits of one connection are in conn.h. The limits of a listener are in listener.h. */
@@ -81,7 +86,9 @@ struct gyre_loop_options {
 GYRE_API int gyre_loop_create_sized(struct gyre_loop **out, const struct gyre_loop_options *options, size_t size_bytes);
 
 /* Close everything on the loop, wait until the kernel has released all of the loop's memory, run the tasks that are
- * still posted, and free the loop. The on_close of each connection gets GYRE_ESHUTDOWN. NULL is allowed.
+ * still queued or delayed, and free the loop. The on_close of each connection and datagram socket gets GYRE_ESHUTDOWN.
+ * Destroy the loop's timers, and each pool with jobs for the loop, before the loop. Do not destroy a loop of an engine:
+ * gyre_engine_destroy() does this. NULL is allowed.
  * Thread: the loop's. Not from a callback. */
 GYRE_API void gyre_loop_destroy(struct gyre_loop *loop);
 
@@ -102,11 +109,12 @@ GYRE_API int gyre_loop_run(struct gyre_loop *loop);
 GYRE_API int gyre_loop_run_nowait(struct gyre_loop *loop);
 
 /* Run the loop inside a foreign loop.
- * gyre_loop_fd() returns a borrowed descriptor that is readable when gyre_loop_run_nowait() has work.
- * gyre_loop_timeout_ns() returns the nanoseconds until the loop has work even if the descriptor is not readable.
- * 0: work is ready now. -1: no timer is set.
- * Call gyre_loop_run_nowait() when the descriptor is readable, when the time has passed, and after each call that
- * queued something.
+ * gyre_loop_fd() returns a borrowed descriptor that is readable when events are ready; -1 on the simulator. The
+ * descriptor is valid until the loop is destroyed.
+ * gyre_loop_timeout_ns() returns the nanoseconds until the next timer expires. 0: work is ready now. -1: no timer is
+ * set. Ask for the time again before each wait of the foreign loop.
+ * Call gyre_loop_run_nowait() when the descriptor is readable, when this time has passed, and after each other call on
+ * this loop that you make outside its callbacks: the call may have queued data or an operation.
  * The descriptor works with poll(2), epoll and everything built on them. One combination does not work: a loop on
  * io_uring that watches (gyre_watch_open()) the descriptor of another loop on io_uring is not woken (seen on
  * Linux 6.18).
@@ -115,8 +123,9 @@ GYRE_API int gyre_loop_fd(const struct gyre_loop *loop);
 GYRE_API int64_t gyre_loop_timeout_ns(const struct gyre_loop *loop);
 
 /* Make gyre_loop_run() return after the current turn. If the loop is not running, the next gyre_loop_run() returns at
- * once. Connections stay open. On a loop of an engine, this call is gyre_engine_stop(). NULL, which a signal handler
- * may find, does nothing. Async-signal-safe.
+ * once. gyre_loop_run_nowait() is not affected. Connections stay open. On a loop of an engine, this call is
+ * gyre_engine_stop(), which aborts connections. NULL does nothing, so a signal handler may run before the loop is
+ * created. Async-signal-safe.
  * Thread: any. */
 GYRE_API void gyre_loop_stop(struct gyre_loop *loop);
 
@@ -144,13 +153,13 @@ GYRE_API int gyre_loop_post(struct gyre_loop *loop, gyre_task_fn *task, void *us
  * Thread: any, as long as the loop is not being destroyed. */
 GYRE_API int gyre_loop_post_urgent(struct gyre_loop *loop, gyre_task_fn *task, void *user);
 
-/* Call `task(loop, user)` on the loop's thread once, no earlier than `delay_ns` nanoseconds from now. If the loop is
- * destroyed before that, the task runs early, during gyre_loop_destroy(); gyre_loop_post() then returns GYRE_ESHUTDOWN.
- * A delayed task cannot be cancelled. To cancel, use a timer (timer.h).
+/* Call `task(loop, user)` on the loop's thread once, no earlier than `delay_ns` nanoseconds after this call. If the
+ * loop is destroyed earlier, the task runs early, during gyre_loop_destroy(). In a task that runs there,
+ * gyre_loop_post() returns GYRE_ESHUTDOWN. A delayed task cannot be cancelled. To cancel, use a timer (timer.h).
  *
- * Returns 0, or an error as gyre_loop_post(), and:
- *   -EAGAIN       `tasks_max` delayed tasks are pending, or the caller is another thread and `tasks_max` tasks are
- *                 queued
+ * Returns 0, or an error as gyre_loop_post(), with these differences:
+ *   -EAGAIN       `tasks_max` delayed tasks are pending, or `tasks_max` tasks are queued and the call is not made in a
+ *                 callback of this loop
  *   GYRE_EOPTION  `delay_ns` is negative
  * Thread: any, as long as the loop is not being destroyed. */
 GYRE_API int gyre_loop_post_after(struct gyre_loop *loop, int64_t delay_ns, gyre_task_fn *task, void *user);
@@ -167,8 +176,9 @@ GYRE_API uint32_t gyre_loop_conn_count(const struct gyre_loop *loop);
  * Thread: any. */
 GYRE_API uint32_t gyre_loop_index(const struct gyre_loop *loop);
 
-/* Get and set the loop's `user` pointer. Its first value is the `user` of the loop's options, which all loops of an
- * engine share. Set it to tell an engine's loops apart: before the engine runs, or on the loop.
+/* Get and set the loop's `user` pointer. The initial value is the `user` of the loop's options. All loops of an engine
+ * start with the same value. To tell the loops of an engine apart, set a value for each loop before the engine runs, or
+ * later on the loop's thread.
  *
  * gyre_loop_set_user() returns 0, or:
  *   GYRE_ETHREAD  called from another thread

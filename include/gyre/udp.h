@@ -13,9 +13,9 @@
  * Binding to port 0 chooses a free port. gyre_udp_address() returns the resolved address.
  *
  * Receiving. The loop calls `on_datagram` once for each datagram. The bytes lie in the loop's receive buffer and are
- * not copied. A receive buffer has room for `buf_size_bytes` of the loop less 64 to 256 bytes: with the default, more
- * than 16 KiB. A longer datagram is truncated, marked `truncated` and counted. To receive datagrams of 64 KiB, give the
- * loop larger buffers.
+ * not copied. The longest datagram that fits is `buf_size_bytes` of the loop minus 48 to 176 bytes, which hold the
+ * address and control data. With the default this is more than 16 KiB. A longer datagram is truncated, marked
+ * `truncated` and counted. To receive datagrams of up to 64 KiB, set `buf_size_bytes` to 65792 or more.
  *
  * Sending. A send queues the datagram. The datagrams queued in one turn of the loop leave together at its end.
  * Consecutive datagrams of equal length (up to 1452 bytes) to one receiver leave as one send, which the kernel splits
@@ -66,9 +66,11 @@ struct gyre_udp_handlers {
      * socket stays open. */
     void (*on_error)(struct gyre_udp *u, int err);
     /* The last callback of the socket. `err` is:
-     *   0              gyre_udp_close() or gyre_udp_abort() was called
-     *   GYRE_ETIMEOUT  `linger_timeout_ns` passed after gyre_udp_close() before all queued datagrams were sent
-     *   GYRE_ESHUTDOWN the loop ended
+     *   0              gyre_udp_close() or gyre_udp_abort() was called, or gyre_engine_drain() closed the socket after
+     *                  all queued datagrams were sent
+     *   GYRE_ETIMEOUT  `linger_timeout_ns` passed after gyre_udp_close() or gyre_engine_drain() before all queued
+     *                  datagrams were sent
+     *   GYRE_ESHUTDOWN the engine was stopped, the time of gyre_engine_drain() passed, or the loop was destroyed
      *   otherwise      the error that broke the socket */
     void (*on_close)(struct gyre_udp *u, int err);
 };
@@ -90,10 +92,12 @@ struct gyre_udp_options {
     uint32_t send_buffer_bytes;    /* SO_SNDBUF; 0: the system's default; at most INT32_MAX */
     int64_t linger_timeout_ns;     /* limit on the time to send what is queued after gyre_udp_close(); 0: 1 s; not
                                       negative */
-    const char *device;            /* name of a network interface (SO_BINDTODEVICE); copied; NULL: any */
-    const char *source_address;    /* gyre_udp_connect() only: the address to bind to first; copied; NULL: any */
-    uint32_t multicast_interface;  /* index of the interface that multicast is sent from, and that a group is joined on
-                                      when the socket is bound to a group; 0: any; at most INT32_MAX */
+    const char *device;            /* interface name (SO_BINDTODEVICE); borrowed during the call; NULL: any */
+    const char *source_address;    /* gyre_udp_connect() only: the address to bind to before connecting; borrowed during
+                                      the call; NULL: the system chooses */
+    uint32_t multicast_interface;  /* index of the interface for sent multicast. If `address` is a multicast group, the
+                                      socket joins the group on this interface. 0: the system chooses; at most
+                                      INT32_MAX */
     uint32_t unix_mode;            /* permission bits of the unix socket file, such as 0660; 0: as umask(2) says; at
                                       most 0777 */
     uint8_t ttl;                   /* TTL (IPv4) or hop limit (IPv6) of sent datagrams; 0: the system's default */
@@ -116,10 +120,10 @@ struct gyre_udp_options {
 
 /* Open a socket on `loop`, bind it to `address` and start to receive.
  *
- * `*out` (may be NULL) is borrowed: the socket is valid until its on_close returns. `handlers` is borrowed, `options`
- * is copied; NULL options mean all defaults. If `address` is a multicast group, the socket also joins that group. If a
- * unix path is left over (a socket file that no socket is bound to), it is replaced. The path is unlinked when the
- * socket closes.
+ * `*out` receives the socket, borrowed: the socket is valid until its on_close returns. `out` may be NULL. `handlers`
+ * is borrowed for the same time. `options` is copied; NULL options mean all defaults. If `address` is a multicast
+ * group, the socket also joins that group. A leftover unix socket file that no socket is bound to is replaced. When
+ * the socket closes, its socket file is unlinked.
  *
  * Returns 0, or an error; then no callback runs:
  *   GYRE_EADDRESS   `address` does not parse
@@ -128,17 +132,20 @@ struct gyre_udp_options {
  *   GYRE_EOPTION    an option is out of range; `source_address` is set; the loop's receive buffers are too small for
  *                   `gro`, or for the addresses and control data of a datagram
  *   GYRE_ETHREAD    called on a thread that is not the loop's
- *   GYRE_ESHUTDOWN  the loop is stopping
+ *   GYRE_ESHUTDOWN  the loop is draining or being destroyed
  *   -EINVAL         `loop` or `address` is NULL
- *   -E2BIG          `options` is larger than this library knows, and its unknown part is not zero
+ *   -E2BIG          an option is set that this library does not know
  *   -EADDRINUSE     another socket is bound to the address
  *   -EADDRNOTAVAIL  the address is not one of this machine's
+ *   -EAFNOSUPPORT   the system does not support the address family
  *   -EACCES         no permission for the port or the path
  *   -EEXIST         the path exists and is not a socket
+ *   -ENOENT         the directory of the path does not exist
+ *   -ENODEV, -EPERM  `device` does not exist, or its use is not permitted
  *   -EMFILE, -ENFILE  out of descriptors
  *   -ENOMEM         out of memory
  *   -EOPNOTSUPP     the system, or this kind of socket, does not have one of the options
- *   -errno          the kernel refused an option
+ *   -errno          another error of the system, such as a refused option
  * Thread: the loop's. */
 #define gyre_udp_open(out, loop, address, handlers, ...)                                                               \
     gyre_udp_open_sized((out), (loop), (address), (handlers),                                                          \
@@ -147,8 +154,8 @@ GYRE_API int gyre_udp_open_sized(struct gyre_udp **out, struct gyre_loop *loop, 
                                  const struct gyre_udp_handlers *handlers, const struct gyre_udp_options *options,
                                  size_t size_bytes);
 
-/* Open a socket on `loop` that exchanges datagrams with `address` only. It receives only that peer's datagrams, it can
- * use gyre_udp_send(), and `on_error` reports the network's errors.
+/* Open a socket on `loop` that exchanges datagrams with `address` only. The socket receives only datagrams from
+ * `address`. gyre_udp_send() and gyre_udp_reply() send to `address`. `on_error` reports the errors of the network.
  *
  * Connecting sends nothing to the peer. On Linux a unix socket gets a name of its own, so that the peer can answer; on
  * other systems it has no name unless `source_address` gives one. `*out`, `handlers` and `options` are as in
@@ -178,9 +185,9 @@ GYRE_API int gyre_udp_connect_sized(struct gyre_udp **out, struct gyre_loop *loo
  * of datagrams (UDP_GRO, UDP_SEGMENT) is reset to what `options` say. `share_port`, `reuse_address` and `unix_mode`
  * have no effect.
  *
- * Use this also for sockets inherited from a parent or a service manager (see gyre_engine_listen_fd()): before the
- * engine runs, adopt them on one of its loops, gyre_engine_loop(). Spread several sockets bound to one address with
- * SO_REUSEPORT over the loops.
+ * Use this call also for sockets inherited from a parent or a service manager (see gyre_engine_listen_fd()). For an
+ * engine, call it with a loop of gyre_engine_loop() before the engine runs. If several sockets are bound to one address
+ * with SO_REUSEPORT, give each loop one of the sockets.
  *
  * Returns 0, or an error. On error `fd` stays open and belongs to the caller; some options may be set already:
  *   GYRE_ESOCKTYPE  `fd` is not a UDP or unix datagram socket
@@ -216,9 +223,10 @@ struct gyre_udp_id {
  *   GYRE_ECLOSED   the socket is closing, or is NULL
  *   GYRE_ETHREAD   called on a thread that is not the loop's */
 
-/* Send `len` bytes to the sender of `d`, the datagram that on_datagram is handling. Bytes inside `d->data` are not
- * copied; other bytes are copied. With `pktinfo` the reply leaves from the address that `d` was sent to; if
- * that is a multicast or broadcast address, the system chooses one.
+/* Queue `len` bytes for the sender of `d`, the datagram that on_datagram is handling. Bytes inside `d->data` are not
+ * copied, unless more than three quarters of the loop's `buf_count_max` receive buffers are in use. Other bytes are
+ * copied. With `pktinfo` the reply leaves from the address that `d` was sent to. If `d` was sent to a multicast or
+ * broadcast address, the system chooses the address.
  *
  * Returns 0, or the errors above and:
  *   -EINVAL        `d` is not the datagram that on_datagram is handling
@@ -238,10 +246,11 @@ GYRE_API int gyre_udp_send(struct gyre_udp *u, const void *data, size_t len);
 GYRE_API int gyre_udp_send_to(struct gyre_udp *u, const struct sockaddr *to, socklen_t to_len, const void *data,
                               size_t len);
 
-/* Queue a copy of `len` bytes as datagrams of `segment_bytes` each; the last one may be shorter. The limit is 64
- * datagrams and, for all of them together, the largest single datagram. With `to` NULL they go to the peer of a
- * connected socket. Where the kernel can split them (UDP_SEGMENT, Linux), they cost little more than one datagram and
- * count as one in the queue. Elsewhere the library splits them, and each one counts.
+/* Queue a copy of `len` bytes as datagrams of `segment_bytes` each; the last one may be shorter. The limits are
+ * 64 datagrams and, for `len`, the longest single datagram: 65507 bytes over IPv4, 65527 over IPv6. If `to` is NULL,
+ * the datagrams go to the peer of a connected socket. If the kernel can split the bytes (UDP_SEGMENT, Linux), the
+ * datagrams cost little more than one datagram and count as one in `send_queue_max_count`. Otherwise the library splits
+ * the bytes, and each datagram counts.
  *
  * Returns 0, or the errors of gyre_udp_send_to() and:
  *   -EINVAL    `segment_bytes` is 0
@@ -267,8 +276,10 @@ GYRE_API int gyre_udp_parse(struct sockaddr_storage *out, socklen_t *out_len, co
  * GYRE_ECLOSED here means that the socket is closing or NULL. GYRE_ETHREAD means that the call was made on a thread
  * that is not the loop's. */
 
-/* Keep the bytes of `d`, the datagram that on_datagram is handling, after the handler returns. `*view` is valid until
- * the caller releases `*out` with gyre_buf_release(). The bytes are copied only if receive buffers are scarce.
+/* Keep the bytes of `d`, the datagram that on_datagram is handling, after the handler returns. `*out` receives a buffer
+ * that the caller owns. `*view` receives the bytes and is valid until the caller releases `*out` with
+ * gyre_buf_release(). The bytes are copied only if more than three quarters of `buf_count_max` receive buffers are in
+ * use. A held receive buffer counts against `buf_count_max`.
  *
  * Returns 0, or:
  *   -EINVAL       `d` is not the datagram that on_datagram is handling, or `out` or `view` is NULL
@@ -310,17 +321,17 @@ GYRE_API int gyre_udp_abort(struct gyre_udp *u);
 
 /* The counters of a socket: X(field, description). */
 #define GYRE_UDP_STATS(X)                                                                                              \
-    X(received, "datagrams received, those cut included")                                                              \
-    X(received_bytes, "bytes in them")                                                                                 \
-    X(truncated, "datagrams that were cut")                                                                            \
-    X(dropped, "datagrams received and thrown away: while closing, or for want of memory while paused")                \
-    X(kernel_dropped, "datagrams that the kernel threw away because nobody fetched them in time, if it says")          \
-    X(sent, "datagrams that the kernel took")                                                                          \
-    X(sent_bytes, "bytes in them")                                                                                     \
+    X(received, "datagrams received, including truncated ones")                                                        \
+    X(received_bytes, "bytes of the received datagrams")                                                               \
+    X(truncated, "datagrams that were truncated")                                                                      \
+    X(dropped, "datagrams received and dropped: while closing, or because memory ran out while paused")                \
+    X(kernel_dropped, "datagrams that the kernel dropped because the receive buffer was full (Linux; elsewhere 0)")    \
+    X(sent, "datagrams that the kernel accepted")                                                                      \
+    X(sent_bytes, "bytes of the sent datagrams")                                                                       \
     X(send_refused, "sends refused because the queue was full")                                                        \
     X(send_errors, "datagrams that could not be sent")                                                                 \
     X(send_dropped, "datagrams queued and dropped when the socket closed")                                             \
-    X(errors, "errors told by the network")
+    X(errors, "errors that the network reported")
 
 struct gyre_udp_counts {
 #define GYRE_UDP_STATS_FIELD(name, text) uint64_t name;
@@ -364,14 +375,16 @@ GYRE_API struct gyre_udp *gyre_udp_from_id(struct gyre_udp_id id);
  *   -EINVAL         `id.loop` is NULL, or `data` is NULL and `len` is not 0
  *   GYRE_EADDRESS   `to_len` is 0 or longer than any address
  *   -ENOMEM         out of memory
- *   -EAGAIN         `tasks_max` tasks wait on the loop
+ *   -EAGAIN         `tasks_max` tasks are queued on the loop
  *   GYRE_ESHUTDOWN  the loop is being destroyed
- * Thread: any. */
+ *   GYRE_EFORK      the loop belongs to the parent process
+ * Thread: any, until the loop is destroyed. */
 GYRE_API int gyre_udp_id_send(struct gyre_udp_id id, const struct sockaddr *to, socklen_t to_len, const void *data,
                               size_t len);
 
 /* Call gyre_udp_close() on the socket's loop. If the socket is gone by then, nothing happens.
- * Returns 0, or -EINVAL, -ENOMEM, -EAGAIN, GYRE_ESHUTDOWN as gyre_udp_id_send(). Thread: any. */
+ * Returns 0, -EINVAL if `id.loop` is NULL, or -ENOMEM, -EAGAIN, GYRE_ESHUTDOWN or GYRE_EFORK as gyre_udp_id_send().
+ * Thread: any, until the loop is destroyed. */
 GYRE_API int gyre_udp_id_close(struct gyre_udp_id id);
 
 #ifdef __cplusplus
