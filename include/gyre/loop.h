@@ -89,8 +89,15 @@ GYRE_API int gyre_loop_create_sized(struct gyre_loop **out, const struct gyre_lo
  * still queued or delayed, and free the loop. The on_close of each connection and datagram socket gets GYRE_ESHUTDOWN.
  * Destroy the loop's timers, and each pool with jobs for the loop, before the loop. Do not destroy a loop of an engine:
  * gyre_engine_destroy() does this. NULL is allowed.
- * Thread: the loop's. Not from a callback. */
-GYRE_API void gyre_loop_destroy(struct gyre_loop *loop);
+ *
+ * If the loop's thread has ended, another thread may destroy the loop. With io_uring, connections are then closed
+ * without waiting for the kernel, which is logged.
+ *
+ * Returns 0, or an error, and then the loop stays as it is:
+ *   GYRE_ESTATE   called in a callback of this loop
+ *   GYRE_ETHREAD  another thread is running the loop
+ * Thread: the loop's. */
+GYRE_API int gyre_loop_destroy(struct gyre_loop *loop);
 
 /* Run the loop until gyre_loop_stop(). The loop can be run again after the call has returned.
  *

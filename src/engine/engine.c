@@ -249,9 +249,9 @@ static void begin_ticking(struct gyre_loop *l)
     if (handlers == NULL || handlers->on_tick == NULL)
         return;
     (void)gyre__loop_now(l);
-    l->inside = true;
+    gyre__loop_set_inside(l, true);
     tick(l);
-    l->inside = false;
+    gyre__loop_set_inside(l, false);
 }
 
 int gyre_engine_listen_udp_sized(struct gyre_udp_id *ids, struct gyre_engine *engine, const char *address,
@@ -338,9 +338,9 @@ static void boot(struct gyre_engine *engine)
     if (engine->handlers == NULL || engine->handlers->on_boot == NULL)
         return;
     (void)gyre__loop_now(l);
-    l->inside = true;
+    gyre__loop_set_inside(l, true);
     engine->handlers->on_boot(engine);
-    l->inside = false;
+    gyre__loop_set_inside(l, false);
 }
 
 int gyre_engine_run(struct gyre_engine *engine)

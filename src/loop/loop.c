@@ -24,7 +24,7 @@ void gyre__loop_look_at_clock(struct gyre_loop *l)
 
 uint64_t gyre__loop_now(struct gyre_loop *l)
 {
-    if (!l->inside)
+    if (!gyre__loop_is_inside(l))
         gyre__loop_look_at_clock(l);
     return l->now_ns;
 }
@@ -148,7 +148,7 @@ int gyre_buf_release(struct gyre_buf *buf)
 
 bool gyre_loop_is_current(const struct gyre_loop *l)
 {
-    return atomic_load_explicit(&l->owned, memory_order_acquire) && gyre__loop_allows(l) && l->inside;
+    return atomic_load_explicit(&l->owned, memory_order_acquire) && gyre__loop_allows(l) && gyre__loop_is_inside(l);
 }
 
 void gyre_loop_backend(struct gyre_backend_report *out, const struct gyre_loop *l)

@@ -122,7 +122,7 @@ struct gyre_loop {
     int64_t buf_keep_ns;
     unsigned trim_left; /* how many that was the last time, when no more could be given back */
     enum gyre__loop_phase phase;
-    bool inside;               /* in a turn: callbacks may be running */
+    _Atomic(bool) inside;      /* in a turn: callbacks may be running */
     bool ended;                /* gyre__loop_end() is done */
     bool maybe_more;           /* the last turn had events or submitted: pollable() is trusted after one without */
     _Atomic(bool) owned;       /* `owner` is set */
@@ -172,6 +172,17 @@ static inline bool gyre__loop_allows(const struct gyre_loop *l)
     if (gyre__loop_is_forked(l))
         return false;
     return !atomic_load_explicit(&l->owned, memory_order_acquire) || pthread_equal(l->owner, pthread_self());
+}
+
+/* Whether a turn is under way, and callbacks may be running. Thread: any. */
+static inline bool gyre__loop_is_inside(const struct gyre_loop *l)
+{
+    return atomic_load_explicit(&l->inside, memory_order_relaxed);
+}
+
+static inline void gyre__loop_set_inside(struct gyre_loop *l, bool inside)
+{
+    atomic_store_explicit(&l->inside, inside, memory_order_relaxed);
 }
 
 /* Connections, those on their way included. Thread: any. */

@@ -182,7 +182,7 @@ void gyre__loop_end(struct gyre_loop *l)
 {
     int err = 0;
     (void)gyre__loop_now(l);
-    l->inside = true;
+    gyre__loop_set_inside(l, true);
     l->phase = GYRE_PHASE_ENDING;
     gyre__wheel_stop(&l->wheel, &l->drain_timer);
     gyre__wheel_stop(&l->wheel, &l->tick_timer);
@@ -200,7 +200,7 @@ void gyre__loop_end(struct gyre_loop *l)
         gyre__udps_abandon(l);
         gyre__watches_abandon(l);
     }
-    l->inside = false;
+    gyre__loop_set_inside(l, false);
     l->ended = true;
 }
 
@@ -216,11 +216,13 @@ void gyre__loop_run_late_tasks(struct gyre_loop *l)
     gyre__segs_settle(&l->segs);
 }
 
-void gyre_loop_destroy(struct gyre_loop *l)
+int gyre_loop_destroy(struct gyre_loop *l)
 {
     if (l == NULL || gyre__loop_is_forked(l))
-        return;
-    GYRE_CHECK(l->magic == GYRE_LOOP_MAGIC && !l->inside);
+        return 0;
+    GYRE_CHECK(l->magic == GYRE_LOOP_MAGIC);
+    if (gyre__loop_is_inside(l))
+        return gyre__loop_allows(l) ? GYRE_ESTATE : GYRE_ETHREAD;
     if (!l->ended)
         gyre__loop_end(l);
     gyre__loop_run_late_tasks(l);
@@ -233,6 +235,7 @@ void gyre_loop_destroy(struct gyre_loop *l)
     gyre__bufpool_fini(&l->pool);
     l->magic = 0;
     gyre__free(l->mem, l);
+    return 0;
 }
 
 /* The first thread that runs a loop owns it. */
@@ -244,7 +247,7 @@ static int enter(struct gyre_loop *l)
         return GYRE_EFORK;
     if (!gyre__loop_allows(l))
         return GYRE_ETHREAD;
-    if (l->inside || l->ended)
+    if (gyre__loop_is_inside(l) || l->ended)
         return GYRE_ESTATE;
     if (!atomic_load_explicit(&l->owned, memory_order_acquire)) {
         gyre__loop_own(l, pthread_self());
@@ -264,9 +267,9 @@ int gyre_loop_run_nowait(struct gyre_loop *l)
     int err = enter(l);
     if (err != 0)
         return err;
-    l->inside = true;
+    gyre__loop_set_inside(l, true);
     err = gyre__loop_turn(l, 0);
-    l->inside = false;
+    gyre__loop_set_inside(l, false);
     return err != 0 ? err : gyre_loop_timeout_ns(l) == 0;
 }
 

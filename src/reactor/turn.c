@@ -195,10 +195,10 @@ int gyre__loop_serve(struct gyre_loop *l)
 {
     int err = 0;
     (void)gyre__loop_now(l);
-    l->inside = true;
+    gyre__loop_set_inside(l, true);
     while (err == 0 && !serve_request(l))
         err = gyre__loop_turn(l, -1);
-    l->inside = false;
+    gyre__loop_set_inside(l, false);
     return err;
 }
 

@@ -313,6 +313,38 @@ REAL_TEST(api_thread, wrong_thread)
     api_close(&api);
 }
 
+static void *destroy_it(void *arg)
+{
+    struct gyre_loop *loop = arg;
+    int err = gyre_loop_destroy(loop);
+    gyre_loop_stop(loop);
+    return (void *)(intptr_t)err;
+}
+
+static void destroy_inside(struct gyre_loop *loop, void *user)
+{
+    struct trespasser *t = user;
+    pthread_t thread;
+    void *result;
+    t->errs[0] = gyre_loop_destroy(loop);
+    cr_assert_eq(pthread_create(&thread, NULL, destroy_it, loop), 0);
+    cr_assert_eq(pthread_join(thread, &result), 0);
+    t->errs[1] = (int)(intptr_t)result;
+}
+
+/* A loop that runs is not destroyed, neither by itself nor by another thread. */
+REAL_TEST(api_thread, destroy_refused)
+{
+    struct api api;
+    struct trespasser t = {.count = 0};
+    api_start(&api, p, NULL);
+    cr_assert_eq(gyre_loop_post(api.loop, destroy_inside, &t), 0);
+    run(&api);
+    cr_assert_eq(t.errs[0], GYRE_ESTATE);
+    cr_assert_eq(t.errs[1], GYRE_ETHREAD);
+    api_close(&api);
+}
+
 static void *stop_it(void *arg)
 {
     gyre_loop_stop(arg);
