@@ -78,6 +78,38 @@ BACKEND_TEST(api_id, write_errors)
     api_close(&api); /* runs it, and it leaves nothing behind */
 }
 
+static void run_nothing(struct gyre_loop *loop, void *user)
+{
+    (void)loop;
+    (void)user;
+}
+
+/* A write that is refused leaves nothing in the count of what waits, of none of the calls. */
+BACKEND_TEST(api_id, refused_leaves_no_bytes)
+{
+    enum { TASKS = 4 };
+    struct api api;
+    struct peer peer;
+    int told = 1;
+    api_init(&api, p);
+    api.options.tasks_max = TASKS;
+    api_open(&api);
+    api_listen(&api, NULL, NULL);
+    struct end *e = peer_open(&api, &peer);
+    cr_assert_eq(gyre_conn_share(e->c, NULL), 0);
+    for (unsigned i = 0; i < TASKS; i++)
+        cr_assert_eq(gyre_loop_post(api.loop, run_nothing, NULL), 0);
+    cr_assert_eq(gyre_conn_id_write(e->id, "four", 4, count_err, &told), -EAGAIN);
+    cr_assert_eq(gyre_conn_id_write_ref(e->id, "four", 4, count_err, &told), -EAGAIN);
+    cr_assert_eq(gyre_conn_id_writev(e->id, &(struct iovec){&told, sizeof told}, 1, count_err, &told), -EAGAIN);
+    cr_assert_eq(gyre_conn_id_outbound(e->id), 0);
+    api_turn(&api);
+    cr_assert_eq(gyre_conn_id_outbound(e->id), 0);
+    cr_assert_eq(told, 1);
+    peer_close(&peer);
+    api_close(&api);
+}
+
 /* ---- sharing ---- */
 
 static void release_at_close(struct end *e)
