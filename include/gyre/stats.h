@@ -30,6 +30,7 @@
  *   send_pieces / sends near 1 Although there are many writes, each leaves as a send of its own, because the writes are
  *                              made in different turns.
  *   rearms                     Multishot operations end early: see enobufs and overflows. Or the kernel has none.
+ *   rearms_idle                If this grows by thousands a second, the loop spins: report it as a bug.
  *   overflows                  The completion queue is too small for the events of one turn: raise ops_max.
  *   accept_pauses              conns_max is reached, or descriptors (ulimit -n) or memory run out. The log says which.
  *   bytes_dropped, failures, timeouts
@@ -129,7 +130,8 @@ struct gyre_histogram {
     C(urgent_tasks_refused, "refused_urgent_tasks", "urgent posts refused because urgent_tasks_max waited (EAGAIN)")   \
     G(bufs_resident, "receive_buffers_resident", "receive buffers with memory of their own; the others gave it back")  \
     C(bufs_trimmed, "receive_buffers_trimmed", "times that a receive buffer gave its memory back to the system")       \
-    G(watches, "watches", "descriptors of the user's that are watched")
+    G(watches, "watches", "descriptors of the user's that are watched")                                                \
+    C(rearms_idle, "idle_rearms", "waits for a socket that ended although nothing could be done, and went on")
 
 enum { GYRE_UNIT_ONE = 0, GYRE_UNIT_NS };
 

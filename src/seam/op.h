@@ -41,6 +41,7 @@ enum {
     GYRE_OPF_POOL = 1u << 1,       /* take the buffer from the pool once there is data (RECV, RECVMSG) */
     GYRE_OPF_POLL_FIRST = 1u << 2, /* hint: nothing is ready now, wait before the first try (RECV, SEND, SENDMSG) */
     GYRE_OPF_DONTWAIT = 1u << 3,   /* end with -EAGAIN rather than wait (SENDMSG of datagrams) */
+    GYRE_OPF_OWNER = 0xff,         /* the owner's bits; the others are the backend's while the op is in flight */
 };
 
 enum gyre__op_state {
@@ -81,18 +82,22 @@ struct gyre__op {
                 struct gyre__bufpool *pool; /* with it */
             };
             uint32_t len; /* room at `buf` */
+            int32_t res;  /* the backend's, like every `res` here: a result until the last event may leave */
         } recv;
         struct {
             const void *buf;
             uint32_t len;
+            int32_t res;
         } send;
         struct {
             struct msghdr *hdr; /* it and its iovecs stay valid and are not changed until the last event */
+            int32_t res;
         } msg;
         const struct gyre__op_read *read; /* stays valid and unchanged until the last event */
         struct {
             const struct gyre__pipe *pipe; /* likewise; it holds `len` bytes or more */
             uint32_t len;
+            int32_t res;
         } splice;
         struct {
             struct gyre__bufpool *pool;
@@ -106,6 +111,7 @@ struct gyre__op {
         } connect;
         struct {
             uint32_t events; /* of POLLIN, POLLOUT, POLLPRI; may be none. Unchanged until the last event */
+            int32_t res;
         } poll;
     } u;
 };
@@ -146,7 +152,8 @@ struct gyre__fd {
             int32_t res;        /* of its last event, until that may leave */
             uint8_t score;      /* how much of a bulk stream it is */
             uint8_t shots;      /* of a multishot receive: those that left more behind them */
-            bool nonblocking;   /* the socket's mode, in which only calls of our own may use it */
+            bool nonblocking : 1; /* the socket's mode, in which only what never waits may use it */
+            bool odd : 1;       /* a poll of it ended for what nobody asked for */
             uint8_t round;      /* of bulk streams, in which it was last counted */
         } ur;
         struct {

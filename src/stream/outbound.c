@@ -117,10 +117,12 @@ static void send_failed(struct gyre_conn *c, int err)
 static void went(struct gyre_conn *c, size_t n, size_t asked)
 {
     struct gyre_loop *l = c->loop;
+    bool splice = c->send.kind == GYRE_OP_SPLICE;
     gyre__count(&l->be->stats.sends_short, n < asked);
     gyre__count(&l->be->stats.bytes_out, n);
+    c->send.flags = n < asked && !splice ? GYRE_OPF_POLL_FIRST : 0; /* of the next one: the socket is full */
     c->active = (uint32_t)l->now_tick;
-    if (c->send.kind == GYRE_OP_SPLICE)
+    if (splice)
         gyre__pipe_sent(c, (uint32_t)n);
     else
         gyre__segq_consume(&c->out, &l->segs, n, false);
@@ -178,7 +180,6 @@ void gyre__conn_flush(struct gyre_conn *c)
     if (l->be->sends_late && !several && head->len <= SEND_NOW_MAX && send_now(c, head))
         return;
     struct gyre__sendv *v = several ? take_sendv(l) : NULL;
-    c->send.flags = 0;
     if (v != NULL) {
         gather(v, &c->out);
         gyre__count(&l->be->stats.sends_gathered, v->hdr.msg_iovlen > 1);

@@ -50,7 +50,7 @@ static uint16_t target_max(const struct gyre__bufring *b)
 static uint16_t target_min(const struct gyre__bufring *b)
 {
     uint16_t first = b->pool->first < target_max(b) ? b->pool->first : target_max(b);
-    return first > 0 ? first : 1;
+    return first > 0 || target_max(b) == 0 ? first : 1;
 }
 
 int gyre__bufring_add(struct gyre__bufring *b, int ring_fd, struct gyre__bufpool *pool, uint16_t reserve)

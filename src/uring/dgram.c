@@ -7,16 +7,15 @@
  *
  * A send that would block is not left to the kernel to repeat: it goes on where the first try has stopped reading the
  * bytes, and sends an empty or a short datagram (seen on Linux 6.18.44: unix datagrams to a full receiver; UDP that
- * is cut into fragments reads as it goes too). So sends never wait. One that is to wait and met -EAGAIN becomes a
- * poll, and then is sent from the start; GYRE_OPF_POLL_FIRST in op->flags says that it is a poll now.
+ * is cut into fragments reads as it goes too). So sends never wait. One that is to wait and met -EAGAIN waits by poll,
+ * and then is sent from the start (await.c).
  *
  * Kernels without multishot receive (before Linux 6.0) would write without that header, into a buffer whose address and
  * control data lie elsewhere. So there the ring only waits, and each time that it says so one datagram is received with
- * a call, into a buffer of those that are not posted: a quarter is kept back for that. */
+ * a call. No buffer is posted then. */
 #include "ring.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -31,36 +30,9 @@ _Static_assert(offsetof(struct gyre__dgram_head, flags) == offsetof(struct io_ur
 void gyre__uring_prep_recvmsg(const struct gyre__uring *u, struct io_uring_sqe *sqe, const struct gyre__op *op)
 {
     GYRE_ASSERT(op->u.recvmsg.pool == u->bufs.pool);
-    if (!(u->use & GYRE_URING_MULTISHOT_RECV)) {
-        io_uring_prep_poll_add(sqe, op->f->fd, POLLIN);
-        return;
-    }
     io_uring_prep_recvmsg_multishot(sqe, op->f->fd, op->u.recvmsg.room, 0);
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = u->bufs.group;
-}
-
-void gyre__uring_prep_sendmsg(const struct gyre__uring *u, struct io_uring_sqe *sqe, const struct gyre__op *op)
-{
-    if (!(op->f->flags & GYRE_FDF_DGRAM))
-        io_uring_prep_sendmsg(sqe, op->f->fd, op->u.msg.hdr,
-                              MSG_NOSIGNAL | ((u->use & GYRE_URING_MSG_WAITALL) ? MSG_WAITALL : 0u));
-    else if (op->flags & GYRE_OPF_POLL_FIRST)
-        io_uring_prep_poll_add(sqe, op->f->fd, POLLOUT);
-    else
-        io_uring_prep_sendmsg(sqe, op->f->fd, op->u.msg.hdr, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
-bool gyre__uring_sendmsg_goes_on(struct gyre__op *op, struct gyre__event *ev)
-{
-    bool was_poll = op->flags & GYRE_OPF_POLL_FIRST;
-    if (was_poll ? ev->res <= 0 : ev->res != -EAGAIN || (op->flags & GYRE_OPF_DONTWAIT))
-        return false;
-    ev->res = -ECANCELED;
-    if (op->state == GYRE_OPS_CANCELLING)
-        return false;
-    op->flags ^= GYRE_OPF_POLL_FIRST;
-    return true;
 }
 
 /* ---- without multishot ---- */
@@ -80,7 +52,10 @@ static int32_t receive_datagram(const struct gyre__op *op, uint8_t *buf)
         .msg_iov = &iov,
         .msg_iovlen = 1,
     };
-    ssize_t n = recvmsg(op->f->fd, &msg, MSG_DONTWAIT);
+    ssize_t n;
+    do
+        n = recvmsg(op->f->fd, &msg, MSG_DONTWAIT);
+    while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
     if (n < 0)
         return -errno;
     struct gyre__dgram_head head = {
@@ -93,36 +68,21 @@ static int32_t receive_datagram(const struct gyre__op *op, uint8_t *buf)
     return (int32_t)(data - buf) + (int32_t)n;
 }
 
-/* A free buffer, or one of those posted: that is safe if there are more of them than receives that may take one. */
-static int take_free(struct gyre__uring *u, struct gyre__bufpool *pool)
-{
-    int buf = gyre__bufpool_take(pool);
-    if (buf == GYRE_BUF_NONE && u->bufs.posted > u->batch.armed)
-        buf = gyre__bufring_unpost(&u->bufs);
-    return buf;
-}
-
-bool gyre__uring_recvmsg_polled(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *ev)
+int32_t gyre__uring_recvmsg_once(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *ev)
 {
     struct gyre__bufpool *pool = op->u.recvmsg.pool;
-    if (ev->res <= 0) /* the poll itself failed, or was cancelled */
-        return true;
-    ev->res = -ECANCELED;
-    if (op->state == GYRE_OPS_CANCELLING)
-        return true;
-    int buf = take_free(u, pool);
+    int buf = gyre__bufpool_take(pool); /* none is posted: there is no receive that could take it */
     if (buf == GYRE_BUF_NONE) {
         gyre__count(&u->base.stats.enobufs, 1);
-        ev->res = -ENOBUFS;
-        return true;
+        return -ENOBUFS;
     }
     gyre__count(&u->base.stats.calls, 1);
-    ev->res = receive_datagram(op, gyre__bufpool_data(pool, (uint16_t)buf));
-    if (ev->res < 0) {
+    int32_t res = receive_datagram(op, gyre__bufpool_data(pool, (uint16_t)buf));
+    if (res < 0) {
         gyre__bufpool_untake(pool, (uint16_t)buf);
-        return ev->res != -EAGAIN && ev->res != -EINTR;
+        return res;
     }
     ev->buf = (uint16_t)buf;
     ev->flags |= GYRE_EV_BUF;
-    return true;
+    return res;
 }

@@ -19,9 +19,13 @@
  * Ending: the op's last event leaves when the poll's last completion is there, and not before. The result waits in
  * be.ur.res meanwhile.
  *
+ * Kernels without multishot receive (before Linux 6.0) have all streams served so, and no buffer is posted.
+ *
  * Sends of many bytes are tried at once in submit(), while these are in the cache. What came of it waits in `done` for
  * the next wait(). A send that would block is left to the ring. */
 #include "direct.h"
+
+#include "await.h"
 #include "splice.h"
 
 #include <errno.h>
@@ -76,9 +80,9 @@ static void score(struct gyre__fd *f, bool filled)
 
 static bool wants_direct(const struct gyre__uring *u, const struct gyre__fd *f)
 {
-    if (!(u->use & GYRE_URING_DIRECT))
-        return false;
-    return f->be.ur.score >= SCORE_DIRECT || ((f->flags & GYRE_FDF_PIPE) && (u->use & GYRE_URING_MULTISHOT_RECV));
+    if (!(u->use & GYRE_URING_MULTISHOT_RECV))
+        return true;
+    return (u->use & GYRE_URING_DIRECT) && (f->be.ur.score >= SCORE_DIRECT || (f->flags & GYRE_FDF_PIPE));
 }
 
 void gyre__direct_prepare(const struct gyre__uring *u, struct gyre__op *op)
@@ -285,7 +289,8 @@ static unsigned serve(struct gyre__uring *u, struct gyre__fd *f, struct gyre__ev
     uint32_t size = op->u.recv.pool->size, room = 0;
     if (op->state != GYRE_OPS_INFLIGHT || (f->be_flags & (GYRE_UF_ENDING | GYRE_UF_BACK)))
         return 0;
-    if (GYRE_UNLIKELY(f->flags & GYRE_FDF_PIPE) && serve_pipe(u, op, out))
+    bool multishot = u->use & GYRE_URING_MULTISHOT_RECV;
+    if (GYRE_UNLIKELY(f->flags & GYRE_FDF_PIPE) && (u->use & GYRE_URING_DIRECT) && multishot && serve_pipe(u, op, out))
         return 1;
     unsigned most = cap < BUFS_MAX ? cap : BUFS_MAX;
     unsigned want = f->be_flags & GYRE_UF_FILLED ? gyre__bufpool_share(op->u.recv.pool, most) : 1;
@@ -302,7 +307,7 @@ static unsigned serve(struct gyre__uring *u, struct gyre__fd *f, struct gyre__ev
     bool filled = (size_t)res >= size;
     f->be_flags = (uint8_t)(filled ? f->be_flags | GYRE_UF_FILLED : f->be_flags & ~GYRE_UF_FILLED);
     score(f, filled);
-    if (f->be.ur.score == 0 && !(f->flags & GYRE_FDF_PIPE)) {
+    if (f->be.ur.score == 0 && multishot && !(f->flags & GYRE_FDF_PIPE)) {
         go_back(u, op);
     } else if ((size_t)res >= room || !(f->flags & GYRE_FDF_INET) || (f->be_flags & GYRE_UF_ODD)) {
         enqueue(u, f);
@@ -349,10 +354,10 @@ bool gyre__direct_send(struct gyre__uring *u, struct gyre__op *op)
                                      : sendmsg(op->f->fd, op->u.msg.hdr, flags);
     while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
     if (n < 0 && errno == EAGAIN) {
-        op->flags |= GYRE_OPF_POLL_FIRST;
+        gyre__await_begin(op);
         return false;
     }
-    u->done[u->ndone++] = (struct gyre__event){.op = op, .res = n >= 0 ? (int32_t)n : -errno};
+    gyre__uring_made(u, op, n >= 0 ? (int32_t)n : -errno);
     return true;
 }
 

@@ -25,7 +25,7 @@ static void prep_accept(const struct gyre__uring *u, struct io_uring_sqe *sqe, c
 static void prep_recv(const struct gyre__uring *u, struct io_uring_sqe *sqe, const struct gyre__op *op)
 {
     if (!(op->flags & GYRE_OPF_POOL)) {
-        io_uring_prep_recv(sqe, op->f->fd, op->u.recv.buf, op->u.recv.len, 0);
+        io_uring_prep_recv(sqe, op->f->fd, op->u.recv.buf, op->u.recv.len, MSG_DONTWAIT);
         return;
     }
     GYRE_ASSERT(op->u.recv.pool == u->bufs.pool);
@@ -34,25 +34,35 @@ static void prep_recv(const struct gyre__uring *u, struct io_uring_sqe *sqe, con
         return;
     }
     /* A multishot receive must not name a length before Linux 6.17, and takes the whole buffer. */
-    if ((op->flags & GYRE_OPF_MULTI) && (u->use & GYRE_URING_MULTISHOT_RECV))
+    if (op->flags & GYRE_OPF_MULTI)
         io_uring_prep_recv_multishot(sqe, op->f->fd, NULL, 0, 0);
     else
-        io_uring_prep_recv(sqe, op->f->fd, NULL, op->u.recv.pool->size, 0);
+        io_uring_prep_recv(sqe, op->f->fd, NULL, op->u.recv.pool->size, MSG_DONTWAIT);
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = u->bufs.group;
 }
 
 /* Linux 6.18 wakes no poll for POLLPRI, which it takes for a flag of its own in the mask. POLLRDBAND wakes it, with
- * whatever arrives; poll_over() looks what that was. */
-static unsigned poll_mask(uint32_t events)
+ * whatever arrives; await.c looks what that was. */
+unsigned gyre__uring_poll_mask(const struct gyre__op *op)
 {
-    return events & POLLPRI ? events | POLLRDBAND : events;
+    if (op->kind == GYRE_OP_POLL)
+        return op->u.poll.events & POLLPRI ? op->u.poll.events | POLLRDBAND : op->u.poll.events;
+    return op->kind == GYRE_OP_RECV || op->kind == GYRE_OP_RECVMSG ? POLLIN : POLLOUT;
 }
 
 void gyre__uring_prep(const struct gyre__uring *u, struct io_uring_sqe *sqe, const struct gyre__op *op)
 {
-    const int send_flags = MSG_NOSIGNAL | ((u->use & GYRE_URING_MSG_WAITALL) ? MSG_WAITALL : 0);
+    const int send_flags = MSG_NOSIGNAL | MSG_DONTWAIT; /* await.c says why it must not wait */
 
+    if (op->flags & GYRE_UOP_WAITS) {
+        if (op->flags & GYRE_UOP_EDGES)
+            io_uring_prep_poll_multishot(sqe, op->f->fd, gyre__uring_poll_mask(op));
+        else
+            io_uring_prep_poll_add(sqe, op->f->fd, gyre__uring_poll_mask(op));
+        sqe->user_data = gyre__uring_tag(op);
+        return;
+    }
     switch ((enum gyre__op_kind)op->kind) {
     case GYRE_OP_ACCEPT:
         prep_accept(u, sqe, op);
@@ -67,7 +77,7 @@ void gyre__uring_prep(const struct gyre__uring *u, struct io_uring_sqe *sqe, con
         io_uring_prep_send(sqe, op->f->fd, op->u.send.buf, op->u.send.len, send_flags);
         break;
     case GYRE_OP_SENDMSG:
-        gyre__uring_prep_sendmsg(u, sqe, op);
+        io_uring_prep_sendmsg(sqe, op->f->fd, op->u.msg.hdr, (unsigned)send_flags);
         break;
     case GYRE_OP_RECVMSG:
         gyre__uring_prep_recvmsg(u, sqe, op);
@@ -76,18 +86,9 @@ void gyre__uring_prep(const struct gyre__uring *u, struct io_uring_sqe *sqe, con
         io_uring_prep_read(sqe, op->u.read->fd, op->u.read->buf, op->u.read->len, op->u.read->offset);
         break;
     case GYRE_OP_SPLICE: /* of the kernel's own it would make a thread each */
-        io_uring_prep_poll_add(sqe, op->f->fd, POLLOUT);
-        break;
     case GYRE_OP_POLL:
-        io_uring_prep_poll_add(sqe, op->f->fd, poll_mask(op->u.poll.events));
+        GYRE_ASSERT(false); /* they wait */
         break;
-    }
-    /* A multishot receive that polls first, on a socket where data and then its end or a reset are waiting already,
-     * reports the data and never the end (seen on Linux 6.18.44: unix sockets always, TCP with a reset). */
-    if ((op->flags & GYRE_OPF_POLL_FIRST) && op->kind != GYRE_OP_RECVMSG && !(sqe->ioprio & IORING_RECV_MULTISHOT) &&
-        sqe->opcode != IORING_OP_POLL_ADD) {
-        GYRE_ASSERT(op->kind == GYRE_OP_RECV || op->kind == GYRE_OP_SEND || op->kind == GYRE_OP_SENDMSG);
-        sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
     }
     sqe->user_data = gyre__uring_tag(op);
 }

@@ -239,7 +239,10 @@ static int trial_run(const struct gyre__backend_ops *ops, const struct gyre__bac
     if (err == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0) {
         t.near.fd = pair[0];
         t.far.fd = pair[1];
-        err = trial_exchange(&t, *use, failure);
+        if ((err = t.be->ops->attach(t.be, &t.near)) < 0 || (err = t.be->ops->attach(t.be, &t.far)) < 0)
+            err = gyre__uring_fail(failure, "attaching a socket", err);
+        else
+            err = trial_exchange(&t, *use, failure);
     } else {
         err = gyre__uring_fail(failure, "socketpair", err < 0 ? err : -errno);
     }

@@ -90,13 +90,44 @@ struct io_uring_sqe *gyre__uring_put_or_wait(struct gyre__uring *u, struct gyre_
     return sqe;
 }
 
+static void put_cancel_of(struct io_uring_sqe *sqe, const struct gyre__op *op)
+{
+    uint64_t tag = gyre__uring_tag(op);
+    gyre__uring_put_cancel(sqe, tag, (tag & ~(uint64_t)GYRE_URING_MARKS) | GYRE_URING_OWN);
+}
+
 void gyre__uring_ask_end(struct gyre__uring *u, struct gyre__op *op)
 {
     struct io_uring_sqe *sqe = gyre__uring_sqe(u);
     if (GYRE_LIKELY(sqe != NULL))
-        gyre__uring_put_cancel(sqe, gyre__uring_tag(op));
+        put_cancel_of(sqe, op);
     else
         gyre__uring_late_push(u, &u->cancels, op);
+}
+
+static bool is_to_end(const struct gyre__op *op)
+{
+    if (op->state == GYRE_OPS_IDLE || (op->flags & GYRE_UOP_MADE))
+        return false;
+    return op->state == GYRE_OPS_CANCELLING || (op->flags & GYRE_UOP_ENDING) ||
+           (op->kind == GYRE_OP_RECV && (op->f->be_flags & (GYRE_UF_ENDING | GYRE_UF_BACK)));
+}
+
+void gyre__uring_cancel_failed(struct gyre__uring *u, uint64_t own)
+{
+    struct gyre__op *op = (struct gyre__op *)(uintptr_t)(own & GYRE_URING_ADDR_MASK);
+    if (op == NULL || op->gen != own >> GYRE_URING_GEN_SHIFT || op->next != NULL || !is_to_end(op))
+        return;
+    gyre__uring_late_push(u, &u->cancels, op);
+}
+
+void gyre__uring_cancel_again(struct gyre__uring *u)
+{
+    struct io_uring_sqe *sqe;
+    bool at_once = u->cancel_tries < GYRE_URING_CANCELS_AT_ONCE;
+    u->cancel_tries = at_once ? (uint8_t)(u->cancel_tries + 1) : GYRE_URING_CANCELS_AT_ONCE - 1;
+    while (at_once && u->cancels.first != NULL && (sqe = gyre__uring_sqe(u)) != NULL)
+        put_cancel_of(sqe, late_pop(u, &u->cancels));
 }
 
 unsigned gyre__uring_submit_late(struct gyre__uring *u, struct gyre__event *out, unsigned cap)
@@ -105,12 +136,13 @@ unsigned gyre__uring_submit_late(struct gyre__uring *u, struct gyre__event *out,
     unsigned n = 0;
 
     while (u->cancels.first != NULL && (sqe = gyre__uring_sqe(u)) != NULL)
-        gyre__uring_put_cancel(sqe, gyre__uring_tag(late_pop(u, &u->cancels)));
+        put_cancel_of(sqe, late_pop(u, &u->cancels));
     while (u->ops.first != NULL) {
         if (u->ops.first->state == GYRE_OPS_CANCELLING) {
             if (n == cap)
                 break;
             struct gyre__op *op = late_pop(u, &u->ops);
+            op->flags |= GYRE_UOP_MADE;
             out[n++] = (struct gyre__event){.op = op, .res = -ECANCELED};
             continue;
         }

@@ -55,17 +55,17 @@ static inline void gyre__uring_put(struct gyre__uring *u, struct io_uring_sqe *s
         u->batch.armed++;
         op->f->be.ur.shots = 0;
     }
-    if (GYRE_UNLIKELY(op->f->be.ur.nonblocking) && !gyre__uring_is_poll(op))
+    if (GYRE_UNLIKELY(op->f->be.ur.nonblocking) && gyre__uring_needs_blocking(op))
         gyre__uring_set_mode(op->f, false);
     gyre__uring_prep(u, sqe, op);
 }
 
-/* Ask for the end of what has `tag` as its user_data. */
-static inline void gyre__uring_put_cancel(struct io_uring_sqe *sqe, uint64_t tag)
+/* Ask for the end of what has `tag` as its user_data. A failure is told with `own` as user_data. */
+static inline void gyre__uring_put_cancel(struct io_uring_sqe *sqe, uint64_t tag, uint64_t own)
 {
     io_uring_prep_cancel64(sqe, tag, 0);
     sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
-    sqe->user_data = GYRE_URING_TAG_CANCEL;
+    sqe->user_data = own;
 }
 
 /* The lists of what found no room. */
@@ -82,6 +82,12 @@ struct io_uring_sqe *gyre__uring_put_or_wait(struct gyre__uring *u, struct gyre_
 
 /* Ask for the end of what the kernel has of `op`, now or when there is room. */
 void gyre__uring_ask_end(struct gyre__uring *u, struct gyre__op *op);
+
+/* A cancel found nothing to end: if its op is still there, ask again. The kernel may have had the request in hand. */
+void gyre__uring_cancel_failed(struct gyre__uring *u, uint64_t own);
+/* At the end of a wait: put the cancels that failed in it into the ring, if that has not been in vain lately. */
+void gyre__uring_cancel_again(struct gyre__uring *u);
+enum { GYRE_URING_CANCELS_AT_ONCE = 4 }; /* repeated in a row; from then on a pause is made before each */
 
 /* Put what waits into the ring. Events are of ops that were cancelled before the kernel saw them; returns how many. */
 unsigned gyre__uring_submit_late(struct gyre__uring *u, struct gyre__event *out, unsigned cap);

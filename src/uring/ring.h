@@ -29,23 +29,22 @@
     X(RING_FD, 6, "ring_fd")                                                                                           \
     X(MULTISHOT_ACCEPT, 7, "multishot_accept")                                                                         \
     X(MULTISHOT_RECV, 8, "multishot_recv")                                                                             \
-    X(MSG_WAITALL, 9, "msg_waitall")                                                                                   \
-    X(MIN_WAIT, 10, "min_wait")                                                                                        \
-    X(DIRECT, 11, "direct")                                                                                            \
-    X(NAPI, 12, "napi")
+    X(MIN_WAIT, 9, "min_wait")                                                                                         \
+    X(DIRECT, 10, "direct")                                                                                            \
+    X(NAPI, 11, "napi")
 
 enum {
 #define GYRE_URING_FEATURE_BIT(name, bit, word) GYRE_URING_##name = 1u << (bit),
     GYRE_URING_FEATURES(GYRE_URING_FEATURE_BIT)
 #undef GYRE_URING_FEATURE_BIT
-    GYRE_URING_ALL = (1u << 13) - 1,
+    GYRE_URING_ALL = (1u << 12) - 1,
 };
 
 /* user_data is the op's address, with its generation in the 16 bits above any address. Ops are at least 4-aligned, so
- * two bits below are free: odd numbers are the backend's own requests, and an accept is marked, because a completion
- * that comes too late for its op to be looked at may carry a descriptor that has to be closed. */
+ * two bits below are free. OWN marks the backend's own requests, among them the cancel of the op. An accept is marked,
+ * because a completion that comes too late for its op to be looked at may carry a descriptor that has to be closed. */
 enum {
-    GYRE_URING_TAG_CANCEL = 1,
+    GYRE_URING_TAG_CANCEL = 1, /* one that names no op */
     GYRE_URING_TAG_WAKE = 5,
     GYRE_URING_OWN = 1,
     GYRE_URING_ACCEPT = 2,
@@ -64,13 +63,22 @@ enum {
     GYRE_UF_HUNG = 1u << 6,   /* hang-up or error was seen */
 };
 
+/* Bits of gyre__op.flags that are ours. */
+enum {
+    GYRE_UOP_WAITS = 1u << 8,   /* what the kernel has of the op is a poll; see await.c */
+    GYRE_UOP_EDGES = 1u << 9,   /* a multishot one */
+    GYRE_UOP_ENDING = 1u << 10, /* which was asked to end; the op's result is in its `res` */
+    GYRE_UOP_AGAIN = 1u << 11,  /* or it has none, and then begins anew */
+    GYRE_UOP_MADE = 1u << 12,   /* the op's last event is made: the kernel has nothing of it */
+};
+
 #define GYRE_URING_GEN_SHIFT 48
 #define GYRE_URING_ADDR_MASK (((uint64_t)1 << GYRE_URING_GEN_SHIFT) - 4)
 
-/* Whether the receive or the send waits by a poll that says nothing else. */
-static inline bool gyre__uring_is_poll(const struct gyre__op *op)
+/* Whether the op needs a socket in blocking mode, or the kernel would not wait with it. */
+static inline bool gyre__uring_needs_blocking(const struct gyre__op *op)
 {
-    return op->kind == GYRE_OP_SPLICE || (op->kind == GYRE_OP_RECV && (op->f->be_flags & GYRE_UF_DIRECT));
+    return !(op->flags & GYRE_UOP_WAITS) && (op->flags & GYRE_OPF_MULTI) && !(op->f->be_flags & GYRE_UF_DIRECT);
 }
 
 static inline uint64_t gyre__uring_tag(const struct gyre__op *op)
@@ -101,6 +109,7 @@ struct gyre__uring {
     bool overflowing;     /* the overflow flag was set when last seen */
     bool wake_armed;
     uint8_t skips;        /* enters in a row that did not ask for more completions */
+    uint8_t cancel_tries; /* of cancels that failed, in a row */
     struct gyre__batch batch;
     struct gyre__bufring bufs;
     struct gyre__uring_late ops;     /* submitted, not yet in the ring */
@@ -119,6 +128,13 @@ struct gyre__uring {
     atomic_uint woken;
 };
 
+/* A call made for `op` gave `res`: its last event, for the next wait(). There is room. */
+static inline void gyre__uring_made(struct gyre__uring *u, struct gyre__op *op, int32_t res)
+{
+    op->flags |= GYRE_UOP_MADE;
+    u->done[u->ndone++] = (struct gyre__event){.op = op, .res = res};
+}
+
 static inline struct gyre__uring *gyre__uring_of(struct gyre__backend *be)
 {
     return (struct gyre__uring *)(void *)be;
@@ -126,18 +142,16 @@ static inline struct gyre__uring *gyre__uring_of(struct gyre__backend *be)
 
 /* prep.c */
 void gyre__uring_prep(const struct gyre__uring *u, struct io_uring_sqe *sqe, const struct gyre__op *op);
+/* What a poll that `op` waits by asks for. */
+unsigned gyre__uring_poll_mask(const struct gyre__op *op);
 /* Put the socket into blocking or non-blocking mode. */
 void gyre__uring_set_mode(struct gyre__fd *f, bool nonblocking);
 
 /* dgram.c */
 void gyre__uring_prep_recvmsg(const struct gyre__uring *u, struct io_uring_sqe *sqe, const struct gyre__op *op);
-void gyre__uring_prep_sendmsg(const struct gyre__uring *u, struct io_uring_sqe *sqe, const struct gyre__op *op);
-/* One step of sending a datagram is over, with ev->res: whether there is another, for which `op` is to be put into the
- * ring again. Else `ev` is the op's event. */
-bool gyre__uring_sendmsg_goes_on(struct gyre__op *op, struct gyre__event *ev);
-/* Where there is no multishot receive: the poll for `op` is over with ev->res; receive, and write what came of it to
- * `ev`. False if nothing did. */
-bool gyre__uring_recvmsg_polled(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *ev);
+/* Where there is no multishot receive: receive one datagram, whose buffer goes into `ev`. Returns its result, or
+ * -EAGAIN if there is none. */
+int32_t gyre__uring_recvmsg_once(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *ev);
 
 /* What went wrong, for a person: the call or the step `what` failed with `err`. */
 struct gyre__uring_failure {

@@ -38,8 +38,7 @@ int32_t gyre__splice_receive(struct gyre__uring *u, struct gyre__op *op, struct 
     return res;
 }
 
-/* Returns bytes, -EAGAIN or -errno. */
-static int32_t empty_pipe(struct gyre__uring *u, const struct gyre__op *op)
+int32_t gyre__splice_once(struct gyre__uring *u, const struct gyre__op *op)
 {
     struct gyre__fd *f = op->f;
     gyre__count(&u->base.stats.calls, 1);
@@ -57,23 +56,9 @@ bool gyre__splice_try(struct gyre__uring *u, struct gyre__op *op)
 {
     if (u->ndone == GYRE_URING_DONE_MAX || !u->started)
         return false;
-    int32_t n = empty_pipe(u, op);
+    int32_t n = gyre__splice_once(u, op);
     if (n == -EAGAIN)
         return false;
-    u->done[u->ndone++] = (struct gyre__event){.op = op, .res = n};
+    gyre__uring_made(u, op, n);
     return true;
-}
-
-bool gyre__splice_polled(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *ev)
-{
-    if (ev->res <= 0) /* the poll itself failed, or was cancelled */
-        return true;
-    ev->res = -ECANCELED;
-    if (op->state == GYRE_OPS_CANCELLING)
-        return true;
-    ev->res = empty_pipe(u, op);
-    if (ev->res != -EAGAIN)
-        return true;
-    (void)gyre__uring_put_or_wait(u, op);
-    return false;
 }

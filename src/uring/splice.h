@@ -12,7 +12,7 @@ int32_t gyre__splice_receive(struct gyre__uring *u, struct gyre__op *op, struct 
 /* A SPLICE was submitted. Whether it was made, and its event waits for gyre__direct_done(); else the ring has to. */
 bool gyre__splice_try(struct gyre__uring *u, struct gyre__op *op);
 
-/* The poll that a SPLICE waits by is over with ev->res. Whether `ev` is the op's event; else it waits again. */
-bool gyre__splice_polled(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *ev);
+/* Move what can be moved for a SPLICE. Returns bytes, -EAGAIN or -errno. */
+int32_t gyre__splice_once(struct gyre__uring *u, const struct gyre__op *op);
 
 #endif

@@ -12,6 +12,7 @@
  * Waking: a multishot poll of an eventfd stays armed in the ring. `woken` is set by the first wake() and cleared when
  * its completion is seen, so that wakes before the loop looks cost no system call. Both sides exchange: either the
  * waker finds the flag cleared and writes, or the loop that clears it sees all that the waker did before. */
+#include "await.h"
 #include "completion.h"
 #include "direct.h"
 #include "queue.h"
@@ -30,17 +31,50 @@ enum { SKIPS_MAX = 16, UNENTERED_MAX = 16 };
 
 /* --- operations --- */
 
+/* A one-shot receive is tried first, but into a buffer of the pool only if there are posted ones. */
+static void submit_recv(const struct gyre__uring *u, struct gyre__op *op)
+{
+    bool pool = op->flags & GYRE_OPF_POOL;
+    if (pool && (op->flags & GYRE_OPF_MULTI))
+        gyre__direct_prepare(u, op);
+    else if ((op->flags & GYRE_OPF_POLL_FIRST) || (pool && !(u->use & GYRE_URING_MULTISHOT_RECV)))
+        gyre__await_begin(op);
+}
+
 static void uring_submit(struct gyre__backend *be, struct gyre__op *op)
 {
     struct gyre__uring *u = gyre__uring_of(be);
     GYRE_ASSERT(((uintptr_t)op & ~(uintptr_t)GYRE_URING_ADDR_MASK) == 0);
     op->next = NULL;
-    if (op->kind == GYRE_OP_RECV && (op->flags & GYRE_OPF_POOL) && (op->flags & GYRE_OPF_MULTI))
-        gyre__direct_prepare(u, op);
-    else if ((op->kind == GYRE_OP_SEND || op->kind == GYRE_OP_SENDMSG) && gyre__direct_send(u, op))
-        return;
-    else if (op->kind == GYRE_OP_SPLICE && gyre__splice_try(u, op))
-        return;
+    op->flags &= GYRE_OPF_OWNER;
+    switch ((enum gyre__op_kind)op->kind) {
+    case GYRE_OP_RECV:
+        submit_recv(u, op);
+        break;
+    case GYRE_OP_SEND:
+    case GYRE_OP_SENDMSG:
+        if (op->flags & GYRE_OPF_POLL_FIRST)
+            gyre__await_begin(op);
+        else if (gyre__direct_send(u, op))
+            return;
+        break;
+    case GYRE_OP_SPLICE:
+        if (gyre__splice_try(u, op))
+            return;
+        gyre__await_begin(op);
+        break;
+    case GYRE_OP_RECVMSG:
+        if (!(u->use & GYRE_URING_MULTISHOT_RECV))
+            op->flags |= GYRE_UOP_WAITS;
+        break;
+    case GYRE_OP_POLL:
+        gyre__await_begin(op);
+        break;
+    case GYRE_OP_ACCEPT:
+    case GYRE_OP_CONNECT:
+    case GYRE_OP_READ:
+        break;
+    }
     (void)gyre__uring_put_or_wait(u, op);
 }
 
@@ -48,8 +82,11 @@ static void uring_cancel(struct gyre__backend *be, struct gyre__op *op)
 {
     struct gyre__uring *u = gyre__uring_of(be);
     GYRE_ASSERT(op->state == GYRE_OPS_CANCELLING);
+    u->cancel_tries = 0;
     if (op->next != NULL)
         return; /* it waits in a list: gyre__uring_submit_late() sees its state, or has its cancel already */
+    if (op->flags & (GYRE_UOP_MADE | GYRE_UOP_ENDING))
+        return; /* the kernel has nothing of it, or was asked already */
     gyre__uring_ask_end(u, op);
 }
 
@@ -156,7 +193,7 @@ static void register_ring_fd(struct gyre__uring *u)
 /* The first wait(): from here on the ring belongs to this thread. */
 static int start(struct gyre__uring *u)
 {
-    unsigned workers[2] = {2, 4}; /* nothing asked for here needs one, so many would be a mistake */
+    unsigned workers[2] = {2, 1}; /* reading a file may need one of the first; nothing else needs any */
     int err = io_uring_register((unsigned)u->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
     if (err < 0)
         return err;
@@ -207,7 +244,8 @@ static int uring_wait(struct gyre__backend *be, struct gyre__event *out, unsigne
     u->stuck = false;
     if (GYRE_UNLIKELY(!u->wake_armed))
         arm_wake(u);
-    if (GYRE_UNLIKELY(gyre__uring_any_late(u)))
+    bool paused = u->cancels.first != NULL && u->cancel_tries >= GYRE_URING_CANCELS_AT_ONCE;
+    if (GYRE_UNLIKELY(gyre__uring_any_late(u) && !paused))
         n = submit_late(u, out, cap);
     if (GYRE_UNLIKELY(gyre__uring_any_late(u) || !u->wake_armed) && (timeout_ns < 0 || timeout_ns > RETRY_NS))
         timeout_ns = RETRY_NS;
@@ -224,6 +262,8 @@ static int uring_wait(struct gyre__backend *be, struct gyre__event *out, unsigne
     n += gyre__uring_drain(u, out + n, cap - n);
     if (n == 0)
         n = run_direct(u, out, cap);
+    if (GYRE_UNLIKELY(u->cancels.first != NULL))
+        gyre__uring_cancel_again(u);
     bool flush = !u->wake_armed || (n == 0 && gyre__uring_unsubmitted(u) > 0);
     if (GYRE_UNLIKELY(!u->wake_armed))
         arm_wake(u);
@@ -269,6 +309,7 @@ static int uring_attach(struct gyre__backend *be, struct gyre__fd *f)
     f->be_flags = 0;
     f->be.ur.score = 0;
     f->be.ur.nonblocking = false;
+    f->be.ur.odd = false;
     f->be.ur.round = 0;
     u->attached++;
     return 0;
@@ -298,12 +339,12 @@ static int uring_detach(struct gyre__backend *be, struct gyre__fd *f)
     return fd;
 }
 
-/* What is never posted: for the calls of direct.c, or of dgram.c where there is no multishot receive. */
+/* What is never posted: for the calls of direct.c, or all where there is no multishot receive. */
 static uint16_t pool_reserve(const struct gyre__uring *u, const struct gyre__bufpool *pool)
 {
     uint16_t quarter = (uint16_t)(pool->count_max / 4);
     if (!(u->use & GYRE_URING_MULTISHOT_RECV))
-        return quarter;
+        return pool->count_max;
     if (!(u->use & GYRE_URING_DIRECT))
         return 0;
     return quarter < GYRE_DIRECT_RESERVE ? quarter : GYRE_DIRECT_RESERVE;
@@ -343,7 +384,7 @@ static bool disarm_wake(struct gyre__uring *u)
     u->stuck = false;
     struct io_uring_sqe *sqe = u->wake_armed ? gyre__uring_sqe(u) : NULL;
     if (sqe != NULL)
-        gyre__uring_put_cancel(sqe, GYRE_URING_TAG_WAKE);
+        gyre__uring_put_cancel(sqe, GYRE_URING_TAG_WAKE, GYRE_URING_TAG_CANCEL);
     for (int i = 0; i < 10; i++) {
         int r = gyre__uring_enter_wait(u, gyre__uring_unsubmitted(u), u->wake_armed ? 1 : 0, RETRY_NS, 0);
         if (r == -EEXIST)

@@ -123,6 +123,7 @@ void crew_join(struct crew *crew)
 
 void crew_close(struct crew *crew)
 {
+    env_no_workers();
     if (crew->running) {
         gyre_engine_stop(crew->engine);
         crew_join(crew);

@@ -318,6 +318,7 @@ void api_destroy_loop(struct api *api)
     if (api->loop == NULL)
         return;
     check_stats(api);
+    env_no_workers();
     api->in_turn = true;
     gyre_loop_destroy(api->loop);
     api->in_turn = false;

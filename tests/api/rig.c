@@ -110,6 +110,7 @@ void rig_join(struct rig *r)
 
 void rig_close(struct rig *r)
 {
+    env_no_workers();
     gyre_engine_destroy(r->engine);
     cr_assert_eq(atomic_load(&r->mem.blocks), 0, "%ld blocks are not freed", atomic_load(&r->mem.blocks));
     int fds = env_fd_count();

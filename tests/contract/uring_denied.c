@@ -292,7 +292,6 @@ static const char *const tiers[] = {
     "ring_fd",
     "multishot_accept",
     "multishot_recv",
-    "msg_waitall",
     "no_sqarray,no_iowait",                                               /* Linux 6.1 */
     "no_sqarray,no_iowait,ring_fd,defer_taskrun",                         /* 6.0 */
     "no_sqarray,no_iowait,ring_fd,single_issuer,multishot_recv",          /* 5.19 */

@@ -36,7 +36,6 @@ static void on_recv(struct seam *s, struct seam_op *so, const struct gyre__event
     struct gyre__dgram d;
     if (!(ev->flags & GYRE_EV_BUF))
         return;
-    cr_assert_not(ev->flags & GYRE_EV_MORE, "a receive that goes on by itself: it is a multishot one");
     cr_assert_eq(gyre__dgram_parse(&d, gyre__bufpool_data(&s->pool, ev->buf), (size_t)ev->res, &t->room), 0);
     cr_assert_eq(d.len, 1);
     t->got[i]++;

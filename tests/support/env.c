@@ -80,6 +80,36 @@ int env_fd_count(void)
     return count;
 }
 
+static bool is_worker(const char *thread)
+{
+    char path[300], name[32] = "";
+    (void)snprintf(path, sizeof path, "/proc/self/task/%s/comm", thread);
+    FILE *f = fopen(path, "r");
+    if (f == NULL)
+        return false; /* it is gone, or the entry names no thread */
+    (void)fgets(name, sizeof name, f);
+    (void)fclose(f);
+    return strncmp(name, "iou-wrk", 7) == 0;
+}
+
+int env_worker_count(void)
+{
+    DIR *dir = opendir("/proc/self/task");
+    int count = 0;
+    if (dir == NULL)
+        return 0;
+    for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir))
+        count += is_worker(e->d_name);
+    (void)closedir(dir);
+    return count;
+}
+
+void env_no_workers(void)
+{
+    int workers = env_worker_count();
+    cr_assert_eq(workers, 0, "the ring has %d kernel workers", workers);
+}
+
 void env_dir_make(char *out, size_t size)
 {
     int n = snprintf(out, size, "/tmp/gyre-test-XXXXXX");

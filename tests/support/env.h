@@ -21,6 +21,12 @@ void env_mem_init(struct env_mem *m);
 /* How many descriptors this process has open, the one used for counting left out. */
 int env_fd_count(void);
 
+/* How many threads the kernel made for this process's rings (iou-wrk). Sockets need none: one that blocks would hold up
+ * others. */
+int env_worker_count(void);
+/* Fail the test if there are any. The suites ask this at the end of each test, before its loops are destroyed. */
+void env_no_workers(void);
+
 /* Make an empty directory and write its name to `out`; remove it together with the plain files and sockets in it. */
 void env_dir_make(char *out, size_t size);
 void env_dir_remove(const char *dir);
