@@ -292,8 +292,11 @@ static int take_turn(struct gyre__rd *rd, struct turn *t, int64_t timeout_ns)
     if (!idle && ++rd->unpolled < POLL_EVERY)
         return 0;
     int err = poll_fds(rd, idle ? timeout_ns : 0);
-    if (idle)
+    if (idle) {
+        bool told = has_work(rd);
         run_both(rd, t);
+        gyre__count(&rd->base.stats.rearms_idle, told && t->n == 0);
+    }
     return err;
 }
 
