@@ -333,6 +333,60 @@ Test(uring_traps, cancel_with_full_ring_that_cannot_flush, .timeout = 60)
     seam_close(&s);
 }
 
+/* A send and a splice that were made at once, cancelled before their events leave, while there is no room for a cancel:
+ * no cancel is left over for the op's next life, and what waits behind it in a list is not lost. */
+Test(uring_traps, made_at_once_and_cancelled_with_a_full_ring, .timeout = 20)
+{
+    enum { PAIRS_HERE = 8, BULK_BYTES = 32768 };
+    static const char data[BULK_BYTES];
+    struct seam s;
+    struct gyre__fd a[PAIRS_HERE], b[PAIRS_HERE];
+    struct seam_op *ops[PAIRS_HERE];
+    char bufs[PAIRS_HERE];
+    open_uring(&s, TRANSPORT_UNIX, (struct gyre__backend_config){.sq_entries = 4});
+    seam_pool(&s, 1024, 2, 2);
+    seam_pipes(&s, 1);
+    for (unsigned i = 0; i < PAIRS_HERE; i++) {
+        raw_pair(&s, &a[i], &b[i]);
+        ops[i] = seam_op_new(&s);
+    }
+    (void)seam_turn(&s, 0);
+    (void)seam_turn(&s, 0);
+    refuse_plain_submits();
+    for (unsigned splice = 0; splice < 2; splice++) {
+        const struct gyre__pipe *pipe = &s.pool.pipes[0];
+        cr_assert(!splice || write(pipe->write_fd, data, 1000) == 1000);
+        if (splice)
+            seam_splice(ops[0], &a[0], pipe, 1000);
+        else
+            seam_send(ops[0], &a[0], data, BULK_BYTES);
+        seam_submit(&s, ops[0]);
+        for (unsigned i = 1; i < 5; i++) {
+            seam_recv(ops[i], &b[i], &bufs[i], 1);
+            seam_submit(&s, ops[i]);
+        }
+        seam_cancel(&s, ops[0]);
+        seam_until(&s, seam_idle(ops[0]));
+        cr_assert_eq(ops[0]->res, splice ? 1000 : BULK_BYTES);
+        cr_assert_null(ops[0]->op.next, "it is the owner's again, and still in a list of the backend's");
+        seam_recv(ops[0], &a[0], &bufs[0], 1); /* its next life, and others behind it */
+        seam_submit(&s, ops[0]);
+        for (unsigned i = 5; i < PAIRS_HERE; i++) {
+            seam_recv(ops[i], &b[i], &bufs[i], 1);
+            seam_submit(&s, ops[i]);
+        }
+        for (unsigned i = 0; i < PAIRS_HERE; i++)
+            cr_assert_eq(send(i == 0 ? b[0].fd : a[i].fd, "x", 1, 0), 1);
+        for (unsigned i = 0; i < PAIRS_HERE; i++)
+            seam_until(&s, seam_idle(ops[i]) && ops[i]->res == 1);
+    }
+    for (unsigned i = 0; i < PAIRS_HERE; i++) {
+        seam_fd_close(&s, &a[i]);
+        seam_fd_close(&s, &b[i]);
+    }
+    seam_close(&s);
+}
+
 /* A thread has sixteen places for registered rings: each destroyed ring gives its own back. */
 Test(uring_traps, registered_rings_are_given_back, .timeout = 20)
 {
