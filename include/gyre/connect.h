@@ -29,7 +29,9 @@ struct gyre_engine;
  * "unix:///run/x.sock", "unix://@abstract". Host names are not resolved. `*out` (may be NULL) receives the connection,
  * borrowed, valid until its on_close returns. You may write at once; the bytes leave when the connection is
  * established. on_open runs when it is established. If connecting fails, on_close runs with the error: -ECONNREFUSED,
- * -ENOENT, -EHOSTUNREACH, another -errno, or GYRE_ETIMEOUT after `connect_timeout_ns`.
+ * -ENOENT, -EHOSTUNREACH, another -errno, or GYRE_ETIMEOUT after `connect_timeout_ns`. If the listener's backlog is
+ * full, connecting goes on until that time has passed, on unix sockets, too. (FreeBSD and macOS report -ECONNREFUSED
+ * for a full unix backlog.)
  * Returns 0 or a connect error. Thread: the loop's. */
 #define gyre_connect(out, loop, address, handlers, ...)                                                                \
     gyre_connect_sized((out), (loop), (address), (handlers),                                                           \

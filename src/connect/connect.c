@@ -15,6 +15,11 @@ void gyre__conn_on_connect(struct gyre__op *op, const struct gyre__event *ev)
 {
     struct gyre_conn *c = GYRE_CONTAINER(op, struct gyre_conn, send);
     struct gyre_loop *l = c->loop;
+    bool is_unix = op->u.connect.addr->sa_family == AF_UNIX;
+    if (GYRE_UNLIKELY(ev->res == -EAGAIN && is_unix && c->state != GYRE_CONN_ENDING)) {
+        gyre__conn_connect_later(c);
+        return;
+    }
     gyre__free(l->mem, (void *)(uintptr_t)op->u.connect.addr);
     op->done = GYRE_DONE_SENT;
     if (c->state == GYRE_CONN_ENDING) {

@@ -57,6 +57,7 @@ enum gyre__timer_kind {
     GYRE_TIMER_TICK, /* set.h */
     GYRE_TIMER_UDP,  /* datagram/udp.h */
     GYRE_TIMER_LIMITS, /* stream/conn.h */
+    GYRE_TIMER_CONNECT,
     GYRE_TIMER_RECONNECT, /* connect/connect.h */
     GYRE_TIMER_TRIM, /* reactor/trim.c */
     GYRE_TIMERS,

@@ -60,6 +60,7 @@ gyre__timer_fire_fn *const gyre__turn_fire_fns[GYRE_TIMERS] = {
     [GYRE_TIMER_TICK] = on_tick,
     [GYRE_TIMER_UDP] = gyre__udp_on_timer,
     [GYRE_TIMER_LIMITS] = gyre__conn_on_limit,
+    [GYRE_TIMER_CONNECT] = gyre__conns_on_again,
     [GYRE_TIMER_RECONNECT] = gyre__reconnector_on_timer,
     [GYRE_TIMER_TRIM] = gyre__trim_on_timer,
 };

@@ -127,7 +127,7 @@ static int32_t do_accept(const struct gyre__op *op, struct gyre_stats *stats)
 }
 
 /* A unix socket whose listener's backlog is full says EAGAIN, and no edge ever follows; likewise Linux's TCP when it
- * has no local port left. To wait would need a timer, so that is the result, for the user to try again. */
+ * has no local port left. To wait would need a timer, so that is the result. */
 static int32_t start_connect(struct gyre__op *op, struct gyre_stats *stats)
 {
     op->u.connect.started = true;

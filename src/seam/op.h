@@ -24,7 +24,7 @@ struct gyre__pipe;
 /* What to do, and what `res` says when it is done. An error is -errno. */
 enum gyre__op_kind {
     GYRE_OP_ACCEPT = 1, /* res: a new descriptor, close-on-exec, in the mode (blocking or not) the backend wants */
-    GYRE_OP_CONNECT,    /* res: 0 */
+    GYRE_OP_CONNECT,    /* res: 0; -EAGAIN if a unix listener's backlog is full: it does not wait */
     GYRE_OP_RECV,       /* res: bytes; 0 is the end of the stream */
     GYRE_OP_SEND,       /* res: bytes; may be short */
     GYRE_OP_SENDMSG,    /* res: bytes; may be short, but for datagrams, which go whole or not at all */

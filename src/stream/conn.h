@@ -73,6 +73,8 @@ enum {
     GYRE_CF_LOOKED = 1u << 21,      /* the handler has looked at bytes that came by pipe, or no pipe can be filled */
     GYRE_CF_MARKED = 1u << 22,      /* this room has set GYRE_FDF_PIPE */
     GYRE_CF_ENTERED = 1u << 23,     /* its state was changed by a mark; settling has yet to act on that */
+    GYRE_CF_AGAIN = 1u << 24,       /* on the loop's list of those that wait to connect again */
+    GYRE_CF_REFUSED = 1u << 25,     /* and was there before */
 };
 
 /* Options of the connections of one listener, or of one gyre_connect(); checked and with the defaults filled in. */
@@ -132,6 +134,9 @@ enum { GYRE_CONNS_PER_SLAB = 64 };
 struct gyre__conns {
     struct gyre_conn *settle_head, **settle_tail; /* looked at by the end of the turn, by settle_next */
     struct gyre__op *starved_head, **starved_tail; /* receives that found no buffer, oldest first, by op->next */
+    struct gyre__op *again_head, **again_tail; /* connects that found a full backlog, oldest first; again.c */
+    struct gyre__loop_timer again_timer;
+    uint64_t again_ns; /* until they are tried again */
     struct gyre__sendv *free_sendv;
     uint32_t free_sendv_count;
     uint32_t slab_count;
@@ -166,6 +171,14 @@ struct gyre_conn {
 };
 
 _Static_assert(sizeof(void *) != 8 || sizeof(struct gyre_conn) <= 224, "what an idle connection costs");
+
+/* ---- again.c ---- */
+
+/* The CONNECT of `c`, a unix socket's, ended with -EAGAIN: submit it again some time. Its address stays. */
+void gyre__conn_connect_later(struct gyre_conn *c);
+/* Not any more, if it was to be. */
+void gyre__conn_connect_forget(struct gyre_conn *c);
+void gyre__conns_on_again(struct gyre__loop_timer *t);
 
 /* ---- conn.c, life.c, each.c, profile.c ---- */
 

@@ -206,6 +206,7 @@ static void enter(struct gyre_conn *c)
         gyre__conn_update_recv(c);
     } else if (c->state == GYRE_CONN_ENDING) {
         gyre__conn_unstarve(c);
+        gyre__conn_connect_forget(c);
         gyre__op_cancel(c->loop, &c->recv);
         gyre__op_cancel(c->loop, &c->send);
     }
@@ -258,6 +259,8 @@ int gyre__conns_init(struct gyre_loop *l)
         return -ENOMEM;
     l->conns->settle_tail = &l->conns->settle_head;
     l->conns->starved_tail = &l->conns->starved_head;
+    l->conns->again_tail = &l->conns->again_head;
+    l->conns->again_timer.kind = GYRE_TIMER_CONNECT;
     return gyre__shared_init(l);
 }
 

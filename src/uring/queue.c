@@ -80,6 +80,19 @@ void gyre__uring_late_unlink(struct gyre__uring *u, struct gyre__uring_late *lis
     op->next = NULL;
 }
 
+void gyre__uring_connect(struct gyre__uring *u, struct gyre__op *op)
+{
+    if (u->ndone == GYRE_URING_DONE_MAX) {
+        gyre__uring_late_push(u, &u->ops, op);
+        return;
+    }
+    gyre__count(&u->base.stats.calls, 1);
+    gyre__uring_set_mode(op->f, true);
+    int err = connect(op->f->fd, op->u.connect.addr, op->u.connect.len) == 0 ? 0 : -errno;
+    gyre__uring_set_mode(op->f, false);
+    gyre__uring_made(u, op, err);
+}
+
 struct io_uring_sqe *gyre__uring_put_or_wait(struct gyre__uring *u, struct gyre__op *op)
 {
     struct io_uring_sqe *sqe = gyre__uring_sqe(u);
@@ -146,10 +159,15 @@ unsigned gyre__uring_submit_late(struct gyre__uring *u, struct gyre__event *out,
             out[n++] = (struct gyre__event){.op = op, .res = -ECANCELED};
             continue;
         }
-        sqe = gyre__uring_sqe(u);
-        if (sqe == NULL)
+        bool calls = gyre__uring_connects_now(u->ops.first);
+        sqe = calls ? NULL : gyre__uring_sqe(u);
+        if (calls ? u->ndone == GYRE_URING_DONE_MAX : sqe == NULL)
             break;
-        gyre__uring_put(u, sqe, late_pop(u, &u->ops));
+        struct gyre__op *op = late_pop(u, &u->ops);
+        if (calls)
+            gyre__uring_connect(u, op);
+        else
+            gyre__uring_put(u, sqe, op);
     }
     return n;
 }

@@ -68,6 +68,16 @@ static inline void gyre__uring_put_cancel(struct io_uring_sqe *sqe, uint64_t tag
     sqe->user_data = own;
 }
 
+/* Whether a CONNECT is made with a call. A unix socket's never takes long. In the ring it would wait for a listener
+ * whose backlog is full, and take a kernel worker for that, in whatever mode the socket is. */
+static inline bool gyre__uring_connects_now(const struct gyre__op *op)
+{
+    return op->kind == GYRE_OP_CONNECT && op->u.connect.addr->sa_family == AF_UNIX;
+}
+
+/* Make it, or put it into the list of those that wait for room if too many events of calls wait already. */
+void gyre__uring_connect(struct gyre__uring *u, struct gyre__op *op);
+
 /* The lists of what found no room. */
 void gyre__uring_late_push(struct gyre__uring *u, struct gyre__uring_late *list, struct gyre__op *op);
 void gyre__uring_late_unlink(struct gyre__uring *u, struct gyre__uring_late *list, struct gyre__op *op);

@@ -70,8 +70,13 @@ static void uring_submit(struct gyre__backend *be, struct gyre__op *op)
     case GYRE_OP_POLL:
         gyre__await_begin(op);
         break;
-    case GYRE_OP_ACCEPT:
     case GYRE_OP_CONNECT:
+        if (gyre__uring_connects_now(op)) {
+            gyre__uring_connect(u, op);
+            return;
+        }
+        break;
+    case GYRE_OP_ACCEPT:
     case GYRE_OP_READ:
         break;
     }

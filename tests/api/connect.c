@@ -379,3 +379,54 @@ TRANSPORT_TEST(api_connect, to_itself)
     cr_assert_eq(e->unsent, 0);
     api_close(&api);
 }
+
+/* A unix listener whose backlog is full: connecting goes on, holds nobody else up, and succeeds once there is room; or
+ * the time passes, or the connection is closed, or the loop is destroyed. */
+BACKEND_TEST(api_connect, unix_backlog_full)
+{
+    enum { MANY = 140, LISTED = 3 };
+    struct api api;
+    struct stage stage, healthy;
+    static struct end *ends[MANY];
+    static struct peer peers[MANY], other;
+    const struct gyre_conn_options soon = {.connect_timeout_ns = MS(80)};
+    unsigned opened = 0;
+    start(&api, p);
+    stage_open(&api, &healthy);
+    api.transport = TRANSPORT_UNIX;
+    stage_open(&api, &stage);
+    if (!api.is_sim)
+        cr_assert_eq(listen(stage.fd, LISTED), 0);
+    for (unsigned i = 0; i < MANY; i++)
+        ends[i] = api_connect(&api, stage.address, NULL, NULL);
+    end_put(ends[MANY - 1], 10);
+    uint64_t calls = api_stats(&api).ops;
+    api_watch(&api, MS(300));
+    for (unsigned i = 0; i < MANY; i++) {
+        cr_assert_eq(ends[i]->closes, 0, "%s", gyre_err_name(ends[i]->err));
+        opened += ends[i]->opens;
+    }
+    cr_assert(opened > 0 && opened < MANY, "%u of %u are open", opened, MANY);
+    cr_assert_leq(api_stats(&api).ops - calls, 12 * MANY, "they are tried again and again");
+    env_no_workers();
+    struct end *e = api_connect(&api, stage.address, NULL, &soon);
+    struct end *aborted = api_connect(&api, stage.address, NULL, NULL);
+    api_turn(&api);
+    cr_assert_eq(gyre_conn_close(aborted->c), 0);
+    api_until(&api, e->closes == 1 && aborted->closes == 1);
+    cr_assert(e->reason == GYRE_CLOSE_CONNECT && e->err == GYRE_ETIMEOUT, "%s", gyre_err_name(e->err));
+    e = api_connect(&api, healthy.address, NULL, NULL);
+    stage_accept(&healthy, &other, e);
+    api_until(&api, e->opens == 1);
+    for (unsigned i = 0; i < MANY - 5; i++)
+        stage_accept(&stage, &peers[i], ends[i]);
+    for (unsigned i = 0; i < MANY - 10; i++)
+        api_until(&api, ends[i]->opens == 1);
+    api_destroy_loop(&api);
+    for (unsigned i = 0; i < MANY - 5; i++)
+        peer_close(&peers[i]);
+    peer_close(&other);
+    stage_close(&stage);
+    stage_close(&healthy);
+    api_close(&api);
+}

@@ -84,6 +84,7 @@ void seam_close(struct seam *s)
 {
     cr_assert_eq(s->inflight, 0, "%u operations are still in flight", s->inflight);
     cr_assert_eq(s->fds, 0, "%u descriptors are still attached", s->fds);
+    env_no_workers();
     struct gyre__event ev[4];
     for (int i = 0; i < 3; i++)
         cr_assert_eq(s->ops->wait(s->be, ev, 4, 0), 0, "an event came with nothing in flight");
