@@ -188,7 +188,8 @@ static bool ended(struct gyre__uring *u, struct gyre__op *op, struct gyre__event
     return false;
 }
 
-bool gyre__await_polled(struct gyre__uring *u, struct gyre__op *op, const struct io_uring_cqe *cqe, struct gyre__event *ev)
+bool gyre__await_polled(struct gyre__uring *u, struct gyre__op *op, const struct io_uring_cqe *cqe,
+                        struct gyre__event *ev)
 {
     bool more = cqe->flags & IORING_CQE_F_MORE;
     *ev = (struct gyre__event){.op = op, .res = -ECANCELED};
