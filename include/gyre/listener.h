@@ -141,9 +141,10 @@ GYRE_API int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_en
 /* Listen with all loops of an engine on `fd`, a socket that already listens. The socket may come from a parent process
  * or from a service manager. A service manager passes descriptors from 3 on; LISTEN_FDS holds their count.
  *
- * On success the listener takes `fd`. `fd` becomes close-on-exec, and blocking or non-blocking as the backend needs.
- * Processes that share the socket see the change of the blocking mode. On error `fd` stays open and belongs to the
- * caller. `fd` may then already be close-on-exec and have some of the options.
+ * On success the listener takes `fd`. `fd` becomes close-on-exec and non-blocking, with every backend. Processes that
+ * share the socket see the change of the blocking mode. On error `fd` stays open and belongs to the caller. `fd` may
+ * then already be close-on-exec and non-blocking and have some of the options. Several loops and processes may accept
+ * on one socket, on different backends, too.
  *
  * The options `backlog`, `share_port`, `v6_only`, `unix_mode`, `defer_accept_s`, `fastopen_queue` and `device` have no
  * effect. GYRE_BALANCE_AUTO means GYRE_BALANCE_ROUND_ROBIN. The file of a unix socket is not removed. `out` may be
@@ -233,9 +234,9 @@ GYRE_API uint32_t gyre_listener_conn_count(const struct gyre_listener *listener)
  * gyre_listener_socket_count() returns the number of listening sockets: one, or with GYRE_BALANCE_KERNEL one per loop;
  * 0 when the listener is closed.
  *
- * gyre_listener_dup_fd() duplicates the listening socket at `index`. The duplicate is close-on-exec and owned by the
- * caller. The socket keeps listening until all its descriptors are closed. A client that connects meanwhile waits until
- * some process accepts the connection. Returns the descriptor, or:
+ * gyre_listener_dup_fd() duplicates the listening socket at `index`. The duplicate is close-on-exec, non-blocking and
+ * owned by the caller. The socket keeps listening until all its descriptors are closed. A client that connects
+ * meanwhile waits until some process accepts the connection. Returns the descriptor, or:
  *   -EINVAL      no socket at `index`, or `listener` is NULL
  *   GYRE_ESTATE  the listener is closed
  *   -EMFILE      out of descriptors

@@ -70,6 +70,8 @@ void gyre__acceptor_arm(struct gyre__acceptor *a)
 {
     if (!a->open || a->op.state != GYRE_OPS_IDLE || is_paused(a))
         return;
+    if (atomic_load(&a->listener->shared))
+        a->f.flags |= GYRE_FDF_SHARED;
     uint32_t room = room_of(a);
     if (room == 0) {
         wait_for_room(a);
@@ -302,8 +304,9 @@ static void look(struct gyre__acceptor *a)
             try_start(a);
         return;
     }
-    if (want == GYRE_LISTENER_PAUSE)
-        gyre__op_cancel(a->loop, &a->op);
+    bool newly_shared = atomic_load(&a->listener->shared) && !(a->f.flags & GYRE_FDF_SHARED);
+    if (want == GYRE_LISTENER_PAUSE || (newly_shared && a->op.state != GYRE_OPS_IDLE))
+        gyre__op_cancel(a->loop, &a->op); /* unless paused, the last event arms it again */
     else if (!a->waiting && (!a->listener->kept || atomic_load(&a->loop->owned)))
         gyre__acceptor_arm(a); /* an engine arms all when it runs */
 }

@@ -86,5 +86,8 @@ int gyre_listener_dup_fd(const struct gyre_listener *listener, uint32_t index)
     const struct gyre__acceptor *a = listener->acceptors[index];
     if (atomic_load(&listener->want) == GYRE_LISTENER_CLOSE)
         return GYRE_ESTATE;
-    return a->f.fd >= 0 ? a->loop->be->ops->sock->dup(a->loop->be, a->f.fd) : -EINVAL;
+    int fd = a->f.fd >= 0 ? a->loop->be->ops->sock->dup(a->loop->be, a->f.fd) : -EINVAL;
+    if (fd >= 0 && !atomic_exchange(&a->listener->shared, true))
+        look_everywhere(a->listener);
+    return fd;
 }

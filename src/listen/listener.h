@@ -85,6 +85,7 @@ struct gyre_listener {
     _Atomic(uint32_t) sockets; /* open */
     _Atomic(int) want;         /* enum gyre__listener_want */
     _Atomic(bool) idle;
+    _Atomic(bool) shared; /* others may accept on its sockets, too: they came from somewhere, or were duplicated */
     bool inet;
     bool kept;             /* until the engine goes; else it frees itself */
     bool hands_over;       /* only the first acceptor has a socket */

@@ -229,11 +229,12 @@ static struct gyre_listener *find_or_make(const struct gyre__listen_request *req
 }
 
 static void set_up(struct gyre_listener *listener, const struct plan *plan, const struct gyre__profile *profile,
-                   uint32_t index)
+                   uint32_t index, bool shared)
 {
     const struct gyre_listener_options *o = &plan->options;
     listener->index = index;
     listener->inet = plan->inet;
+    atomic_store(&listener->shared, shared);
     listener->hands_over = listener->acceptor_count > 1 && !plan->per_loop;
     listener->conns_max = o->conns_max;
     listener->filter = o->filter;
@@ -257,7 +258,7 @@ static int start(struct gyre_listener *listener)
     int err = 0;
     for (uint32_t i = 0; i < listener->acceptor_count; i++) {
         struct gyre__acceptor *a = listener->acceptors[i];
-        a->f.flags = listener->inet ? GYRE_FDF_INET : 0;
+        a->f.flags = GYRE_FDF_LISTEN | (listener->inet ? GYRE_FDF_INET : 0);
         sockets += a->f.fd >= 0;
     }
     atomic_store(&listener->sockets, sockets);
@@ -297,7 +298,7 @@ int gyre__listener_make(struct gyre_listener **out, const struct gyre__listen_re
     struct gyre_listener *listener = find_or_make(request);
     if (listener == NULL)
         return -ENOMEM;
-    set_up(listener, &plan, &profile, request->index);
+    set_up(listener, &plan, &profile, request->index, request->address == NULL);
     err = open_sockets(listener, &plan, request);
     if (err == 0) {
         gyre__addr_format(&listener->addr, listener->address, sizeof listener->address);

@@ -26,10 +26,11 @@ enum {
     BUFS_MAX = 16,         /* receive buffers of one call */
 };
 
+/* MSG_DONTWAIT, because the mode is that of the file, which another loop or process may have, too. */
 #ifdef MSG_NOSIGNAL
-enum { SEND_FLAGS = MSG_NOSIGNAL };
+enum { SEND_FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT };
 #else
-enum { SEND_FLAGS = 0 }; /* SO_NOSIGPIPE was set by gyre__perform_prepare() */
+enum { SEND_FLAGS = MSG_DONTWAIT }; /* SO_NOSIGPIPE was set by gyre__perform_prepare() */
 #endif
 
 static int set_nonblocking(int fd)
@@ -99,23 +100,17 @@ static int32_t sent(ssize_t n)
     return res == -EAGAIN ? BLOCKED : res;
 }
 
-/* Whether a connection waits, asked of a listener that has just given one. */
-static bool another_waits(int listener)
-{
-    struct pollfd p = {.fd = listener, .events = POLLIN};
-    return poll(&p, 1, 0) != 0;
-}
-
 /* To find that no other connection waits costs Linux a socket made and freed again, ten times what poll(2) costs, and
- * with single connections coming in it would be every second call. */
+ * with single connections coming in it would be every second call. So a listener that has just given one is asked; one
+ * that others share always is, because they may have taken the connection and had the socket block. */
 static int32_t do_accept(const struct gyre__op *op, struct gyre_stats *stats)
 {
     struct gyre__fd *f = op->f;
     int fd;
-    if (f->be_flags & GYRE_RDF_FILLED) {
+    if ((f->be_flags & GYRE_RDF_FILLED) || (f->flags & GYRE_FDF_SHARED)) {
         f->be_flags &= (uint8_t)~GYRE_RDF_FILLED;
         gyre__count(&stats->calls, 1);
-        if (!another_waits(f->fd))
+        if (!gyre__sock_may_accept(f->fd))
             return BLOCKED;
     }
     do {
@@ -180,7 +175,7 @@ static int32_t receive(int fd, void *buf, uint32_t room, struct gyre_stats *stat
     ssize_t n;
     do {
         gyre__count(&stats->calls, 1);
-        n = recv(fd, buf, room < CALL_MAX ? room : CALL_MAX, 0);
+        n = recv(fd, buf, room < CALL_MAX ? room : CALL_MAX, MSG_DONTWAIT);
     } while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
     return result(n);
 }
@@ -191,10 +186,11 @@ static int32_t receive_in_many(int fd, const struct gyre__bufpool *pool, const u
     struct iovec iov[BUFS_MAX];
     for (unsigned i = 0; i < count; i++)
         iov[i] = (struct iovec){.iov_base = gyre__bufpool_data(pool, bufs[i]), .iov_len = pool->size};
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = count};
     ssize_t n;
     do {
         gyre__count(&stats->calls, 1);
-        n = readv(fd, iov, (int)count);
+        n = recvmsg(fd, &msg, MSG_DONTWAIT);
     } while (GYRE_UNLIKELY(n < 0 && errno == EINTR));
     return result(n);
 }

@@ -398,7 +398,8 @@ int gyre__rd_detach(struct gyre__backend *be, struct gyre__fd *f)
     let_go(gyre__rd_of(be), f);
     int fd = f->fd;
     f->fd = -1;
-    gyre__perform_restore(fd);
+    if (!(f->flags & GYRE_FDF_LISTEN))
+        gyre__perform_restore(fd);
     return fd;
 }
 

@@ -22,7 +22,8 @@
  *     buffers are free, not on a timer. A GYRE_EV_BUF buffer is the receiver's from the event until
  *     gyre__bufpool_release().
  *  9. Whether a descriptor blocks is the backend's affair: io_uring must have it blocking, or -EAGAIN comes out;
- *     readiness must not. Core does no I/O itself.
+ *     readiness must not. A listening socket (GYRE_FDF_LISTEN) never blocks, because other processes may have its file,
+ *     and what they make of the mode must not keep wait() from returning. Core does no I/O itself.
  * 10. One thread uses a backend at a time: the one that creates it until the first wait(), from then on the one that
  *     waits. wake() alone may be called from any other, and from a signal handler.
  * 11. The end of a stream (RECV res 0) comes after all its data, ends the op, and carries no buffer.
@@ -175,6 +176,10 @@ int32_t gyre__pipe_drain(const struct gyre__pipe *p, int fd, uint32_t len);
  * for. Returns it, or -errno or GYRE_EFDTYPE. */
 int gyre__sock_copy(int fd);
 
+/* Likewise: whether a connection waits on a listening socket that others may have, too. If so, accept(2) finds one or
+ * says EAGAIN, for the socket has been made non-blocking again, if somebody had it block. */
+bool gyre__sock_may_accept(int listener);
+
 /* What it says that a send on a stream failed with `err`: -err, but EPROTOTYPE is what macOS has for a peer that goes
  * away just then, and may say for ever: that is -ECONNRESET. */
 int32_t gyre__sock_send_error(int err);
@@ -211,7 +216,7 @@ struct gyre__backend_ops {
     /* Let go of `f` and close its descriptor. No op may be in flight on it. */
     void (*close)(struct gyre__backend *be, struct gyre__fd *f);
     /* Let go of `f` and leave its descriptor open, in blocking mode, which is returned; `f->fd` is -1. No op may be in
-     * flight on it. Not with GYRE_FDF_FOREIGN. */
+     * flight on it. Not with GYRE_FDF_FOREIGN; with GYRE_FDF_LISTEN it stays non-blocking. */
     int (*detach)(struct gyre__backend *be, struct gyre__fd *f);
 
     void (*submit)(struct gyre__backend *be, struct gyre__op *op);

@@ -124,6 +124,8 @@ enum {
     GYRE_FDF_PIPE = 1u << 3,     /* a RECV of MULTI and POOL may bring pipes (GYRE_EV_PIPE) in place of buffers. Core
                                     sets it and takes it back at any time; a backend takes it back if splice(2) fails */
     GYRE_FDF_FOREIGN = 1u << 4,  /* of any kind, and in use elsewhere: POLL only. attach() replaces it by a copy */
+    GYRE_FDF_LISTEN = 1u << 5,   /* listens: ACCEPT only. attach() makes it non-blocking, and it stays so */
+    GYRE_FDF_SHARED = 1u << 6,   /* listens, and others may accept on it, too. Core sets it while no op is in flight */
 };
 
 /* How RECVMSG fills a buffer: this, the sender's address, control data (each in as much room as the op gave), and the

@@ -13,6 +13,7 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -401,6 +402,17 @@ int gyre__sock_copy(int fd)
         return GYRE_EFDTYPE;
     int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     return copy >= 0 ? copy : -errno;
+}
+
+bool gyre__sock_may_accept(int listener)
+{
+    struct pollfd p = {.fd = listener, .events = POLLIN};
+    if (poll(&p, 1, 0) == 0)
+        return false;
+    int mode = fcntl(listener, F_GETFL);
+    if (mode >= 0 && !(mode & O_NONBLOCK))
+        (void)fcntl(listener, F_SETFL, mode | O_NONBLOCK);
+    return true;
 }
 
 void gyre__sock_close(struct gyre__backend *be, int fd)

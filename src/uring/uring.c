@@ -295,6 +295,15 @@ static int uring_pollable(struct gyre__backend *be)
 
 /* --- descriptors and pools --- */
 
+/* Blocking, or -EAGAIN comes out; but a listening socket, which others may have, accepts without. */
+static int set_mode(const struct gyre__fd *f)
+{
+    int wanted = f->flags & GYRE_FDF_LISTEN ? O_NONBLOCK : 0, mode = fcntl(f->fd, F_GETFL);
+    if (mode >= 0 && (mode & O_NONBLOCK) == wanted)
+        return 0;
+    return mode >= 0 && fcntl(f->fd, F_SETFL, mode ^ O_NONBLOCK) == 0 ? 0 : -errno;
+}
+
 static int uring_attach(struct gyre__backend *be, struct gyre__fd *f)
 {
     struct gyre__uring *u = gyre__uring_of(be);
@@ -307,9 +316,9 @@ static int uring_attach(struct gyre__backend *be, struct gyre__fd *f)
             return copy;
         f->fd = copy;
     } else if (!(f->flags & GYRE_FDF_ACCEPTED)) {
-        int mode = fcntl(f->fd, F_GETFL);
-        if (mode < 0 || ((mode & O_NONBLOCK) && fcntl(f->fd, F_SETFL, mode & ~O_NONBLOCK) != 0))
-            return -errno;
+        err = set_mode(f);
+        if (err != 0)
+            return err;
     }
     f->be_flags = 0;
     f->be.ur.score = 0;

@@ -76,7 +76,8 @@ REAL_TEST(mode, of_accepted_descriptors)
         seam_addr(&s, &l.addr);
         cr_assert_eq(s.ops->sock->listen(s.be, fd, &l.addr, &(struct gyre__listen_config){.backlog = 8}), 0);
         cr_assert_eq(s.ops->sock->name(s.be, fd, false, &l.addr), 0);
-        seam_attach(&s, &l.f, fd, seam_fd_flags(&s, false));
+        seam_attach(&s, &l.f, fd, seam_fd_flags(&s, false) | GYRE_FDF_LISTEN);
+        cr_assert(fcntl(fd, F_GETFL) & O_NONBLOCK, "a listening socket blocks");
         struct seam_op *accept = wait_for_accept(&s, &l, round & 4 ? GYRE_OPF_MULTI : 0);
         struct seam_op *connect = seam_op_new(&s);
         seam_attach(&s, &f, seam_socket(&s), seam_fd_flags(&s, false));

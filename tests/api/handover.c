@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: MIT
+ * One listening socket in several hands: of two loops, as of two processes during a restart. All loops here are turned
+ * by the test's own thread, so a loop that is busy is one that is not turned. */
+#include "fixture.h"
+
+#include "socket/addr.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { SITES = 3 };
+
+/* A loop and its listener, on a socket that others may share. */
+struct site {
+    struct gyre_loop *loop;
+    struct gyre_listener *listener;
+    unsigned opens, closes;
+};
+
+static struct hands {
+    struct site sites[SITES];
+    int fds;
+    char dir[64];
+    char address[160];
+} hands;
+
+static void on_open(struct gyre_conn *c)
+{
+    struct site *s = gyre_loop_user(gyre_conn_loop(c));
+    s->opens++;
+}
+
+static void on_data(struct gyre_conn *c)
+{
+    (void)gyre_conn_forward(c, c, SIZE_MAX);
+}
+
+static void on_close(struct gyre_conn *c, int err)
+{
+    struct site *s = gyre_loop_user(gyre_conn_loop(c));
+    s->closes++;
+    (void)err;
+}
+
+static const struct gyre_conn_handlers echo = {.on_open = on_open, .on_data = on_data, .on_close = on_close};
+
+static void make_loop(struct site *s, const char *backend)
+{
+    *s = (struct site){.loop = NULL};
+    struct gyre_loop_options options = {.backend = backend, .user = s};
+    int err = gyre_loop_create(&s->loop, &options);
+    if (err == 0)
+        return;
+    struct gyre_sim *sim;
+    cr_assert_null(backends_open(backend, (struct gyre__backend_config){.ops_max = 0}, &sim), "%s", gyre_err_name(err));
+}
+
+static void turn(struct site *s)
+{
+    if (s->loop != NULL)
+        cr_assert_geq(gyre_loop_run_nowait(s->loop), 0);
+}
+
+static void turns(struct site *s, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        turn(s);
+        (void)poll(NULL, 0, 1);
+    }
+}
+
+/* The first site listens. */
+static void begin(const struct backend_param *p, const char *backend)
+{
+    struct site *s = &hands.sites[0];
+    hands = (struct hands){.fds = env_fd_count()};
+    env_dir_make(hands.dir, sizeof hands.dir);
+    make_loop(s, backend);
+    if (p->transport == TRANSPORT_UNIX)
+        (void)snprintf(hands.address, sizeof hands.address, "unix://%s/s", hands.dir);
+    else
+        (void)snprintf(hands.address, sizeof hands.address, "tcp://127.0.0.1:0");
+    cr_assert_eq(gyre_loop_listen(&s->listener, s->loop, hands.address, &echo, NULL), 0);
+    (void)snprintf(hands.address, sizeof hands.address, "%s", gyre_listener_address(s->listener));
+    turns(s, 3);
+}
+
+/* Another site is to listen on the first one's socket. */
+static struct site *attach(unsigned index, const char *backend)
+{
+    struct site *s = &hands.sites[index];
+    make_loop(s, backend);
+    int fd = gyre_listener_dup_fd(hands.sites[0].listener, 0);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(gyre_loop_listen_fd(&s->listener, s->loop, fd, &echo, NULL), 0);
+    return s;
+}
+
+/* It has begun to accept, and the first one knows. */
+static void join(unsigned index, const char *backend)
+{
+    struct site *s = attach(index, backend);
+    turns(&hands.sites[0], 3);
+    turns(s, 3);
+}
+
+static void end(void)
+{
+    for (unsigned i = 0; i < SITES; i++)
+        if (hands.sites[i].loop != NULL)
+            gyre_loop_destroy(hands.sites[i].loop);
+    env_dir_remove(hands.dir);
+    cr_assert_eq(env_fd_count(), hands.fds);
+}
+
+static int client(void)
+{
+    struct gyre__address to;
+    cr_assert_eq(gyre__addr_parse(&to, hands.address), 0);
+    int fd = socket(to.addr.ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(connect(fd, (struct sockaddr *)&to.addr.ss, to.addr.len), 0, "%s", strerror(errno));
+    cr_assert_eq(send(fd, "x", 1, MSG_NOSIGNAL), 1);
+    return fd;
+}
+
+/* Turn the sites that are not busy until the client has its answer. Returns what recv() said, negative: no answer. */
+static int answer(int fd, const struct site *busy, unsigned patience_ms)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    char byte = 0;
+    uint64_t end_ns = env_now_ns() + (uint64_t)MS(patience_ms);
+    while (poll(&p, 1, 1) == 0) {
+        if (env_now_ns() > end_ns)
+            return -EAGAIN;
+        for (unsigned i = 0; i < SITES; i++)
+            if (&hands.sites[i] != busy)
+                turn(&hands.sites[i]);
+    }
+    ssize_t n = recv(fd, &byte, 1, 0);
+    return n == 1 && byte == 'x' ? 1 : n < 0 ? -errno : 0;
+}
+
+static void expect_answer(int fd, const struct site *busy)
+{
+    int got = answer(fd, busy, API_PATIENCE_MS);
+    cr_assert_eq(got, 1, "no answer: %d (%s)", got, strerror(got < 0 ? -got : 0));
+    (void)close(fd);
+}
+
+/* ---- the mode of the shared file ---- */
+
+/* Whatever the backend, and whatever it was before, the socket that others may share does not block: who called
+ * accept4() on it for a connection that another took would hang. */
+REAL_TEST(api_handover, listeners_do_not_block)
+{
+    for (unsigned blocking = 0; blocking < 2; blocking++) {
+        begin(p, p->backend);
+        int fd = gyre_listener_dup_fd(hands.sites[0].listener, 0);
+        cr_assert(fcntl(fd, F_GETFL) & O_NONBLOCK, "a listening socket blocks");
+        if (blocking)
+            cr_assert_eq(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK), 0);
+        join(1, p->backend);
+        cr_assert(fcntl(fd, F_GETFL) & O_NONBLOCK, "a listening socket blocks once it is shared");
+        expect_answer(client(), NULL);
+        cr_assert(fcntl(fd, F_GETFL) & O_NONBLOCK);
+        (void)close(fd);
+        end();
+    }
+}
+
+/* Another process has made the file block, and taken the connection that both were told of. */
+REAL_TEST(api_handover, made_to_block_by_another)
+{
+    begin(p, p->backend);
+    struct site *s = &hands.sites[0];
+    int fd = gyre_listener_dup_fd(s->listener, 0);
+    turns(s, 3);
+    for (unsigned round = 0; round < 5; round++) {
+        (void)attach(1, p->backend);
+        cr_assert_eq(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK), 0);
+        int one = client(), taken = accept(fd, NULL, NULL);
+        cr_assert_geq(taken, 0);
+        turns(&hands.sites[1], 3);
+        turns(s, 3); /* hangs where it calls accept4() unasked */
+        (void)close(taken);
+        (void)close(one);
+        cr_assert_eq(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK), 0);
+        expect_answer(client(), NULL);
+        gyre_loop_destroy(hands.sites[1].loop);
+        hands.sites[1].loop = NULL;
+    }
+    (void)close(fd);
+    end();
+}
+
+/* A connection whose descriptor two loops have, one of which wants it to block. */
+REAL_TEST(api_handover, connections_never_hang)
+{
+    int pair[2];
+    struct gyre_conn *c;
+    begin(p, p->backend);
+    struct site *s = &hands.sites[0];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    int other = fcntl(pair[0], F_DUPFD_CLOEXEC, 0);
+    cr_assert_eq(gyre_conn_adopt_fd(&c, s->loop, pair[0], &echo, NULL), 0);
+    cr_assert_eq(fcntl(other, F_SETFL, fcntl(other, F_GETFL) & ~O_NONBLOCK), 0);
+    turns(s, 3);
+    for (unsigned i = 0; i < 20; i++) {
+        char byte;
+        cr_assert_eq(send(pair[1], "x", 1, MSG_NOSIGNAL), 1);
+        do
+            turn(s);
+        while (recv(pair[1], &byte, 1, MSG_DONTWAIT) != 1);
+        turns(s, 1);
+    }
+    (void)close(other);
+    (void)close(pair[1]);
+    end();
+}
+
+/* Loops on different backends. */
+REAL_TEST(api_handover, between_backends)
+{
+    for (unsigned which = 0; which < 2; which++) {
+        begin(p, which == 0 ? p->backend : "epoll");
+        join(1, which == 0 ? "epoll" : p->backend);
+        for (unsigned i = 0; i < 100; i++) {
+            int fds[4];
+            for (unsigned k = 0; k < 4; k++)
+                fds[k] = client();
+            for (unsigned k = 0; k < 4; k++)
+                expect_answer(fds[k], NULL);
+        }
+        cr_assert_geq(hands.sites[0].opens + hands.sites[1].opens, 400);
+        end();
+    }
+}
