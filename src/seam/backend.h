@@ -23,7 +23,8 @@
  *     gyre__bufpool_release().
  *  9. Whether a descriptor blocks is the backend's affair: io_uring must have it blocking, or -EAGAIN comes out;
  *     readiness must not. A listening socket (GYRE_FDF_LISTEN) never blocks, because other processes may have its file,
- *     and what they make of the mode must not keep wait() from returning. Core does no I/O itself.
+ *     and what they make of the mode must not keep wait() from returning. Core does no I/O itself. With GYRE_FDF_SHARED
+ *     an ACCEPT that waits keeps no other process from a connection, nor does its cancel.
  * 10. One thread uses a backend at a time: the one that creates it until the first wait(), from then on the one that
  *     waits. wake() alone may be called from any other, and from a signal handler.
  * 11. The end of a stream (RECV res 0) comes after all its data, ends the op, and carries no buffer.

@@ -76,8 +76,8 @@ static uint16_t take_buffer(struct gyre__uring *u, const struct io_uring_cqe *cq
     return GYRE_EV_BUF;
 }
 
-/* False if there is no event in it. */
-static bool to_event(struct gyre__uring *u, const struct io_uring_cqe *cqe, struct gyre__event *ev)
+/* Returns how many events are in it: one, or none, or of an accept by poll up to `cap`. */
+static unsigned to_event(struct gyre__uring *u, const struct io_uring_cqe *cqe, struct gyre__event *ev, unsigned cap)
 {
     uint64_t tag = cqe->user_data;
     if (GYRE_UNLIKELY((tag & GYRE_URING_MARKS) == GYRE_URING_OWN)) {
@@ -105,6 +105,8 @@ static bool to_event(struct gyre__uring *u, const struct io_uring_cqe *cqe, stru
         gyre__uring_late_unlink(u, &u->cancels, op);
     if (GYRE_UNLIKELY(op->f->be_flags != 0 && op->kind == GYRE_OP_RECV && gyre__direct_takes_over(u, op, ev)))
         return ev->res > 0;
+    if (GYRE_UNLIKELY(gyre__uring_accepts_by_poll(op)))
+        return gyre__uring_accept_polled(u, op, ev, cap);
     if (GYRE_UNLIKELY(ev->res == -ENOBUFS && (op->flags & GYRE_OPF_POOL))) {
         gyre__count(&u->base.stats.enobufs, 1);
         u->bufs.starved = true;
@@ -118,11 +120,12 @@ unsigned gyre__uring_drain(struct gyre__uring *u, struct gyre__event *out, unsig
     unsigned head = *cq->khead, tail = io_uring_smp_load_acquire(cq->ktail), n = 0;
 
     for (; head != tail && n < cap; head++) {
-        if (!to_event(u, &cq->cqes[head & cq->ring_mask], &out[n]))
+        unsigned made = to_event(u, &cq->cqes[head & cq->ring_mask], &out[n], cap - n);
+        if (made == 0)
             continue;
         if (GYRE_UNLIKELY(out[n].op->state == GYRE_OPS_CANCELLING) && !(out[n].flags & GYRE_EV_MORE))
             out[n].op->flags |= GYRE_UOP_MADE;
-        n++;
+        n += made;
     }
     io_uring_smp_store_release(cq->khead, head);
     gyre__batch_note(&u->batch);

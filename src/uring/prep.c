@@ -15,6 +15,10 @@ void gyre__uring_set_mode(struct gyre__fd *f, bool nonblocking)
 
 static void prep_accept(const struct gyre__uring *u, struct io_uring_sqe *sqe, const struct gyre__op *op)
 {
+    if (gyre__uring_accepts_by_poll(op)) {
+        io_uring_prep_poll_add(sqe, op->f->fd, POLLIN);
+        return;
+    }
     /* The new descriptor stays blocking: with O_NONBLOCK the kernel answers -EAGAIN now and then instead of waiting. */
     if ((op->flags & GYRE_OPF_MULTI) && (u->use & GYRE_URING_MULTISHOT_ACCEPT))
         io_uring_prep_multishot_accept(sqe, op->f->fd, NULL, NULL, SOCK_CLOEXEC);

@@ -81,9 +81,15 @@ static inline bool gyre__uring_needs_blocking(const struct gyre__op *op)
     return !(op->flags & GYRE_UOP_WAITS) && (op->flags & GYRE_OPF_MULTI) && !(op->f->be_flags & GYRE_UF_DIRECT);
 }
 
+/* Whether the accept waits by a poll, because others accept on the socket, too. */
+static inline bool gyre__uring_accepts_by_poll(const struct gyre__op *op)
+{
+    return op->kind == GYRE_OP_ACCEPT && (op->f->flags & GYRE_FDF_SHARED);
+}
+
 static inline uint64_t gyre__uring_tag(const struct gyre__op *op)
 {
-    uint64_t mark = op->kind == GYRE_OP_ACCEPT ? GYRE_URING_ACCEPT : 0;
+    uint64_t mark = op->kind == GYRE_OP_ACCEPT && !gyre__uring_accepts_by_poll(op) ? GYRE_URING_ACCEPT : 0;
     if (op->kind == GYRE_OP_RECV && (op->f->be_flags & GYRE_UF_DIRECT))
         mark = GYRE_URING_POLL;
     return (uint64_t)(uintptr_t)op | (uint64_t)op->gen << GYRE_URING_GEN_SHIFT | mark;
@@ -152,6 +158,10 @@ void gyre__uring_prep_recvmsg(const struct gyre__uring *u, struct io_uring_sqe *
 /* Where there is no multishot receive: receive one datagram, whose buffer goes into `ev`. Returns its result, or
  * -EAGAIN if there is none. */
 int32_t gyre__uring_recvmsg_once(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *ev);
+
+/* accept.c: the poll of a shared listener's accept is over with out->res. Accept what waits; returns how many events
+ * that makes, at most `cap`. */
+unsigned gyre__uring_accept_polled(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *out, unsigned cap);
 
 /* What went wrong, for a person: the call or the step `what` failed with `err`. */
 struct gyre__uring_failure {

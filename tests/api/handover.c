@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { SITES = 3 };
+enum { CLIENTS = 13, SITES = 3 };
 
 /* A loop and its listener, on a socket that others may share. */
 struct site {
@@ -222,6 +222,39 @@ REAL_TEST(api_handover, connections_never_hang)
     (void)close(other);
     (void)close(pair[1]);
     end();
+}
+
+/* ---- who is woken ---- */
+
+/* A loop that is busy, or stopped, leaves the clients to the other, whoever came first. */
+TRANSPORT_TEST(api_handover, busy_loop_takes_no_wakes)
+{
+    if (!backends_is_real(p->backend))
+        return;
+    for (unsigned which = 0; which < 2; which++) {
+        begin(p, p->backend);
+        join(1, p->backend);
+        for (unsigned i = 0; i < CLIENTS; i++)
+            expect_answer(client(), &hands.sites[which]);
+        end();
+    }
+}
+
+/* The kernel woke one loop for a client, which closes its listener before it looks: the other serves the client. */
+REAL_TEST(api_handover, wake_of_a_closed_listener_goes_on)
+{
+    for (unsigned which = 0; which < 2; which++) {
+        begin(p, p->backend);
+        join(1, p->backend);
+        join(2, p->backend);
+        int fd = client();
+        gyre_listener_close(hands.sites[which].listener);
+        expect_answer(fd, NULL);
+        fd = client();
+        cr_assert_eq(gyre_listener_pause(hands.sites[2].listener), 0);
+        expect_answer(fd, &hands.sites[2]);
+        end();
+    }
 }
 
 /* Loops on different backends. */

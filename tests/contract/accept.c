@@ -53,7 +53,7 @@ static void crowd_leave(struct seam *s, struct crowd *c, unsigned connected)
         seam_fd_close(s, &c->accepted[i]);
 }
 
-static void whole_backlog(const struct backend_param *p, unsigned flags, unsigned cap)
+static void whole_backlog(const struct backend_param *p, unsigned flags, unsigned cap, unsigned listen_flags)
 {
     static struct crowd c;
     struct seam s;
@@ -61,6 +61,7 @@ static void whole_backlog(const struct backend_param *p, unsigned flags, unsigne
     c = (struct crowd){.again = true};
     seam_open(&s, p);
     s.cap = cap;
+    s.listen_flags = listen_flags;
     listener_open(&s, &l, 256);
     crowd_connect(&s, &c, &l, CROWD);
     seam_until(&s, s.inflight == 0);
@@ -80,17 +81,25 @@ static void whole_backlog(const struct backend_param *p, unsigned flags, unsigne
 /* Two hundred connections wait in the backlog; one multi accept (armed again when it ends) delivers them all. */
 TRANSPORT_TEST(accept, whole_backlog_with_a_multi_accept)
 {
-    whole_backlog(p, GYRE_OPF_MULTI, SEAM_BATCH);
+    whole_backlog(p, GYRE_OPF_MULTI, SEAM_BATCH, 0);
 }
 
 TRANSPORT_TEST(accept, whole_backlog_one_event_at_a_time)
 {
-    whole_backlog(p, GYRE_OPF_MULTI, 1);
+    whole_backlog(p, GYRE_OPF_MULTI, 1, 0);
 }
 
 TRANSPORT_TEST(accept, whole_backlog_with_single_accepts)
 {
-    whole_backlog(p, 0, SEAM_BATCH);
+    whole_backlog(p, 0, SEAM_BATCH, 0);
+}
+
+/* The same on a socket that others may accept on. */
+TRANSPORT_TEST(accept, whole_backlog_of_a_shared_listener)
+{
+    whole_backlog(p, GYRE_OPF_MULTI, SEAM_BATCH, GYRE_FDF_SHARED);
+    whole_backlog(p, GYRE_OPF_MULTI, 1, GYRE_FDF_SHARED);
+    whole_backlog(p, 0, SEAM_BATCH, GYRE_FDF_SHARED);
 }
 
 /* They come in the order in which they connected. */
@@ -154,7 +163,7 @@ enum { WAITING = 8, ROOM = 64 };
 
 /* No descriptor is left: the accept ends with -EMFILE, the connections wait. As numbers are given back they are
  * delivered, none is lost. Between the failures nothing spins: each arm has one event. */
-REAL_TEST(accept, without_descriptors)
+static void without_descriptors(const struct backend_param *p, unsigned listen_flags)
 {
     static struct crowd c;
     struct seam s;
@@ -162,6 +171,7 @@ REAL_TEST(accept, without_descriptors)
     int held[ROOM];
     c = (struct crowd){.again = false};
     seam_open(&s, p);
+    s.listen_flags = listen_flags;
     listener_open(&s, &l, 64);
     crowd_connect(&s, &c, &l, WAITING);
     seam_until(&s, s.inflight == 0);
@@ -187,6 +197,16 @@ REAL_TEST(accept, without_descriptors)
     listener_close(&s, &l);
     crowd_leave(&s, &c, WAITING);
     seam_close(&s);
+}
+
+REAL_TEST(accept, without_descriptors)
+{
+    without_descriptors(p, 0);
+}
+
+REAL_TEST(accept, without_descriptors_on_a_shared_listener)
+{
+    without_descriptors(p, GYRE_FDF_SHARED);
 }
 
 /* The same for single accepts, over a unix socket, and with the existing connections at work meanwhile. */

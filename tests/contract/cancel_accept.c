@@ -62,18 +62,29 @@ static void round_of(struct seam *s, struct listener *l, struct env_rng *rng)
         seam_fd_close(s, &f[i]);
 }
 
-TRANSPORT_TEST(cancel_accept, racing_with_connections)
+static void race(const struct backend_param *p, unsigned listen_flags)
 {
     struct seam s;
     struct listener l;
     struct env_rng rng;
     env_rng_init(&rng, 404);
     seam_open(&s, p);
+    s.listen_flags = listen_flags;
     listener_open(&s, &l, 64);
     for (int round = 0; round < 80; round++)
         round_of(&s, &l, &rng);
     listener_close(&s, &l);
     seam_close(&s);
+}
+
+TRANSPORT_TEST(cancel_accept, racing_with_connections)
+{
+    race(p, 0);
+}
+
+TRANSPORT_TEST(cancel_accept, racing_with_connections_of_a_shared_listener)
+{
+    race(p, GYRE_FDF_SHARED);
 }
 
 /* The same with a batch of one, so that events wait inside the backend while the cancel is made. */

@@ -52,6 +52,7 @@ struct seam {
     struct gyre__bufpool pool;
     bool has_pool;
     unsigned cap; /* events asked for at once; at most SEAM_BATCH */
+    unsigned listen_flags; /* more flags of listeners that are opened: GYRE_FDF_SHARED */
 
     unsigned inflight;     /* operations */
     unsigned fds;          /* attached */

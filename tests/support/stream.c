@@ -19,7 +19,7 @@ void listener_open(struct seam *s, struct listener *l, uint32_t backlog)
     cr_assert_eq(err, 0, "listen: %s", strerror(-err));
     err = sock->name(s->be, fd, false, &l->addr);
     cr_assert_eq(err, 0, "name: %s", strerror(-err));
-    seam_attach(s, &l->f, fd, seam_fd_flags(s, false) | GYRE_FDF_LISTEN);
+    seam_attach(s, &l->f, fd, seam_fd_flags(s, false) | GYRE_FDF_LISTEN | s->listen_flags);
 }
 
 void listener_close(struct seam *s, struct listener *l)
