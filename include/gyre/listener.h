@@ -194,11 +194,13 @@ GYRE_API int gyre_loop_listen_fd_sized(struct gyre_listener **out, struct gyre_l
                                        const struct gyre_listener_options *options, size_t size_bytes,
                                        size_t conn_size_bytes);
 
-/* Stop accepting for good and close the listening sockets. Accepted connections stay open. Sockets on other loops, and
- * sockets that are accepting at this moment, are closed in the next turn of their loop. `on_closed` runs when all
- * sockets are closed. The listener becomes invalid when its sockets and its last connection are closed, which may be
- * before this call returns. Do not use an invalid listener: the engine may reuse the memory for another listener. While
- * the listener is valid, a second call does nothing. NULL is allowed.
+/* Stop accepting for good and close the listening sockets. Accepted connections stay open, those that the library
+ * accepts while it closes included: `filter`, on_open and the other handlers may run for them. Clients in the backlog
+ * are reset, unless another process or loop has the socket, too. Sockets on other loops, and sockets that are accepting
+ * at this moment, are closed in the next turn of their loop. `on_closed` runs when all sockets are closed. The listener
+ * becomes invalid when its sockets and its last connection are closed, which may be before this call returns. Do not
+ * use an invalid listener: the engine may reuse the memory for another listener. While the listener is valid, a second
+ * call does nothing. NULL is allowed.
  *
  * Returns 0, or:
  *   GYRE_ETHREAD  the listener belongs to one loop, and the calling thread is not the loop's

@@ -151,12 +151,9 @@ static void accept_failed(struct gyre__acceptor *a, int err)
         back_off(a, err);
 }
 
+/* Also while it is closing: the client was accepted, and is nobody else's any more. */
 static void accepted(struct gyre__acceptor *a, int fd)
 {
-    if (!a->open) { /* it came while closing */
-        a->loop->be->ops->sock->close(a->loop->be, fd);
-        return;
-    }
     a->errors = 0;
     a->backoff_ms = 0;
     gyre__acceptor_take(a, fd);

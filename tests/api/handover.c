@@ -20,6 +20,7 @@ struct site {
     struct gyre_loop *loop;
     struct gyre_listener *listener;
     unsigned opens, closes;
+    bool close_in_data, pause_in_data;
 };
 
 static struct hands {
@@ -37,6 +38,11 @@ static void on_open(struct gyre_conn *c)
 
 static void on_data(struct gyre_conn *c)
 {
+    struct site *s = gyre_loop_user(gyre_conn_loop(c));
+    if (s->close_in_data)
+        gyre_listener_close(s->listener);
+    if (s->pause_in_data)
+        cr_assert_eq(gyre_listener_pause(s->listener), 0);
     (void)gyre_conn_forward(c, c, SIZE_MAX);
 }
 
@@ -81,10 +87,12 @@ static void begin(const struct backend_param *p, const char *backend)
     hands = (struct hands){.fds = env_fd_count()};
     env_dir_make(hands.dir, sizeof hands.dir);
     make_loop(s, backend);
-    if (p->transport == TRANSPORT_UNIX)
-        (void)snprintf(hands.address, sizeof hands.address, "unix://%s/s", hands.dir);
+    bool path = p->transport == TRANSPORT_UNIX, abstract = p->transport == TRANSPORT_ABSTRACT;
+    if (path || abstract)
+        (void)snprintf(hands.address, sizeof hands.address, "unix://%s%s/s", path ? "" : "@", hands.dir + abstract);
     else
-        (void)snprintf(hands.address, sizeof hands.address, "tcp://127.0.0.1:0");
+        (void)snprintf(hands.address, sizeof hands.address, "tcp://%s:0",
+                       p->transport == TRANSPORT_TCP6 ? "[::1]" : "127.0.0.1");
     cr_assert_eq(gyre_loop_listen(&s->listener, s->loop, hands.address, &echo, NULL), 0);
     (void)snprintf(hands.address, sizeof hands.address, "%s", gyre_listener_address(s->listener));
     turns(s, 3);
@@ -272,5 +280,55 @@ REAL_TEST(api_handover, between_backends)
         }
         cr_assert_geq(hands.sites[0].opens + hands.sites[1].opens, 400);
         end();
+    }
+}
+
+/* ---- closing ---- */
+
+/* A handler closes, or pauses, the listener in the very turn that has accepted others. Those live on; whom the kernel
+ * has in its queue is the next one's. The order of a turn's events is by chance: the loop is not turned until data and
+ * clients are there. */
+static void lose_nobody(const struct backend_param *p, bool pause, bool shared)
+{
+    int fds[5];
+    begin(p, p->backend);
+    struct site *s = &hands.sites[0];
+    int copy = shared ? gyre_listener_dup_fd(s->listener, 0) : -1;
+    turns(s, 3);
+    int first = client();
+    cr_assert_eq(answer(first, NULL, API_PATIENCE_MS), 1);
+    s->close_in_data = !pause;
+    s->pause_in_data = pause;
+    cr_assert_eq(send(first, "x", 1, MSG_NOSIGNAL), 1);
+    for (unsigned i = 0; i < 5; i++)
+        fds[i] = client();
+    turns(s, 10);
+    cr_assert_gt(s->opens, shared ? 0 : 1, "nobody was accepted: this says nothing");
+    s->close_in_data = s->pause_in_data = false;
+    if (shared) {
+        make_loop(&hands.sites[1], p->backend);
+        cr_assert_eq(gyre_loop_listen_fd(NULL, hands.sites[1].loop, copy, &echo, NULL), 0);
+    } else if (pause) {
+        cr_assert_eq(gyre_listener_resume(s->listener), 0);
+    }
+    unsigned answered = 0;
+    for (unsigned i = 0; i < 5; i++) {
+        answered += answer(fds[i], NULL, API_PATIENCE_MS) == 1;
+        (void)close(fds[i]);
+    }
+    cr_assert_eq(hands.sites[0].opens + hands.sites[1].opens, answered + 1);
+    cr_assert(answered == 5 || (!shared && !pause), "%u of 5 clients were served", answered);
+    cr_assert_eq(answer(first, NULL, API_PATIENCE_MS), 1, "its own connection has gone");
+    (void)close(first);
+    end();
+}
+
+TRANSPORT_TEST(api_handover, closing_loses_nobody)
+{
+    if (backends_is_real(p->backend)) {
+        lose_nobody(p, false, true);
+        lose_nobody(p, true, true);
+        lose_nobody(p, true, false);
+        lose_nobody(p, false, false);
     }
 }
