@@ -198,12 +198,13 @@ GYRE_API int gyre_loop_listen_fd_sized(struct gyre_listener **out, struct gyre_l
  * accepts while it closes included: `filter`, on_open and the other handlers may run for them. Clients in the backlog
  * are reset, unless another process or loop has the socket, too. Sockets on other loops, and sockets that are accepting
  * at this moment, are closed in the next turn of their loop. `on_closed` runs when all sockets are closed. The listener
- * becomes invalid when its sockets and its last connection are closed, which may be before this call returns. Do not
- * use an invalid listener: the engine may reuse the memory for another listener. While the listener is valid, a second
- * call does nothing. NULL is allowed.
+ * becomes invalid when its sockets and its last connection are closed, which may be before this call returns. A second
+ * call does nothing, as long as the engine or the loop has not begun to listen again: then it may reuse the memory of an
+ * invalid listener. NULL is allowed.
  *
  * Returns 0, or:
  *   GYRE_ETHREAD  the listener belongs to one loop, and the calling thread is not the loop's
+ *   GYRE_EFORK    the listener belongs to the parent process
  * Thread: any for a listener of an engine; the loop's for a listener of one loop. */
 GYRE_API int gyre_listener_close(struct gyre_listener *listener);
 
@@ -215,6 +216,7 @@ GYRE_API int gyre_listener_close(struct gyre_listener *listener);
  * Return 0, or:
  *   GYRE_ESTATE   the listener is closed
  *   GYRE_ETHREAD  the listener belongs to one loop, and the calling thread is not the loop's
+ *   GYRE_EFORK    the listener belongs to the parent process
  *   -EINVAL       `listener` is NULL
  * Thread: as gyre_listener_close(). */
 GYRE_API int gyre_listener_pause(struct gyre_listener *listener);

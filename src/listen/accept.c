@@ -304,7 +304,7 @@ static void look(struct gyre__acceptor *a)
     bool newly_shared = atomic_load(&a->listener->shared) && !(a->f.flags & GYRE_FDF_SHARED);
     if (want == GYRE_LISTENER_PAUSE || (newly_shared && a->op.state != GYRE_OPS_IDLE))
         gyre__op_cancel(a->loop, &a->op); /* unless paused, the last event arms it again */
-    else if (!a->waiting && (!a->listener->kept || atomic_load(&a->loop->owned)))
+    else if (!a->waiting && (a->listener->engine == NULL || atomic_load(&a->loop->owned)))
         gyre__acceptor_arm(a); /* an engine arms all when it runs */
 }
 
@@ -337,7 +337,7 @@ void gyre__acceptor_look(struct gyre__acceptor *a)
 void gyre__acceptors_arm(struct gyre_loop *l)
 {
     for (struct gyre__acceptor *a = l->acceptors->list; a != NULL; a = a->next)
-        if (a->used && a->started && !a->waiting)
+        if (a->started && !a->waiting)
             gyre__acceptor_arm(a);
 }
 
@@ -346,7 +346,7 @@ void gyre__acceptors_close(struct gyre_loop *l)
     struct gyre__acceptor *a = l->acceptors->list, *next;
     for (; a != NULL; a = next) {
         next = a->next;
-        if (a->used && (a->open || !a->started))
+        if (a->open || !a->started)
             gyre__acceptor_stop(a);
     }
 }

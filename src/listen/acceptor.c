@@ -31,11 +31,9 @@ void gyre__acceptor_init(struct gyre__acceptor *a, struct gyre_loop *l, struct g
     bool linked = a->linked;
     *a = (struct gyre__acceptor){
         .magic = GYRE_ACCEPTOR_MAGIC, .next = next, .linked = linked, .loop = l, .listener = listener};
-    a->kept = listener->kept;
     a->op = (struct gyre__op){.gen = gen, .f = &a->f, .done = GYRE_DONE_ACCEPT};
     a->f.fd = -1;
     a->timer.kind = GYRE_TIMER_ACCEPTOR;
-    a->used = true;
     a->held = true;
     a->profile.listener = listener;
     a->profile.refs = 1;
@@ -43,17 +41,9 @@ void gyre__acceptor_init(struct gyre__acceptor *a, struct gyre_loop *l, struct g
 
 int gyre__acceptor_new(struct gyre__acceptor **out, struct gyre_loop *l, struct gyre_listener *listener)
 {
-    struct gyre__acceptor *a = listener->kept ? NULL : l->acceptors->list;
-    while (a != NULL && (a->used || atomic_load(&a->look_posted))) /* a posted look may still lie in the queue */
-        a = a->next;
-    if (a == NULL) {
-        a = gyre__alloc(l->mem, sizeof *a);
-        if (a == NULL)
-            return -ENOMEM;
-        a->loop = l;
-        if (!listener->kept)
-            gyre__acceptor_link(a);
-    }
+    struct gyre__acceptor *a = gyre__alloc(l->mem, sizeof *a);
+    if (a == NULL)
+        return -ENOMEM;
     gyre__acceptor_init(a, l, listener);
     *out = a;
     return 0;
@@ -70,9 +60,7 @@ void gyre__acceptor_release(struct gyre__acceptor *a)
     GYRE_CHECK(a->magic == GYRE_ACCEPTOR_MAGIC && a->profile.refs > 0);
     if (--a->profile.refs > 0)
         return;
-    a->used = false;
-    if (a->listener->kept)
-        unlink_from_loop(a);
+    unlink_from_loop(a);
     gyre__listener_release(a->listener);
 }
 
@@ -92,14 +80,12 @@ int gyre__acceptors_init(struct gyre_loop *l)
 
 void gyre__acceptors_fini(struct gyre_loop *l)
 {
-    struct gyre__acceptor *a, *next;
     if (l->acceptors == NULL)
         return;
-    a = l->acceptors->list;
-    for (; a != NULL; a = next) {
-        next = a->next;
-        if (!a->kept)
-            gyre__free(l->mem, a);
+    while (l->acceptors->listeners != NULL) {
+        struct gyre_listener *listener = l->acceptors->listeners;
+        l->acceptors->listeners = listener->next;
+        gyre__listener_free(listener);
     }
     gyre__free(l->mem, l->acceptors);
     l->acceptors = NULL;

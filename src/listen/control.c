@@ -11,6 +11,12 @@ static bool is_listener(const struct gyre_listener *listener)
     return listener != NULL && listener->magic == GYRE_LISTENER_MAGIC;
 }
 
+/* A child's: nothing may be changed, nor a loop be woken, whose wake descriptor is the parent's. */
+static bool is_forked(const struct gyre_listener *listener)
+{
+    return gyre__loop_is_forked(listener->acceptors[0]->loop);
+}
+
 /* Whether it is this thread's, and stays so: the calling thread is in it, or runs it. */
 static bool is_own(const struct gyre_loop *l)
 {
@@ -25,17 +31,16 @@ static void look_where(const struct gyre_listener *listener, bool own)
 }
 
 /* The lock keeps loops that are nobody's yet from getting an owner. Those of this thread are seen to without it, for
- * what fails there goes to the user's log function, which may call the library. A forked child does not touch it, for
- * its holder may have stayed behind. The listener may be gone at the last look. */
+ * what fails there goes to the user's log function, which may call the library. The listener may be idle at the last
+ * look. */
 static void look_everywhere(struct gyre_listener *listener)
 {
     struct gyre__set *set = listener->set;
-    bool locks = set != NULL && !gyre__loop_is_forked(listener->acceptors[0]->loop);
     gyre__listener_hold(listener);
-    if (locks)
+    if (set != NULL)
         (void)pthread_mutex_lock(&set->gate);
     look_where(listener, false);
-    if (locks)
+    if (set != NULL)
         (void)pthread_mutex_unlock(&set->gate);
     look_where(listener, true);
     gyre__listener_release(listener);
@@ -51,6 +56,8 @@ int gyre_listener_close(struct gyre_listener *listener)
 {
     if (!is_listener(listener))
         return 0;
+    if (is_forked(listener))
+        return GYRE_EFORK;
     if (!is_allowed(listener))
         return GYRE_ETHREAD;
     if (atomic_exchange(&listener->want, GYRE_LISTENER_CLOSE) != GYRE_LISTENER_CLOSE)
@@ -62,6 +69,8 @@ static int change_want(struct gyre_listener *listener, int from, int to)
 {
     if (!is_listener(listener))
         return -EINVAL;
+    if (is_forked(listener))
+        return GYRE_EFORK;
     if (!is_allowed(listener))
         return GYRE_ETHREAD;
     if (atomic_compare_exchange_strong(&listener->want, &from, to))
@@ -87,7 +96,7 @@ int gyre_listener_dup_fd(const struct gyre_listener *listener, uint32_t index)
     if (atomic_load(&listener->want) == GYRE_LISTENER_CLOSE)
         return GYRE_ESTATE;
     int fd = a->f.fd >= 0 ? a->loop->be->ops->sock->dup(a->loop->be, a->f.fd) : -EINVAL;
-    if (fd >= 0 && !atomic_exchange(&a->listener->shared, true))
+    if (fd >= 0 && !is_forked(listener) && !atomic_exchange(&a->listener->shared, true))
         look_everywhere(a->listener);
     return fd;
 }

@@ -26,19 +26,14 @@ void gyre__listener_socket_closed(struct gyre_listener *listener, struct gyre_lo
 
 void gyre__listener_release(struct gyre_listener *listener)
 {
-    if (atomic_fetch_sub(&listener->refs, 1) != 1)
-        return;
-    if (listener->kept)
+    if (atomic_fetch_sub(&listener->refs, 1) == 1)
         atomic_store(&listener->idle, true);
-    else
-        gyre__listener_free(listener);
 }
 
 void gyre__listener_free(struct gyre_listener *listener)
 {
     for (uint32_t i = 0; listener->acceptors != NULL && i < listener->acceptor_count; i++)
-        if (listener->kept)
-            gyre__free(listener->mem, listener->acceptors[i]);
+        gyre__free(listener->mem, listener->acceptors[i]);
     gyre__free(listener->mem, listener->acceptors);
     gyre__free(listener->mem, listener);
 }

@@ -9,8 +9,9 @@
  * and does its part, at once where the writer is on that loop, else by a task that lies in the acceptor and so cannot
  * fail. Starting an acceptor on its loop is the first such look.
  *
- * An engine's listener counts what keeps it: acceptors that are open or have connections, descriptors being handed
- * over, looks on their way. At 0 it is idle, and serves again when the engine listens next. */
+ * A listener counts what keeps it: acceptors that are open or have connections, descriptors being handed over, looks on
+ * their way. At 0 it is idle, and serves again when its engine or loop listens next. Its memory stays until then, so
+ * that a call on a listener that has closed finds one that is closed. */
 #ifndef GYRE_LISTEN_LISTENER_H
 #define GYRE_LISTEN_LISTENER_H
 
@@ -25,14 +26,13 @@ enum { GYRE_LISTENER_MAGIC = 0x6c697374, GYRE_ACCEPTOR_MAGIC = 0x61636370 };
 
 enum gyre__listener_want { GYRE_LISTENER_ACCEPT = 0, GYRE_LISTENER_PAUSE, GYRE_LISTENER_CLOSE };
 
-/* One loop's share of a listener. A loop's own go back to its list and are freed with it, an engine's belong to their
- * listener; neither is freed before the loop, because it has an op in it. */
+/* One loop's share of a listener, to which it belongs: freed no earlier than the loop, because it has an op in it. */
 struct gyre__acceptor {
     uint32_t magic;
     uint32_t errors; /* in a row */
     struct gyre_loop *loop;
     struct gyre_listener *listener;
-    struct gyre__acceptor *next; /* on the loop's list */
+    struct gyre__acceptor *next; /* on the loop's list, if `linked` */
     struct gyre__profile profile; /* of what it accepts; refs: its connections, and one if `held` */
     struct gyre__fd f;            /* fd -1: this one only takes over, or is closed */
     struct gyre__op op;
@@ -42,8 +42,6 @@ struct gyre__acceptor {
     struct gyre__task look_task; /* queued while `look_posted` */
     _Atomic(bool) look_posted;
     _Atomic(uint32_t) conns; /* its connections, those on their way to it included */
-    bool used;    /* of a loop's own: not on its way to reuse */
-    bool kept;    /* with its listener, not with the loop */
     bool linked;  /* on the loop's list */
     bool held;    /* open, as far as the listener knows: holds a reference of its own profile */
     bool started; /* its loop has seen it */
@@ -53,7 +51,8 @@ struct gyre__acceptor {
 
 /* The acceptors of a loop. */
 struct gyre__acceptors {
-    struct gyre__acceptor *list; /* all of them, open or not */
+    struct gyre__acceptor *list;     /* those that were started and are referred to */
+    struct gyre_listener *listeners; /* the loop's own, idle ones too */
     uint32_t open;
     uint32_t waiting; /* held back by EMFILE or conns_max: try again when a connection closes */
 };
@@ -71,7 +70,7 @@ struct gyre_listener {
     uint32_t acceptor_count;
     uint32_t index;
     uint32_t conns_max; /* 0: none */
-    struct gyre_listener *next; /* on the engine's list, if `kept` */
+    struct gyre_listener *next; /* on the list of the engine or the loop */
     struct gyre_engine *engine; /* NULL: a loop's own */
     struct gyre__set *set;      /* the engine's loops; likewise */
     const struct gyre_mem *mem;
@@ -87,7 +86,6 @@ struct gyre_listener {
     _Atomic(bool) idle;
     _Atomic(bool) shared; /* others may accept on its sockets, too: they came from somewhere, or were duplicated */
     bool inet;
-    bool kept;             /* until the engine goes; else it frees itself */
     bool hands_over;       /* only the first acceptor has a socket */
     struct gyre__path path; /* the socket file that bind made */
     struct gyre__addr addr; /* bound */
@@ -103,7 +101,7 @@ struct gyre__listen_request {
     uint32_t index;
     struct gyre_engine *engine;
     struct gyre__set *set;
-    struct gyre_listener **list; /* the engine's, or NULL: a loop's own */
+    struct gyre_listener **list; /* the engine's, or the loop's */
     const char *address;         /* or NULL: */
     int fd;                      /* a listening socket, taken on success */
     const struct gyre_conn_handlers *handlers;
@@ -112,9 +110,9 @@ struct gyre__listen_request {
     size_t conn_size;
 };
 
-/* Make a listener. One for an engine is put on its list, even if opening fails later on, and is freed with
- * gyre__listener_free() when the loops have ended; another frees itself with its last connection once closed. Each loop
- * that the calling thread may not touch starts its part by a task. Errors as gyre_engine_listen(). */
+/* Make a listener. It is put on the list, even if opening fails later on, and is freed with gyre__listener_free() when
+ * the loops have ended. Each loop that the calling thread may not touch starts its part by a task. Errors as
+ * gyre_engine_listen(). */
 int gyre__listener_make(struct gyre_listener **out, const struct gyre__listen_request *request);
 
 /* A socket of its is closed. Thread: that of `l`. */
@@ -125,7 +123,7 @@ static inline void gyre__listener_hold(struct gyre_listener *listener)
     atomic_fetch_add_explicit(&listener->refs, 1, memory_order_relaxed);
 }
 
-/* One reference less; at the last it frees itself or is idle. */
+/* One reference less; at the last it is idle. */
 void gyre__listener_release(struct gyre_listener *listener);
 
 /* For how many more connections the limits of listener and engine leave a place. */
@@ -146,7 +144,7 @@ static inline bool gyre__balance_by_peer(const struct gyre__balancer *balance)
 
 /* ---- acceptor.c ---- */
 
-/* An acceptor for `listener` on `l`, which need not be the caller's if the listener is an engine's. */
+/* An acceptor for `listener` on `l`, which need not be the caller's. Returns 0 or -ENOMEM. */
 int gyre__acceptor_new(struct gyre__acceptor **out, struct gyre_loop *l, struct gyre_listener *listener);
 /* Make one that was closed new again, with the memory it has. */
 void gyre__acceptor_init(struct gyre__acceptor *a, struct gyre_loop *l, struct gyre_listener *listener);

@@ -184,8 +184,7 @@ static struct gyre_listener *new_listener(const struct gyre__listen_request *req
                                        .acceptor_count = request->loop_count,
                                        .engine = request->engine,
                                        .set = request->set,
-                                       .mem = mem,
-                                       .kept = request->list != NULL};
+                                       .mem = mem};
     listener->acceptors = gyre__alloc_many(mem, request->loop_count, sizeof(struct gyre__acceptor *));
     bool ok = listener->acceptors != NULL;
     for (uint32_t i = 0; ok && i < listener->acceptor_count; i++)
@@ -217,11 +216,11 @@ static struct gyre_listener *idle_listener(struct gyre_listener **list)
 
 static struct gyre_listener *find_or_make(const struct gyre__listen_request *request)
 {
-    struct gyre_listener *listener = request->list != NULL ? idle_listener(request->list) : NULL;
+    struct gyre_listener *listener = idle_listener(request->list);
     if (listener != NULL)
         return listener;
     listener = new_listener(request);
-    if (listener != NULL && request->list != NULL) {
+    if (listener != NULL) {
         listener->next = *request->list;
         *request->list = listener;
     }
@@ -323,6 +322,7 @@ static int loop_listen(struct gyre_listener **out, struct gyre_loop *loop, struc
         return GYRE_ESHUTDOWN;
     request->loops = &loop;
     request->loop_count = 1;
+    request->list = &loop->acceptors->listeners;
     int err = gyre__listener_make(&listener, request);
     if (err == 0 && out != NULL)
         *out = listener;

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <gyre/work.h>
+#include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -123,6 +124,47 @@ REAL_TEST(api_fork, child_is_refused)
     cr_assert_eq(gyre_loop_run_nowait(api.loop) < 0, 0);
     gyre_engine_destroy(ch.engine);
     gyre_pool_destroy(ch.pool);
+    peer_close(&peer);
+    api_close(&api);
+}
+
+static void calls_of_child(const struct child *ch)
+{
+    struct gyre_listener *l = ch->api->listener;
+    STEP(30, gyre_listener_pause(l) == GYRE_EFORK);
+    STEP(31, gyre_listener_resume(l) == GYRE_EFORK);
+    int fd = gyre_listener_dup_fd(l, 0);
+    STEP(32, fd >= 0 && close(fd) == 0);
+    gyre_listener_close(l);
+    STEP(33, gyre_listener_pause(l) == GYRE_EFORK);
+    gyre_loop_stop(ch->api->loop);
+}
+
+/* What the child does with listeners and loops of the parent wakes no loop there, though it has their descriptors. */
+REAL_TEST(api_fork, parent_is_not_woken)
+{
+    struct api api;
+    struct peer peer;
+    struct child ch = {.api = &api};
+    api_start(&api, p, NULL);
+    api_watch(&api, MS(5));
+    struct pollfd wakes = {.fd = gyre_loop_fd(api.loop), .events = POLLIN};
+    while (gyre_loop_run_nowait(api.loop) != 0 || poll(&wakes, 1, 0) != 0)
+        api_turn(&api);
+    struct gyre_stats before = api_stats(&api);
+    pid_t pid = fork();
+    cr_assert_geq(pid, 0);
+    if (pid == 0) {
+        calls_of_child(&ch);
+        _exit(0);
+    }
+    int status = -1;
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "step %d", WEXITSTATUS(status));
+    cr_assert_eq(poll(&wakes, 1, 20), 0, "the parent's loop was woken");
+    api_watch(&api, MS(5));
+    cr_assert_eq(api_stats(&api).wakes, before.wakes);
+    (void)peer_open(&api, &peer);
     peer_close(&peer);
     api_close(&api);
 }

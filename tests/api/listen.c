@@ -318,3 +318,33 @@ TRANSPORT_TEST(api_listen, close_keeps_connections)
     peer_close(&peer);
     api_close(&api);
 }
+
+/* Again and again: it does nothing, as long as the loop has not begun to listen on something else. Nor do the others on
+ * a listener that is closed. Memory does not grow with listeners that are gone. */
+BACKEND_TEST(api_listen, closed_twice)
+{
+    struct api api;
+    long blocks = 0;
+    start(&api, p);
+    for (unsigned i = 0; i < 20; i++) {
+        struct gyre_listener *l = NULL, *other = NULL;
+        cr_assert_eq(listen_on(&api, &l, "tcp://127.0.0.1:0"), 0);
+        cr_assert_eq(listen_on(&api, &other, "tcp://127.0.0.1:0"), 0);
+        gyre_listener_close(l);
+        api_watch(&api, MS(1));
+        gyre_listener_close(l);
+        cr_assert_eq(gyre_listener_pause(l), GYRE_ESTATE);
+        cr_assert_eq(gyre_listener_resume(l), GYRE_ESTATE);
+        cr_assert_eq(gyre_listener_dup_fd(l, 0), GYRE_ESTATE);
+        cr_assert_eq(gyre_listener_conn_count(l), 0);
+        cr_assert_eq(gyre_listener_socket_count(other), 1, "another listener was closed");
+        gyre_listener_close(other);
+        api_watch(&api, MS(1));
+        gyre_listener_close(other);
+        gyre_listener_close(l);
+        if (i == 5)
+            blocks = atomic_load(&api.mem.blocks);
+    }
+    cr_assert_leq(atomic_load(&api.mem.blocks), blocks);
+    api_close(&api);
+}
