@@ -94,7 +94,8 @@ struct gyre_listener_options {
  *   "tcp4://…", "tcp6://…"   the same, for one family only
  *   "tcp://127.0.0.1:0"      any free port; gyre_listener_address() returns the chosen port
  *   "unix:///run/x.sock"     a unix socket. A leftover socket file that nobody listens on is replaced. When the
- *                            listener closes, its file is removed.
+ *                            listener closes, its file is removed, unless the socket was duplicated with
+ *                            gyre_listener_dup_fd() and is still open elsewhere.
  *   "unix://@name"           an abstract unix name (Linux)
  *
  * The listener is returned borrowed and is valid until the engine is destroyed. After gyre_listener_close(), the

@@ -246,7 +246,7 @@ void gyre__acceptor_stop(struct gyre__acceptor *a)
         return;
     set_waiting(a, false);
     gyre__wheel_stop(&a->loop->wheel, &a->timer);
-    if (a->listener->acceptors[0] == a)
+    if (a->listener->acceptors[0] == a && !atomic_load(&a->listener->shared))
         gyre__path_remove(&a->listener->path, &a->listener->addr);
     if (!a->started) {
         stop_unstarted(a);

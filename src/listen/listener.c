@@ -16,7 +16,10 @@ static void run_closed(struct gyre_loop *l, void *user)
 
 void gyre__listener_socket_closed(struct gyre_listener *listener, struct gyre_loop *l)
 {
-    if (atomic_fetch_sub(&listener->sockets, 1) != 1 || listener->on_closed == NULL)
+    if (atomic_fetch_sub(&listener->sockets, 1) != 1)
+        return;
+    gyre__path_remove_unused(&listener->path, &listener->addr); /* if shared; else it has gone before */
+    if (listener->on_closed == NULL)
         return;
     gyre__listener_hold(listener);
     listener->closed_task = (struct gyre__task){.run = run_closed, .user = listener, .embedded = true};

@@ -2,7 +2,9 @@
  * The file of a unix socket: who made it, and removing it. */
 #include "path.h"
 #include "addr.h"
+#include "sock.h"
 
+#include <errno.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,4 +26,23 @@ void gyre__path_remove(struct gyre__path *path, const struct gyre__addr *addr)
     path->ours = false;
     if (lstat(name, &st) == 0 && (uint64_t)st.st_dev == path->device && st.st_ino == path->inode)
         (void)unlink(name);
+}
+
+/* Asked with a socket of another type, so that nobody gets a connection: it is refused only if no socket has the file
+ * (EPROTOTYPE: one has). */
+static bool is_bound(const struct gyre__addr *addr)
+{
+    int probe = gyre__sock_new(AF_UNIX, SOCK_DGRAM, 0);
+    if (probe < 0)
+        return true;
+    bool refused = connect(probe, (const struct sockaddr *)&addr->ss, addr->len) != 0 && errno == ECONNREFUSED;
+    (void)close(probe);
+    return !refused;
+}
+
+void gyre__path_remove_unused(struct gyre__path *path, const struct gyre__addr *addr)
+{
+    if (path->ours && is_bound(addr))
+        path->ours = false; /* it is theirs now */
+    gyre__path_remove(path, addr);
 }

@@ -16,7 +16,11 @@ struct gyre__path {
 /* A socket of `be` was bound to `addr`: note the file that bind made, if it made one. */
 void gyre__path_remember(struct gyre__path *path, const struct gyre__backend *be, const struct gyre__addr *addr);
 
-/* Remove the file if it is the one that was noted. */
+/* Remove the file if it is the one that was noted. Before the socket is closed: until then no other file has its
+ * number. */
 void gyre__path_remove(struct gyre__path *path, const struct gyre__addr *addr);
+
+/* The same for a stream socket that others may have: after it was closed here, and only if nobody is bound to it. */
+void gyre__path_remove_unused(struct gyre__path *path, const struct gyre__addr *addr);
 
 #endif

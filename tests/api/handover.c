@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { CLIENTS = 13, SITES = 3 };
@@ -330,5 +331,40 @@ TRANSPORT_TEST(api_handover, closing_loses_nobody)
         lose_nobody(p, true, true);
         lose_nobody(p, true, false);
         lose_nobody(p, false, false);
+    }
+}
+
+/* ---- the path of a unix socket ---- */
+
+static bool path_exists(void)
+{
+    struct stat st;
+    return lstat(hands.address + strlen("unix://"), &st) == 0;
+}
+
+/* Who hands the socket on and closes leaves the path to the next one; if there is nobody, it goes. */
+REAL_TEST(api_handover, path_stays_with_the_socket)
+{
+    struct backend_param unix_path = *p;
+    unix_path.transport = TRANSPORT_UNIX;
+    for (unsigned round = 0; round < 3; round++) {
+        begin(&unix_path, p->backend);
+        struct site *s = &hands.sites[0];
+        int copy = gyre_listener_dup_fd(s->listener, 0);
+        if (round == 0)
+            join(1, p->backend);
+        if (round != 1)
+            (void)close(copy);
+        gyre_listener_close(s->listener);
+        turns(s, 5);
+        cr_assert_eq(gyre_listener_socket_count(s->listener), 0);
+        cr_assert_eq(path_exists(), round < 2, "round %u", round);
+        if (round == 0)
+            for (unsigned i = 0; i < 5; i++)
+                expect_answer(client(), NULL);
+        cr_assert_eq(s->opens, 0);
+        if (round == 1)
+            (void)close(copy);
+        end();
     }
 }
