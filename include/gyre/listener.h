@@ -68,7 +68,8 @@ struct gyre_listener_options {
     bool share_port;      /* let other processes listen on the same TCP port (SO_REUSEPORT); false: the port must be
                              free */
     bool v6_only;         /* "tcp://[::]:80" accepts no IPv4, as with "tcp6://"; default: false */
-    uint32_t unix_mode;   /* permission bits of the unix socket file, such as 0660; 0: set by umask(2); at most 0777 */
+    uint32_t unix_mode;   /* permission bits of the unix socket file from the first moment, such as 0660; needs a child
+                             process, which ends with the call; 0: set by umask(2); at most 0777 */
     uint32_t conns_max;   /* limit on open connections of this listener (see the table above); 0: no limit */
     uint32_t defer_accept_s; /* TCP_DEFER_ACCEPT: seconds that a client without data stays in the kernel; 0: off; at
                                 most 3600; TCP only */

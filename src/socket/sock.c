@@ -45,6 +45,11 @@ static int set_option(int fd, int level, int name, int value)
     return setsockopt(fd, level, name, &value, sizeof value) == 0 ? 0 : -errno;
 }
 
+static int bind_to(int fd, const struct gyre__addr *addr)
+{
+    return bind(fd, (const struct sockaddr *)&addr->ss, addr->len) == 0 ? 0 : -errno;
+}
+
 int gyre__sock_open(struct gyre__backend *be, int family)
 {
     (void)be;
@@ -77,14 +82,9 @@ int gyre__sock_bind_unix(int fd, int type, const struct gyre__addr *addr, uint32
     int err = clear_unix_path(addr, type);
     if (err != 0)
         return err;
-    if (bind(fd, (const struct sockaddr *)&addr->ss, addr->len) != 0)
-        return -errno;
-    if (unix_mode != 0 && un->sun_path[0] != '\0' && chmod(un->sun_path, (mode_t)unix_mode) != 0) {
-        err = -errno;
-        (void)unlink(un->sun_path);
-        return err;
-    }
-    return 0;
+    if (unix_mode != 0 && un->sun_path[0] != '\0')
+        return gyre__sock_bind_with_mode(fd, addr, unix_mode);
+    return bind_to(fd, addr);
 }
 
 #ifdef SO_REUSEPORT_LB
@@ -153,8 +153,9 @@ static int bind_inet(int fd, const struct gyre__addr *addr, const struct gyre__l
         err = set_fastopen(fd, cfg->fastopen_queue);
     if (err != 0)
         return err;
-    if (bind(fd, (const struct sockaddr *)&addr->ss, addr->len) != 0)
-        return -errno;
+    err = bind_to(fd, addr);
+    if (err != 0)
+        return err;
     /* Not before bind: that would succeed although a stranger of the same user listens there. Not after listen: the
      * socket would stay outside the group among which the kernel shares connections out. */
     return cfg->share_later ? set_option(fd, SOL_SOCKET, REUSEPORT, 1) : 0;
@@ -188,11 +189,6 @@ static in_port_t port_of(const struct gyre__addr *addr)
 {
     return ntohs(addr->ss.ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)&addr->ss)->sin6_port
                                                 : ((const struct sockaddr_in *)&addr->ss)->sin_port);
-}
-
-static int bind_to(int fd, const struct gyre__addr *addr)
-{
-    return bind(fd, (const struct sockaddr *)&addr->ss, addr->len) == 0 ? 0 : -errno;
 }
 
 /* From a place that differs from one descriptor to the next, or every call would try the same ports that are taken. */
