@@ -52,15 +52,15 @@ typedef void gyre_listener_closed_fn(void *user);
  *   limit                             what happens when it is reached
  *   gyre_listener_options.conns_max   accepting pauses; clients wait in the backlog
  *   gyre_engine_options.conns_max     accepting pauses; clients wait in the backlog
- *   gyre_loop_options.conns_max       the connection goes to the next loop with room; if there is none, accepting
- *                                     pauses. With GYRE_BALANCE_KERNEL each loop pauses by itself.
+ *   gyre_loop_options.conns_max       the connection goes to the next loop with room, with GYRE_BALANCE_KERNEL, too;
+ *                                     if there is none, accepting pauses
  *   descriptors, memory               accepting pauses for 10 ms, doubled each time up to 1 s, or until a connection of
  *                                     the accepting loop closes; logged at most once a second
  *   backlog                           the kernel does not complete further connections (listen(2))
  *
  * After a pause for conns_max, accepting resumes at once when a connection on the accepting loop closes, and within
- * 100 ms when a connection on another loop closes. If several loops accept in the same instant, there may be more
- * connections than the limit. The surplus is closed at once (counted, gyre_stats.refused). */
+ * 100 ms when a connection on another loop closes. There are never more connections than the limit. If several loops
+ * accept in the same instant, the surplus is closed at once (counted, gyre_stats.refused). */
 
 struct gyre_listener_options {
     enum gyre_balance balance; /* 0: GYRE_BALANCE_AUTO; GYRE_BALANCE_KERNEL is for TCP only */

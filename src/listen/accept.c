@@ -7,8 +7,9 @@
  * What can go wrong: out of descriptors or memory, accepting pauses (10 ms, doubling to 1 s, or until a connection of
  * this loop closes); connections that are open are not affected, those that wait stay in the backlog. Errors that
  * belong to one connection are skipped. Where a limit on connections is near they are accepted one by one, so that none
- * is accepted that has no place; at the limit accepting pauses until there is room. A connection that comes in on
- * several loops in the same instant may pass the limit even so, and is closed. */
+ * is accepted that has no place; at the limit accepting pauses until there is room. Of connections that come in on
+ * several loops in the same instant some may find no place even so, and are closed. A full loop accepts for the others:
+ * the kernel goes on choosing its socket for clients that they could serve. */
 #include "listener.h"
 
 #include <errno.h>
@@ -33,9 +34,7 @@ static uint32_t room_of(const struct gyre__acceptor *a)
 {
     const struct gyre_listener *listener = a->listener;
     uint32_t room = 0;
-    if (!listener->hands_over)
-        room = gyre__loop_room(a->loop);
-    for (uint32_t i = 0; listener->hands_over && i < listener->acceptor_count && room < ROOM_NEAR; i++)
+    for (uint32_t i = 0; i < listener->acceptor_count && room < ROOM_NEAR; i++)
         room += lesser(gyre__loop_room(listener->acceptors[i]->loop), ROOM_NEAR);
     return lesser(lesser(room, gyre__listener_room(listener)), ROOM_NEAR);
 }

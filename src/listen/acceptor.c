@@ -68,7 +68,7 @@ void gyre__acceptor_release_profile(struct gyre_loop *l, struct gyre__profile *p
 {
     struct gyre__acceptor *a = GYRE_CONTAINER(profile, struct gyre__acceptor, profile);
     (void)l;
-    atomic_fetch_sub_explicit(&a->conns, 1, memory_order_relaxed);
+    gyre__listener_give_place(a);
     gyre__acceptor_release(a);
 }
 

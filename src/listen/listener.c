@@ -81,7 +81,50 @@ uint32_t gyre__listener_room(const struct gyre_listener *listener)
     uint32_t room = listener->set != NULL ? gyre__set_room(listener->set) : UINT32_MAX;
     if (listener->conns_max == 0)
         return room;
-    uint32_t conns = gyre_listener_conn_count(listener);
+    uint32_t conns = atomic_load_explicit(&listener->conns, memory_order_relaxed);
     uint32_t left = conns < listener->conns_max ? listener->conns_max - conns : 0;
     return left < room ? left : room;
+}
+
+/* ---- places ---- */
+
+/* No two loops get the last one. */
+static bool take_one(struct gyre_listener *listener)
+{
+    if (listener->conns_max == 0)
+        return true;
+    uint32_t now = atomic_load_explicit(&listener->conns, memory_order_relaxed);
+    while (now < listener->conns_max)
+        if (atomic_compare_exchange_weak_explicit(&listener->conns, &now, now + 1, memory_order_relaxed,
+                                                  memory_order_relaxed))
+            return true;
+    return false;
+}
+
+static void give_one(struct gyre_listener *listener)
+{
+    if (listener->conns_max != 0)
+        atomic_fetch_sub_explicit(&listener->conns, 1, memory_order_relaxed);
+}
+
+struct gyre__acceptor *gyre__listener_take_place(struct gyre_listener *listener, struct gyre__acceptor *to)
+{
+    uint32_t count = listener->acceptor_count, first = to->loop->index;
+    if (!take_one(listener))
+        return NULL;
+    for (uint32_t i = 0; i < count; i++) {
+        struct gyre__acceptor *a = listener->acceptors[(first + i) % count];
+        if (!gyre__loop_reserve_accepted(a->loop))
+            continue;
+        atomic_fetch_add_explicit(&a->conns, 1, memory_order_relaxed);
+        return a;
+    }
+    give_one(listener);
+    return NULL;
+}
+
+void gyre__listener_give_place(struct gyre__acceptor *a)
+{
+    atomic_fetch_sub_explicit(&a->conns, 1, memory_order_relaxed);
+    give_one(a->listener);
 }

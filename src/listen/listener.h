@@ -70,6 +70,7 @@ struct gyre_listener {
     uint32_t acceptor_count;
     uint32_t index;
     uint32_t conns_max; /* 0: none */
+    _Atomic(uint32_t) conns; /* of all acceptors, if there is a limit */
     struct gyre_listener *next; /* on the list of the engine or the loop */
     struct gyre_engine *engine; /* NULL: a loop's own */
     struct gyre__set *set;      /* the engine's loops; likewise */
@@ -128,6 +129,13 @@ void gyre__listener_release(struct gyre_listener *listener);
 
 /* For how many more connections the limits of listener and engine leave a place. */
 uint32_t gyre__listener_room(const struct gyre_listener *listener);
+
+/* Take a place for a connection that `a` has accepted, on the loop of `to`, or the next one with room. Returns whose it
+ * is, or NULL if a limit is reached. Thread: that of the accepting loop. */
+struct gyre__acceptor *gyre__listener_take_place(struct gyre_listener *listener, struct gyre__acceptor *to);
+/* A connection has gone, or did not come to be: its place in the listener is free, that on the loop is seen to. Thread:
+ * any. */
+void gyre__listener_give_place(struct gyre__acceptor *a);
 
 void gyre__listener_free(struct gyre_listener *listener);
 

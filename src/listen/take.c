@@ -43,7 +43,7 @@ static void adopt(struct gyre__acceptor *a, int fd)
     if (make_conn(a->loop, fd, &a->profile, a->listener->inet) == 0)
         return;
     gyre__count(&a->loop->be->stats.accept_errors, 1);
-    atomic_fetch_sub_explicit(&a->conns, 1, memory_order_relaxed);
+    gyre__listener_give_place(a);
 }
 
 static void run_handover(struct gyre_loop *l, void *user)
@@ -73,7 +73,7 @@ static void hand_over(struct gyre__acceptor *a, struct gyre__acceptor *to, int f
     gyre__listener_release(a->listener);
     gyre__count(&a->loop->be->stats.accept_errors, 1);
     a->loop->be->ops->sock->close(a->loop->be, fd);
-    atomic_fetch_sub_explicit(&to->conns, 1, memory_order_relaxed);
+    gyre__listener_give_place(to);
     gyre__loop_unreserve(to->loop);
 }
 
@@ -116,12 +116,10 @@ void gyre__acceptor_take(struct gyre__acceptor *a, int fd)
     if (!let_in(a, fd, &peer))
         return;
     struct gyre__acceptor *to = listener->hands_over ? gyre__balance_choose(listener, &peer) : a;
-    if (gyre__listener_room(listener) == 0 || !gyre__loop_reserve(to->loop)) {
+    to = gyre__listener_take_place(listener, to);
+    if (to == NULL)
         refuse(a, fd, false);
-        return;
-    }
-    atomic_fetch_add_explicit(&to->conns, 1, memory_order_relaxed);
-    if (to == a)
+    else if (to == a)
         adopt(a, fd);
     else
         hand_over(a, to, fd);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The record of a loop: its clock, its owner, posting to it, places for connections. src/reactor turns it. */
-#include "loop.h"
+#include "set.h"
 #include "buffer/buf.h"
 
 #include <errno.h>
@@ -106,14 +106,85 @@ uint32_t gyre_loop_conn_count(const struct gyre_loop *l)
     return (uint32_t)atomic_load_explicit(&l->conn_load, memory_order_relaxed);
 }
 
-bool gyre__loop_reserve(struct gyre_loop *l)
+/* ---- places ---- */
+
+static bool set_limits(const struct gyre_loop *l)
+{
+    return GYRE_UNLIKELY(l->set != NULL && l->set->conns_max != 0);
+}
+
+static void set_came(struct gyre_loop *l)
+{
+    if (set_limits(l))
+        atomic_fetch_add_explicit(&l->set->conns, 1, memory_order_relaxed);
+}
+
+static void set_gone(struct gyre_loop *l)
+{
+    if (set_limits(l))
+        atomic_fetch_sub_explicit(&l->set->conns, 1, memory_order_relaxed);
+}
+
+/* No two loops get the last place. */
+static bool set_admits(struct gyre_loop *l)
+{
+    if (!set_limits(l))
+        return true;
+    uint32_t now = atomic_load_explicit(&l->set->conns, memory_order_relaxed);
+    while (now < l->set->conns_max)
+        if (atomic_compare_exchange_weak_explicit(&l->set->conns, &now, now + 1, memory_order_relaxed,
+                                                  memory_order_relaxed))
+            return true;
+    return false;
+}
+
+static bool reserve(struct gyre_loop *l)
 {
     uint64_t load = atomic_fetch_add_explicit(&l->conn_load, GYRE_PLACE_RESERVED, memory_order_relaxed);
     if ((uint32_t)load + (uint32_t)(load >> 32) < l->conns_max)
         return true;
-    gyre__loop_unreserve(l);
+    atomic_fetch_sub_explicit(&l->conn_load, GYRE_PLACE_RESERVED, memory_order_relaxed);
     return false;
 }
+
+bool gyre__loop_reserve(struct gyre_loop *l)
+{
+    if (!reserve(l))
+        return false;
+    set_came(l);
+    return true;
+}
+
+bool gyre__loop_reserve_accepted(struct gyre_loop *l)
+{
+    if (!reserve(l))
+        return false;
+    if (set_admits(l))
+        return true;
+    atomic_fetch_sub_explicit(&l->conn_load, GYRE_PLACE_RESERVED, memory_order_relaxed);
+    return false;
+}
+
+void gyre__loop_unreserve(struct gyre_loop *l)
+{
+    atomic_fetch_sub_explicit(&l->conn_load, GYRE_PLACE_RESERVED, memory_order_relaxed);
+    set_gone(l);
+}
+
+void gyre__loop_conn_came(struct gyre_loop *l, bool reserved)
+{
+    atomic_fetch_add_explicit(&l->conn_load, reserved ? 1 - GYRE_PLACE_RESERVED : 1, memory_order_relaxed);
+    if (!reserved)
+        set_came(l);
+}
+
+void gyre__loop_conn_gone(struct gyre_loop *l)
+{
+    atomic_fetch_sub_explicit(&l->conn_load, 1, memory_order_relaxed);
+    set_gone(l);
+}
+
+/* ---- more of the user's side ---- */
 
 void *gyre_loop_user(const struct gyre_loop *l)
 {

@@ -205,11 +205,13 @@ static inline uint32_t gyre__loop_room(const struct gyre_loop *l)
 /* Take a place for a connection that another thread brings, so that whoever chooses a loop next counts it. Returns
  * false if there is none. Thread: any. */
 bool gyre__loop_reserve(struct gyre_loop *l);
+/* The same for one that was accepted, for which there must be a place in the set, too. */
+bool gyre__loop_reserve_accepted(struct gyre_loop *l);
+void gyre__loop_unreserve(struct gyre_loop *l);
 
-static inline void gyre__loop_unreserve(struct gyre_loop *l)
-{
-    atomic_fetch_sub_explicit(&l->conn_load, GYRE_PLACE_RESERVED, memory_order_relaxed);
-}
+/* A connection is there, for which a place was reserved or not; it has gone. Thread: the loop's. */
+void gyre__loop_conn_came(struct gyre_loop *l, bool reserved);
+void gyre__loop_conn_gone(struct gyre_loop *l);
 
 /* State and count move here, in gyre__op_cancel() and in gyre__op_done() only, so no backend can get them wrong. */
 static inline void gyre__op_submit(struct gyre_loop *l, struct gyre__op *op)

@@ -9,6 +9,7 @@ struct gyre__set {
     struct gyre_loop **loops;
     uint32_t count;
     uint32_t conns_max;     /* of all together; 0: no limit */
+    _Atomic(uint32_t) conns; /* connections and places reserved, if there is a limit */
     _Atomic(uint32_t) turn; /* where the next choice of a loop begins */
     /* Held while threads are being started, or a listener is added or steered: until a loop has its owner, none could
      * tell a call from a wrong thread. */
@@ -26,12 +27,10 @@ static inline uint32_t gyre__set_turn(struct gyre__set *set)
 /* How many more connections the set takes; UINT32_MAX if it has no limit. Thread: any. */
 static inline uint32_t gyre__set_room(const struct gyre__set *set)
 {
-    uint64_t load = 0;
     if (set->conns_max == 0)
         return UINT32_MAX;
-    for (uint32_t i = 0; i < set->count; i++)
-        load += gyre__loop_load(set->loops[i]);
-    return load < set->conns_max ? set->conns_max - (uint32_t)load : 0;
+    uint32_t conns = atomic_load_explicit(&set->conns, memory_order_relaxed);
+    return conns < set->conns_max ? set->conns_max - conns : 0;
 }
 
 #endif

@@ -50,7 +50,7 @@ int gyre__conn_take_slot(struct gyre_conn **out, struct gyre_loop *l, bool reser
     c->recv.gen = recv_gen;
     c->send.gen = send_gen;
     c->loop = l;
-    atomic_fetch_add_explicit(&l->conn_load, reserved ? 1 - GYRE_PLACE_RESERVED : 1, memory_order_relaxed);
+    gyre__loop_conn_came(l, reserved);
     *out = c;
     return 0;
 }
@@ -67,7 +67,7 @@ void gyre__conn_give_slot(struct gyre_conn *c)
     c->generation++;
     c->settle_next = l->conns->free;
     l->conns->free = c;
-    atomic_fetch_sub_explicit(&l->conn_load, 1, memory_order_relaxed);
+    gyre__loop_conn_gone(l);
 }
 
 struct gyre__extra *gyre__conn_extra(struct gyre_conn *c)

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT
+ * Limits on connections over several loops that accept for themselves: none is passed, whatever comes at one instant,
+ * and a loop that is full keeps no client from the others. */
+#include "rig.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { LOOPS = 2, CLIENTS = 4, ROUNDS = 300, LOOP_MAX = 2 };
+
+static struct {
+    _Atomic(unsigned) at_gate; /* loops that have asked the filter */
+    _Atomic(unsigned) open, opened, most;
+} places;
+
+/* Two loops have accepted before either goes on, if both have a client: then they ask for the last place at once. */
+static int meet(struct gyre_listener *listener, const struct sockaddr *peer, socklen_t len, void *user)
+{
+    uint64_t end_ns = env_now_ns() + (uint64_t)MS(2);
+    (void)listener, (void)peer, (void)len, (void)user;
+    atomic_fetch_add(&places.at_gate, 1);
+    while (atomic_load(&places.at_gate) < LOOPS && env_now_ns() < end_ns)
+        ;
+    return GYRE_ACCEPT_YES;
+}
+
+static void on_open(struct gyre_conn *c)
+{
+    unsigned open = atomic_fetch_add(&places.open, 1) + 1, most = atomic_load(&places.most);
+    (void)c;
+    while (open > most && !atomic_compare_exchange_weak(&places.most, &most, open))
+        ;
+    atomic_fetch_add(&places.opened, 1);
+}
+
+static void on_close(struct gyre_conn *c, int err)
+{
+    (void)c, (void)err;
+    atomic_fetch_sub(&places.open, 1);
+}
+
+static const struct gyre_conn_handlers counted = {.on_open = on_open, .on_data = rig_on_data, .on_close = on_close};
+
+static void last_place(const struct backend_param *p, bool of_engine)
+{
+    struct rig r;
+    struct gyre_listener_options options = {
+        .balance = GYRE_BALANCE_KERNEL, .filter = meet, .conns_max = of_engine ? 0 : 1};
+    rig_open_limited(&r, p, LOOPS, 0, of_engine ? 1 : 0);
+    cr_assert_eq(gyre_engine_listen_sized(&r.listener, r.engine, rig_tcp, &counted, &options, sizeof options), 0);
+    rig_run(&r);
+    memset(&places, 0, sizeof places);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        int fds[CLIENTS];
+        unsigned before = places.opened;
+        places.at_gate = 0;
+        for (unsigned i = 0; i < CLIENTS; i++)
+            fds[i] = rig_client(gyre_listener_address(r.listener));
+        await(places.opened > before);
+        for (unsigned i = 0; i < CLIENTS; i++)
+            (void)close(fds[i]);
+        await(places.open == 0);
+    }
+    cr_assert_eq(places.most, 1, "%u connections were open at once", places.most);
+    rig_stop(&r);
+}
+
+REAL_TEST(api_places, last_one_is_taken_once)
+{
+    last_place(p, false);
+    last_place(p, true);
+}
+
+/* As many clients as there are places, on sockets among which the kernel chooses: all are served. */
+REAL_TEST(api_places, of_other_loops_are_used)
+{
+    enum { MANY = RIG_LOOPS_MAX * LOOP_MAX };
+    struct gyre_listener_options options = {.balance = GYRE_BALANCE_KERNEL};
+    for (unsigned round = 0; round < 3; round++) {
+        struct rig r;
+        int fds[MANY];
+        rig_open_limited(&r, p, RIG_LOOPS_MAX, LOOP_MAX, 0);
+        rig_listen(&r, rig_tcp, &options);
+        rig_run(&r);
+        for (unsigned i = 0; i < MANY; i++) {
+            fds[i] = rig_client(gyre_listener_address(r.listener));
+            rig_ping(fds[i]);
+        }
+        for (unsigned i = 0; i < RIG_LOOPS_MAX; i++)
+            cr_assert_eq(r.opens[i], LOOP_MAX);
+        for (unsigned i = 0; i < MANY; i++)
+            (void)close(fds[i]);
+        rig_stop(&r);
+    }
+}
