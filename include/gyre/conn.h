@@ -229,8 +229,8 @@ typedef void gyre_detached_fn(struct gyre_conn *c, int fd, void *user);
 GYRE_API int gyre_conn_detach(struct gyre_conn *c, gyre_detached_fn *done, void *user);
 
 /* Duplicate the connection's descriptor. You own the copy, which is close-on-exec. The socket stays open until both are
- * closed: a reset, or the end of a connection whose peer closed first, reaches the peer only then. O_NONBLOCK is shared
- * with the loop's descriptor: do not change it. Returns the descriptor.
+ * closed: the end of a connection whose peer closed first reaches the peer only then. A reset, as by gyre_conn_abort(),
+ * ends the copy, too. O_NONBLOCK is shared with the loop's descriptor: do not change it. Returns the descriptor.
  * Errors: common; -EMFILE: no free descriptor; -EOPNOTSUPP: on the simulator. Thread: the connection's loop. */
 GYRE_API int gyre_conn_dup_fd(const struct gyre_conn *c);
 
@@ -354,7 +354,9 @@ GYRE_API int gyre_conn_shutdown(struct gyre_conn *c);
  * nothing. Returns 0. Errors: GYRE_ETHREAD. */
 GYRE_API int gyre_conn_close(struct gyre_conn *c);
 
-/* Close at once: drop the queued output and reset a TCP connection (RST). Returns 0. Errors: GYRE_ETHREAD. */
+/* Close at once: drop the queued output and reset a TCP connection (RST), even if a child of fork(2) has a copy of the
+ * descriptor. Systems other than Linux then send RST when the last copy is closed, and FIN before. Returns 0.
+ * Errors: GYRE_ETHREAD. */
 GYRE_API int gyre_conn_abort(struct gyre_conn *c);
 
 /* For on_close: return the reason, and how many bytes of the output were not delivered: the bytes still queued and,

@@ -140,7 +140,9 @@ struct gyre__sock_ops {
     int (*device)(struct gyre__backend *be, int fd, const char *name); /* of either kind: use that device only */
     int (*shutdown)(struct gyre__backend *be, int fd);                 /* send FIN: SHUT_WR */
     int (*set_nodelay)(struct gyre__backend *be, int fd);
-    int (*set_reset)(struct gyre__backend *be, int fd); /* close() will send RST and drop what is unsent */
+    /* Send RST and drop what is unsent, now or with close(), which must follow; also where another process has the
+     * descriptor, too. */
+    int (*set_reset)(struct gyre__backend *be, int fd);
     /* Its own address, or the peer's: of TCP also while it connects and when it is over, where the system can tell. */
     int (*name)(struct gyre__backend *be, int fd, bool peer, struct gyre__addr *out);
     /* Send what the socket takes at once. Returns how many bytes (at least 1), -EAGAIN if none, or why it cannot send.

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <gyre/work.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -167,4 +168,43 @@ REAL_TEST(api_fork, parent_is_not_woken)
     (void)peer_open(&api, &peer);
     peer_close(&peer);
     api_close(&api);
+}
+
+/* A child that lives on has a copy of each descriptor of the parent, which knows nothing of it. */
+static pid_t idle_child(void)
+{
+    pid_t pid = fork();
+    cr_assert_geq(pid, 0);
+    if (pid == 0) {
+        (void)poll(NULL, 0, API_PATIENCE_MS);
+        _exit(0);
+    }
+    return pid;
+}
+
+/* An abort is the peer's to see at once: a reset on TCP, an end or a reset on unix sockets. */
+TRANSPORT_TEST(api_fork, abort_is_told_with_a_child_alive)
+{
+    struct api api;
+    struct peer peer;
+    if (!backends_is_real(p->backend))
+        return;
+    for (unsigned unread = 0; unread < 2; unread++) {
+        api_start(&api, p, &(struct script){.data = end_ignore});
+        struct end *e = peer_open(&api, &peer);
+        if (unread)
+            peer_send(&peer, 100);
+        api_watch(&api, MS(2));
+        pid_t pid = idle_child();
+        cr_assert_eq(gyre_conn_abort(e->c), 0);
+        uint64_t begin_ns = env_now_ns();
+        peer_until_end(&peer);
+        cr_assert_lt(env_now_ns() - begin_ns, (uint64_t)MS(API_PATIENCE_MS / 2), "told when the child had ended");
+        if (is_tcp(&api))
+            cr_assert_eq(peer.err, -ECONNRESET, "%d", peer.err);
+        cr_assert_eq(kill(pid, SIGKILL), 0);
+        cr_assert_eq(waitpid(pid, NULL, 0), pid);
+        peer_close(&peer);
+        api_close(&api);
+    }
 }
