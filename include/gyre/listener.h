@@ -201,8 +201,8 @@ GYRE_API int gyre_loop_listen_fd_sized(struct gyre_listener **out, struct gyre_l
  * are reset, unless another process or loop has the socket, too. Sockets on other loops, and sockets that are accepting
  * at this moment, are closed in the next turn of their loop. `on_closed` runs when all sockets are closed. The listener
  * becomes invalid when its sockets and its last connection are closed, which may be before this call returns. A second
- * call does nothing, as long as the engine or the loop has not begun to listen again: then it may reuse the memory of an
- * invalid listener. NULL is allowed.
+ * call does nothing until the engine or the loop listens again, because the memory of an invalid listener may then be
+ * reused. NULL is allowed.
  *
  * Returns 0, or:
  *   GYRE_ETHREAD  the listener belongs to one loop, and the calling thread is not the loop's

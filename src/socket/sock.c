@@ -307,8 +307,8 @@ int gyre__sock_set_nodelay(struct gyre__backend *be, int fd)
     return set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 }
 
-/* A forked child may have a copy of the descriptor: then close() tells the peer nothing before the child ends. To connect
- * to nobody resets a TCP connection at once on Linux; elsewhere, and on unix sockets, the peer gets an end. */
+/* A forked child may have a copy of the descriptor: then close() tells the peer nothing before the child ends. To
+ * connect to nobody resets a TCP connection at once on Linux; elsewhere, and on unix sockets, the peer gets an end. */
 int gyre__sock_set_reset(struct gyre__backend *be, int fd)
 {
     struct linger linger = {.l_onoff = 1};
