@@ -42,7 +42,7 @@
  *   peer's FIN, with on_eof         | kept          | kept         | on_eof; the connection stays open
  *   peer's FIN, no on_eof           | sent, FIN     | discarded    | on_close: GYRE_CLOSE_EOF, 0
  *   gyre_conn_shutdown()            | sent, FIN     | kept         | none; receiving continues
- *   shutdown and peer's FIN, on_eof | sent, FIN     | kept         | on_eof, then on_close: GYRE_CLOSE_EOF, 0
+ *   shutdown and peer's FIN, on_eof | sent, FIN     | kept         | on_eof, all read, then on_close: GYRE_CLOSE_EOF, 0
  *   receiving fails (peer's RST)    | dropped       | discarded    | on_close: GYRE_CLOSE_ERROR, -ECONNRESET or -errno
  *   sending fails while receiving   | dropped       | kept         | on_data until the peer's end, then the next row's
  *   sending fails otherwise         | dropped       | discarded    | on_close: GYRE_CLOSE_ERROR, -errno of the send

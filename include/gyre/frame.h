@@ -16,7 +16,8 @@
  *
  * Errors. A frame that is too long or invalid is GYRE_EFRAME. gyre_frame_next() returns this error, also when called
  * again. With push, on_bad_frame gets it. Without that handler the connection is closed gracefully, and on_close gets
- * it. An incomplete frame before the peer's FIN is not an error: in on_eof, gyre_conn_inbound() returns its length. */
+ * it. An incomplete frame before the peer's FIN is not an error: in on_eof, gyre_conn_inbound() returns its length.
+ * With push, an incomplete frame does not keep the connection open after both sides have sent FIN. */
 #ifndef GYRE_FRAME_H
 #define GYRE_FRAME_H
 

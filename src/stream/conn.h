@@ -360,6 +360,8 @@ static inline int gyre__conn_look(struct gyre_conn *c)
 
 /* In place of on_data: take the frames and call on_frame; without a framer, on_data. */
 void gyre__conn_on_frames(struct gyre_conn *c);
+/* Whether what was received is the beginning of a frame for on_frame. After the peer's end nothing makes it whole. */
+bool gyre__frame_cut_short(const struct gyre_conn *c);
 
 /* ---- waiters.c ---- */
 

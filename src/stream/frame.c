@@ -88,6 +88,12 @@ static const struct gyre_framer *framer_of(const struct gyre_conn *c)
     return c->extra != NULL && c->extra->framer_set ? c->extra->framer : c->profile->options.framer;
 }
 
+bool gyre__frame_cut_short(const struct gyre_conn *c)
+{
+    const struct gyre_framer *framer = framer_of(c);
+    return framer != NULL && c->extra != NULL && c->extra->frame.framer == framer;
+}
+
 void gyre__conn_on_frames(struct gyre_conn *c)
 {
     const struct gyre_conn_handlers *handlers = c->profile->handlers;

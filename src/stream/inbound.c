@@ -144,10 +144,8 @@ static void tell_eof(struct gyre_conn *c)
         gyre__conn_begin_close(c, GYRE_CLOSE_EOF);
         return;
     }
-    bool over = (c->flags & GYRE_CF_FIN_SENT) != 0;
     c->profile->handlers->on_eof(c);
-    if (over && c->state == GYRE_CONN_OPEN)
-        gyre__conn_end(c, GYRE_CLOSE_EOF, 0);
+    gyre__conn_settle_later(c); /* if our FIN was sent, settling ends it, as soon as nothing is left to be taken */
 }
 
 void gyre__conn_deliver(struct gyre_conn *c, bool fresh)

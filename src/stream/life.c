@@ -162,7 +162,7 @@ static void settle_open(struct gyre_conn *c)
     if (c->state != GYRE_CONN_OPEN || !(c->flags & GYRE_CF_SHUT) || !all_sent(c))
         return;
     send_fin(c);
-    if (c->flags & GYRE_CF_EOF_TOLD)
+    if ((c->flags & GYRE_CF_EOF_TOLD) && (c->in.tail == NULL || gyre__frame_cut_short(c)))
         gyre__conn_end(c, GYRE_CLOSE_EOF, 0);
 }
 
