@@ -125,7 +125,7 @@ void gyre__conn_begin_close(struct gyre_conn *c, enum gyre_close_reason reason)
 {
     if (c->state != GYRE_CONN_OPEN && c->state != GYRE_CONN_CONNECTING)
         return;
-    if (c->state == GYRE_CONN_CONNECTING && c->out.bytes == 0) {
+    if (c->state == GYRE_CONN_CONNECTING && c->out.tail == NULL) {
         gyre__conn_end(c, reason, 0);
         return;
     }

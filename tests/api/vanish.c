@@ -3,6 +3,9 @@
 #include "fixture.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
 
 enum { REQUEST = 300000 };
 
@@ -183,4 +186,98 @@ BACKEND_TEST(api_vanish, half_a_frame_does_not_hold_the_end)
     cr_assert_eq(e->reason, GYRE_CLOSE_EOF);
     peer_close(&peer);
     api_close(&api);
+}
+
+/* ---- closing while connecting ---- */
+
+enum { PIECE = 3000 };
+
+static uint8_t piece[PIECE];
+
+static size_t queue_write(struct end *e)
+{
+    end_put(e, PIECE);
+    return PIECE;
+}
+
+static size_t queue_ref(struct end *e)
+{
+    cr_assert_eq(gyre_conn_write_ref(e->c, piece, PIECE, end_on_sent, e), 0);
+    return PIECE;
+}
+
+static size_t queue_empty_ref(struct end *e)
+{
+    cr_assert_eq(gyre_conn_write_ref(e->c, NULL, 0, end_on_sent, e), 0);
+    return 0;
+}
+
+static size_t queue_file(struct end *e)
+{
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/file", e->api->dir);
+    int fd = open(path, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600);
+    cr_assert_eq(write(fd, piece, PIECE), PIECE);
+    cr_assert_eq(gyre_conn_sendfile(e->c, fd, 0, PIECE, end_on_sent, e), 0);
+    e->user = (void *)(intptr_t)(fd + 1);
+    cr_assert_eq(unlink(path), 0);
+    return PIECE;
+}
+
+/* What another connection has received. */
+static struct end *source;
+
+static size_t queue_forwarded(struct end *e)
+{
+    cr_assert_eq(gyre_conn_forward(source->c, e->c, SIZE_MAX), PIECE);
+    return PIECE;
+}
+
+static void close_while_connecting(const struct backend_param *p, size_t (*queue)(struct end *e), unsigned sents)
+{
+    static const struct script leaving = {.data = end_ignore};
+    struct api api;
+    struct stage stage;
+    struct peer peer, from;
+    api_start(&api, p, &leaving);
+    stage_open(&api, &stage);
+    source = peer_open(&api, &from);
+    peer_send(&from, PIECE);
+    api_until(&api, gyre_conn_inbound(source->c) == PIECE);
+    struct end *e = api_connect(&api, stage.address, NULL, NULL);
+    env_pattern_fill(piece, PIECE, e->key_out, 0);
+    size_t bytes = queue(e);
+    cr_assert_eq(e->opens, 0, "it is open already");
+    cr_assert_eq(gyre_conn_close(e->c), 0);
+    stage_accept(&stage, &peer, e);
+    if (queue == queue_forwarded)
+        peer.key_in = from.key_out;
+    peer_until_end(&peer);
+    cr_assert_eq(peer.got, bytes, "%llu of %zu bytes came", (unsigned long long)peer.got, bytes);
+    cr_assert_eq(peer.err, 0);
+    peer_close(&peer);
+    api_until(&api, e->closes == 1);
+    cr_assert_eq(e->reason, GYRE_CLOSE_USER);
+    cr_assert_eq(e->err, 0);
+    cr_assert_eq(e->unsent, 0);
+    cr_assert_eq(e->sents, sents);
+    cr_assert_eq(e->sent_errs, 0, "its `done` got an error");
+    if (e->user != NULL)
+        cr_assert_eq(close((int)(intptr_t)e->user - 1), 0);
+    peer_close(&from);
+    stage_close(&stage);
+    api_close(&api);
+}
+
+TRANSPORT_TEST(api_vanish, close_while_connecting_write)
+{
+    close_while_connecting(p, queue_write, 0);
+    close_while_connecting(p, queue_ref, 1);
+    close_while_connecting(p, queue_empty_ref, 1);
+    close_while_connecting(p, queue_forwarded, 0);
+}
+
+TRANSPORT_TEST(api_vanish, close_while_connecting_file)
+{
+    close_while_connecting(p, queue_file, 1);
 }
