@@ -430,7 +430,9 @@ static int sim_detach(struct gyre__backend *base, struct gyre__fd *f)
 {
     struct sim_sock *s = f->be.sim.sock;
     GYRE_CHECK(s != NULL && s->f == f && s->be == (struct sim_backend *)base);
-    GYRE_CHECK(f->inflight == 0 && s->reqs == NULL);
+    GYRE_CHECK(f->inflight == 0);
+    for (const struct sim_req *req = s->reqs; req != NULL; req = req->next)
+        GYRE_CHECK(req->op->f != f); /* others may be watching the socket */
     int fd = f->fd;
     s->f = NULL;
     s->be = NULL;

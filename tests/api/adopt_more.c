@@ -237,3 +237,42 @@ TRANSPORT_TEST(api_adopt_more, place_of_the_detached)
     api_until(&api, s.closes == 1);
     api_close(&api);
 }
+
+static void count_readable(struct gyre_watch *watch, unsigned events, int err, void *user)
+{
+    unsigned *times = user;
+    cr_assert_eq(err, 0, "%s", gyre_err_name(err));
+    cr_assert(events & GYRE_WATCH_READABLE);
+    ++*times;
+    cr_assert_eq(gyre_watch_set(watch, 0), 0);
+}
+
+/* A descriptor that is being watched may be detached, adopted again and closed. The watch sees it all along. */
+TRANSPORT_TEST(api_adopt_more, watched)
+{
+    struct api api;
+    struct peer peer;
+    struct seen s;
+    struct gyre_watch *watch;
+    unsigned times = 0;
+    int fd = -1;
+    api_start(&api, p, NULL);
+    struct end *e = peer_open(&api, &peer);
+    s = (struct seen){.api = &api, .key = e->key_in};
+    cr_assert_eq(gyre_watch_open(&watch, api.loop, gyre_conn_fd(e->c), GYRE_WATCH_READABLE, count_readable, &times), 0);
+    api_watch(&api, MS(1));
+    cr_assert_eq(gyre_conn_detach(e->c, keep, &fd), 0);
+    e->closes = 1; /* it has no on_close */
+    e->c = NULL;
+    api_until(&api, fd >= 0);
+    peer_send(&peer, 100);
+    api_until(&api, times == 1);
+    adopt(&s, fd, &(struct gyre_conn_options){.user = NULL});
+    api_until(&api, s.got == 100);
+    cr_assert_eq(gyre_watch_set(watch, GYRE_WATCH_READABLE), 0);
+    api_watch(&api, MS(1));
+    peer_close(&peer);
+    api_until(&api, s.closes == 1 && times == 2);
+    cr_assert_eq(gyre_watch_close(watch), 0);
+    api_close(&api);
+}
