@@ -309,7 +309,7 @@ GYRE_API int gyre_conn_sendfile(struct gyre_conn *c, int fd, uint64_t offset, ui
 /* Move up to `max_bytes` received bytes of `src` to the send queue of `dst`, without copying where that is cheap. Both
  * must be on the same loop, and may be the same connection. Once `dst` is congested, the rest stays with `src`, and
  * `src` stops receiving. When `dst` has drained, `src` receives again and its on_data runs. Pieces are not split at the
- * watermark, so one receive may exceed it.
+ * watermark, so one receive may exceed it. Sources that wait for the same `dst` take turns, with equal shares.
  * Pipes. On Linux, if all bulk data of a TCP connection is forwarded to another one and never read, the data stays in
  * the kernel: it is spliced through pipes (splice(2)). A loop has up to 32 pipes, each with two descriptors and at most
  * 256 KiB. Bytes in a pipe count like other queued bytes. A handler that reads piped bytes gets them copied out, and

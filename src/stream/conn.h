@@ -121,7 +121,11 @@ struct gyre__extra {
     uint64_t file_bytes; /* of files that are queued, not yet read; sendfile.c */
     struct gyre_conn *forward_to;   /* as a source: waits for this one to drain */
     struct gyre_conn *forward_next; /* as a source: the next that waits for the same */
-    struct gyre_conn *waiters;      /* as a destination: the sources that wait */
+    const struct gyre_conn *passed_over; /* as a source: this one drained, and nothing has been moved since */
+    uint64_t forward_moved;         /* as a source: bytes of its shares, and beyond, that were not settled so far */
+    struct gyre_conn *waiters;      /* as a destination: the sources that wait, in order; see waiters.c */
+    struct gyre_conn *last_passed_over, *last_waiter; /* of them */
+    uint32_t forward_share;         /* as a destination: of each source, before it waits again; 0: no limit */
     gyre_detached_fn *detached; /* of gyre_conn_detach(); detach.c */
     void *detached_user;
 };
@@ -365,10 +369,22 @@ bool gyre__frame_cut_short(const struct gyre_conn *c);
 
 /* ---- waiters.c ---- */
 
-/* `dst` has drained, or is closing: its waiting sources go on. */
+/* `src` stops receiving until `dst` has drained. Both have their side records. */
+void gyre__forward_wait(struct gyre_conn *src, struct gyre_conn *dst);
+/* `dst` has room: its waiting sources go on, as far as it is their turn. */
+void gyre__forward_serve(struct gyre_conn *dst);
+/* `dst` takes no more bytes: all its waiting sources go on. */
 void gyre__forward_release_waiters(struct gyre_conn *dst);
 /* `src` no longer waits. */
 void gyre__forward_forget(struct gyre_conn *src);
+/* Whether `src` may move no more to `dst` now. */
+static inline bool gyre__forward_must_wait(const struct gyre_conn *src, const struct gyre_conn *dst)
+{
+    if (GYRE_UNLIKELY(dst->flags & GYRE_CF_CONGESTED))
+        return true;
+    return GYRE_UNLIKELY(dst->extra != NULL && dst->extra->forward_share != 0) &&
+           src->extra->forward_moved >= dst->extra->forward_share;
+}
 
 /* ---- connect/connect.c ---- */
 

@@ -7,30 +7,18 @@
  * Bulk goes through pipes instead, see splice.c: a pipe that the source received into changes queues like a buffer.
  *
  * Back-pressure: a destination above its high mark takes no more. The source then waits on the destination's list and
- * does not receive; when the destination drains, or closes, the source's on_data is called again. */
+ * does not receive; when the destination drains, or closes, the source's on_data is called again. waiters.c says in
+ * which order. */
 #include "conn.h"
 
 #include <errno.h>
 
-/* Whether `dst` may be congested when `max` bytes at most have moved. */
-static bool may_congest(const struct gyre_conn *src, const struct gyre_conn *dst, size_t max)
+/* Whether `src` may have to wait for `dst` when `max` bytes at most have moved. */
+static bool may_wait(const struct gyre_conn *src, const struct gyre_conn *dst, size_t max)
 {
     uint64_t bytes = src->in.bytes < max ? src->in.bytes : max;
-    return (dst->flags & GYRE_CF_CONGESTED) || dst->out.bytes + bytes > dst->profile->options.write_high_bytes;
-}
-
-/* `src` stops receiving until `dst` has drained. Both have their side records. */
-static void wait_for(struct gyre_conn *src, struct gyre_conn *dst)
-{
-    if (src->extra->forward_to == dst)
-        return;
-    gyre__forward_forget(src);
-    src->extra->forward_to = dst;
-    src->extra->forward_next = dst->extra->waiters;
-    dst->extra->waiters = src;
-    src->flags |= GYRE_CF_BLOCKED;
-    gyre__count(&src->loop->be->stats.forward_waits, 1);
-    gyre__conn_update_recv(src);
+    return (dst->flags & GYRE_CF_CONGESTED) || dst->out.bytes + bytes > dst->profile->options.write_high_bytes ||
+           (dst->extra != NULL && dst->extra->forward_share != 0);
 }
 
 /* Whether the head of `src`'s queue, in a pipe, can be moved as it is; else what there is in pipes is read out. Returns
@@ -89,12 +77,12 @@ int64_t gyre_conn_forward(struct gyre_conn *src, struct gyre_conn *dst, size_t m
         return -EPIPE;
 
     /* First of all, so that running out of memory leaves nothing half done. */
-    if (GYRE_UNLIKELY(may_congest(src, dst, max_bytes)) &&
+    if (GYRE_UNLIKELY(may_wait(src, dst, max_bytes)) &&
         (gyre__conn_extra(src) == NULL || gyre__conn_extra(dst) == NULL))
         return -ENOMEM;
 
     int64_t moved = 0;
-    while (src->in.tail != NULL && (size_t)moved < max_bytes && !(dst->flags & GYRE_CF_CONGESTED)) {
+    while (src->in.tail != NULL && (size_t)moved < max_bytes && !gyre__forward_must_wait(src, dst)) {
         int64_t n = move_head(src, dst, max_bytes - (size_t)moved);
         if (n < 0 && moved == 0)
             return n;
@@ -102,11 +90,16 @@ int64_t gyre_conn_forward(struct gyre_conn *src, struct gyre_conn *dst, size_t m
             break;
         moved += n;
         gyre__conn_queued(dst, (size_t)n);
+        if (GYRE_UNLIKELY(src->extra != NULL)) {
+            src->extra->passed_over = NULL;
+            src->extra->forward_moved += dst->extra != NULL && dst->extra->forward_share != 0 ? (uint64_t)n : 0;
+        }
     }
     if (src->in.tail == NULL)
         src->flags &= ~(unsigned)GYRE_CF_PIPED;
-    if (GYRE_UNLIKELY(dst->flags & GYRE_CF_CONGESTED) && (size_t)moved < max_bytes)
-        wait_for(src, dst);
+    if ((size_t)moved < max_bytes &&
+        ((dst->flags & GYRE_CF_CONGESTED) || (src->in.tail != NULL && gyre__forward_must_wait(src, dst))))
+        gyre__forward_wait(src, dst);
     if (GYRE_UNLIKELY(src->recv.state == GYRE_OPS_IDLE))
         gyre__conn_settle_later(src);
     return moved;

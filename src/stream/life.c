@@ -158,6 +158,8 @@ static void settle_open(struct gyre_conn *c)
         return;
     if (GYRE_UNLIKELY(c->recv.state == GYRE_OPS_IDLE))
         gyre__conn_update_recv(c);
+    if (GYRE_UNLIKELY(c->extra != NULL && c->extra->waiters != NULL) && !(c->flags & GYRE_CF_CONGESTED))
+        gyre__forward_serve(c);
     gyre__conn_flush(c);
     if (c->state != GYRE_CONN_OPEN || !(c->flags & GYRE_CF_SHUT) || !all_sent(c))
         return;

@@ -93,7 +93,7 @@ static const struct gyre__seg *head_to_send(struct gyre_conn *c)
 static void drained(struct gyre_conn *c)
 {
     c->flags &= ~(unsigned)(GYRE_CF_CONGESTED | GYRE_CF_DRAIN_OWED);
-    gyre__forward_release_waiters(c);
+    gyre__forward_serve(c);
     if (c->state == GYRE_CONN_OPEN && c->profile->handlers->on_drain != NULL)
         c->profile->handlers->on_drain(c);
 }
