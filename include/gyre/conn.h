@@ -50,7 +50,7 @@
  *   gyre_conn_abort()               | dropped, RST  | discarded    | on_close: GYRE_CLOSE_ABORT, 0
  *   time limit, with on_timeout     | kept          | kept         | on_timeout; the connection stays open
  *   time limit, no on_timeout       | dropped, RST  | discarded    | on_close: GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT
- *   linger limit, while closing     | dropped, RST  | discarded    | on_close: GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT
+ *   linger, close or lifetime limit | dropped, RST  | discarded    | closing: GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT
  *   connect limit                   | dropped       | none         | on_close: GYRE_CLOSE_CONNECT, GYRE_ETIMEOUT
  *   connecting fails                | dropped       | none         | on_close: GYRE_CLOSE_CONNECT, -errno
  *   accepted, on_socket fails       | none          | none         | on_close: GYRE_CLOSE_ERROR, error of on_socket
@@ -83,6 +83,7 @@
  *                             |                          | write fails with -EMSGSIZE. Files, forwarded bytes: no limit
  *   time limits (see above)   | 0: none                  | on_timeout; GYRE_CLOSE_TIMEOUT without this handler
  *   linger_timeout_ns         | 30 s                     | GYRE_CLOSE_TIMEOUT
+ *   close_timeout_ns          | 10 minutes and more      | GYRE_CLOSE_TIMEOUT, even if the peer reads slowly
  *   connect_timeout_ns        | 30 s                     | GYRE_CLOSE_CONNECT, GYRE_ETIMEOUT
  *   conns_max of a loop       | 1048576                  | connecting fails with GYRE_ECONNS; accepting pauses, and
  *                             |                          | clients wait in the backlog
@@ -208,6 +209,7 @@ struct gyre_conn_options {
     /* Called for each socket that the library makes: listening, accepted and connecting. Not called for descriptors
      * that you pass in. NULL: none. */
     gyre_socket_fn *on_socket;
+    int64_t close_timeout_ns; /* limit on the time of a whole close; 0: 10 minutes plus 1 s per 16 KiB to deliver */
 };
 
 /* Hands `fd` to you: you own it. It is close-on-exec and in blocking mode. (On the simulator only gyre_conn_adopt_fd()
@@ -218,10 +220,10 @@ typedef void gyre_detached_fn(struct gyre_conn *c, int fd, void *user);
 
 /* Hand the connection's descriptor to the user. From now on no handler runs. `done(c, fd, user)` runs once, from the
  * loop, when the queued output is sent and the kernel uses none of the connection's memory. on_close runs instead of
- * `done` if the connection fails or is aborted, if the loop stops, if queued output makes no progress for
- * `linger_timeout_ns`, or if there is no memory for bytes that came through a pipe (-ENOMEM). Nothing received or
- * queued is lost. After gyre_conn_shutdown(), FIN is sent before `done`. `c` counts against `conns_max` until `done`
- * returns: gyre_conn_adopt_fd() may fail with GYRE_ECONNS inside it. Returns 0. Errors: common, and
+ * `done` if the connection fails or is aborted, if the loop stops, if a linger, close or lifetime limit passes, or if
+ * there is no memory for bytes that came through a pipe (-ENOMEM). Nothing received or queued is lost. After
+ * gyre_conn_shutdown(), FIN is sent before `done`. `c` counts against `conns_max` until `done` returns:
+ * gyre_conn_adopt_fd() may fail with GYRE_ECONNS inside it. Returns 0. Errors: common, and
  *   GYRE_ESTATE: the connection is still connecting, or belongs to a reconnector
  *   -EINVAL: `done` is NULL
  *   the error of the send, if sending failed and on_close has yet to run
@@ -347,11 +349,11 @@ GYRE_API int gyre_conn_wake(struct gyre_conn *c);
 GYRE_API int gyre_conn_shutdown(struct gyre_conn *c);
 
 /* Close gracefully: send the queued output and FIN, discard what the peer still sends until it closes too, then run
- * on_close. After `linger_timeout_ns` without progress (noticed within twice that time), on_close gets GYRE_ETIMEOUT,
- * and gyre_conn_unsent() returns how much was not delivered. If the peer had already sent FIN, the close completes once
- * the kernel has accepted all data; the kernel then delivers it. A connection that is still connecting ends at once if
- * nothing is queued. If output is queued, it is sent after connecting, but on_open does not run. A second call does
- * nothing. Returns 0. Errors: GYRE_ETHREAD. */
+ * on_close. After `linger_timeout_ns` without progress (noticed within twice that time), or `close_timeout_ns` in all,
+ * on_close gets GYRE_ETIMEOUT, and gyre_conn_unsent() returns how much was not delivered. If the peer had already sent
+ * FIN, the close completes once the kernel has accepted all data; the kernel then delivers it. A connection that is
+ * still connecting ends at once if nothing is queued. If output is queued, it is sent after connecting, but on_open
+ * does not run. A second call does nothing. Returns 0. Errors: GYRE_ETHREAD. */
 GYRE_API int gyre_conn_close(struct gyre_conn *c);
 
 /* Close at once: drop the queued output and reset a TCP connection (RST), even if a child of fork(2) has a copy of the
@@ -370,9 +372,10 @@ GYRE_API int gyre_conn_set_idle_timeout(struct gyre_conn *c, int64_t timeout_ns)
 /* Change a limit (0: none) and restart it. on_timeout runs when the limit is exceeded.
  *   read: the time without a byte from the peer, until its FIN. The time does not count while the connection is paused,
  *     has `read_max_bytes` unread, or forwards to a congested connection.
- *   write: the time without a byte accepted by the kernel, while bytes are queued and not corked
- *   lifetime: the time from this call; exceeded only once
- * A limit costs no system call: moving bytes only stores the time. Return 0. Errors: common, and
+ *   write: the time without a byte accepted by the kernel or taken by the peer, while bytes are queued and not corked.
+ *     Noticed within 1.25 times that time. A peer that takes 32 KiB within that time does not exceed it.
+ *   lifetime: the time from this call, also while closing; exceeded only once
+ * Moving bytes only stores the time. Return 0. Errors: common, and
  *   GYRE_EOPTION: the time is negative */
 GYRE_API int gyre_conn_set_read_timeout(struct gyre_conn *c, int64_t timeout_ns);
 GYRE_API int gyre_conn_set_write_timeout(struct gyre_conn *c, int64_t timeout_ns);

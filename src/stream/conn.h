@@ -110,11 +110,14 @@ struct gyre__extra {
     int64_t idle_ns; /* if `idle_set`: the idle limit in place of the profile's */
     bool idle_set;
     bool writing; /* timeouts.c: bytes have been queued since all were sent */
+    uint32_t write_seen; /* timeouts.c */
     struct gyre_conn *conn;
     struct gyre__loop_timer limits_timer; /* timeouts.c: the next of these that can pass */
     int64_t read_ns, write_ns;            /* 0: no limit */
     uint64_t read_from_ns, write_from_ns; /* when the time began that may not be longer than that */
+    uint64_t write_look_ns;               /* when `write_seen` was in the kernel */
     uint64_t life_end_ns;                 /* 0: no limit */
+    uint64_t close_end_ns;                /* 0: not closing, or not for long */
     struct gyre__closed_waiter *closed_waiters; /* told after on_close; id.c */
     uint64_t turn;       /* the turn that `turn_bytes` were received in */
     uint64_t turn_bytes;
@@ -300,6 +303,8 @@ void gyre__limits_open(struct gyre_conn *c);
 void gyre__limits_queued(struct gyre_conn *c);
 void gyre__limits_sent(struct gyre_conn *c);
 void gyre__conn_on_limit(struct gyre__loop_timer *t);
+/* Whether a limit goes by what sends tell, so that each should be small. */
+bool gyre__limits_watch_sends(const struct gyre_conn *c);
 
 /* ---- conn.c ---- */
 

@@ -179,7 +179,7 @@ static void settle_closing(struct gyre_conn *c)
     }
     send_fin(c);
     c->state = GYRE_CONN_LINGERING;
-    gyre__conn_start_timer(c);
+    gyre__conn_note_active(c);
 }
 
 /* What the flush gives back to the user may have put it on the list again: then it is looked at there. */

@@ -16,6 +16,7 @@
 enum {
     IOV_PER_SEND = 64,
     SEND_BYTES_MAX = 256 << 10, /* of one send: on a slow peer a larger one hides its progress from the linger time */
+    WATCHED_BYTES_MAX = 32 << 10, /* the same if a time limit goes by what sends tell */
     SEND_NOW_MAX = 32 << 10, /* of one call of our own: bulk, which often blocks, is left to the backend */
     SENDVS_KEPT = 256,
 };
@@ -58,14 +59,21 @@ void gyre__conns_free_sendvs(struct gyre__conns *conns, const struct gyre_mem *m
     }
 }
 
-/* Point `v` at the front of the queue. */
-static void gather(struct gyre__sendv *v, const struct gyre__segq *q)
+/* How much one send takes. What waits in the kernel is not enough to go by: often it is the same whenever it is looked
+ * at, because as much is let in as was read. */
+static size_t send_max(const struct gyre_conn *c)
+{
+    return gyre__limits_watch_sends(c) ? WATCHED_BYTES_MAX : SEND_BYTES_MAX;
+}
+
+/* Point `v` at the front of the queue, at most `max` bytes of it. */
+static void gather(struct gyre__sendv *v, const struct gyre__segq *q, size_t max)
 {
     struct gyre__seg *seg = gyre__segq_head(q);
     size_t bytes = 0;
     uint16_t n = 0; /* msg_iovlen is a size_t here and an int there */
-    while (n < IOV_PER_SEND && bytes < SEND_BYTES_MAX) {
-        size_t part = seg->len < SEND_BYTES_MAX - bytes ? seg->len : SEND_BYTES_MAX - bytes;
+    while (n < IOV_PER_SEND && bytes < max) {
+        size_t part = seg->len < max - bytes ? seg->len : max - bytes;
         v->iov[n++] = (struct iovec){.iov_base = seg->data, .iov_len = part};
         bytes += part;
         if (seg == q->tail || seg->next->kind >= GYRE_SEG_FILE)
@@ -179,9 +187,10 @@ void gyre__conn_flush(struct gyre_conn *c)
     bool several = head != c->out.tail && head->next->kind < GYRE_SEG_FILE;
     if (l->be->sends_late && !several && head->len <= SEND_NOW_MAX && send_now(c, head))
         return;
+    size_t max = send_max(c);
     struct gyre__sendv *v = several ? take_sendv(l) : NULL;
     if (v != NULL) {
-        gather(v, &c->out);
+        gather(v, &c->out, max);
         gyre__count(&l->be->stats.sends_gathered, v->hdr.msg_iovlen > 1);
         gyre__count(&l->be->stats.send_pieces, (uint64_t)v->hdr.msg_iovlen);
         c->send.kind = GYRE_OP_SENDMSG;
@@ -189,7 +198,7 @@ void gyre__conn_flush(struct gyre_conn *c)
     } else {
         c->send.kind = GYRE_OP_SEND;
         c->send.u.send.buf = head->data;
-        c->send.u.send.len = head->len < SEND_BYTES_MAX ? head->len : SEND_BYTES_MAX;
+        c->send.u.send.len = head->len < max ? head->len : (uint32_t)max;
         gyre__count(&l->be->stats.send_pieces, 1);
     }
     gyre__count(&l->be->stats.sends, 1);

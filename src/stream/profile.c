@@ -51,6 +51,7 @@ int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_opt
         {"lifetime_ns", o->lifetime_ns, 0, INT64_MAX},
         {"idle_timeout_ns", o->idle_timeout_ns, 0, INT64_MAX},
         {"linger_timeout_ns", o->linger_timeout_ns, 0, INT64_MAX},
+        {"close_timeout_ns", o->close_timeout_ns, 0, INT64_MAX},
         {"connect_timeout_ns", o->connect_timeout_ns, 0, INT64_MAX},
     };
     err = gyre__check_ranges(ranges, sizeof ranges / sizeof ranges[0]);

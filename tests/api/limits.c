@@ -342,3 +342,26 @@ BACKEND_TEST(api_limits, errors)
     peer_close(&peer);
     api_close(&api);
 }
+
+/* A peer that reads slowly, but all the time: the limit on sending does not pass, whether a send tells of it or not. */
+TRANSPORT_TEST(api_limits, write_counts_what_the_peer_takes)
+{
+    struct api api;
+    struct peer peer;
+    start(&api, p, &noting, &(struct gyre_conn_options){.send_buffer_bytes = 16384});
+    struct end *e = peer_open(&api, &peer);
+    cr_assert_eq(gyre_conn_set_write_timeout(e->c, MS(400)), 0);
+    end_put(e, 4 << 20);
+    uint64_t from_ns = api_now_ns(&api);
+    while (api_now_ns(&api) - from_ns < (uint64_t)MS(2000)) {
+        (void)peer_recv_some(&peer, 3000);
+        api_watch(&api, MS(6));
+    }
+    cr_assert_eq(e->timeouts, 0, "%u times, although the peer read %llu bytes", e->timeouts,
+                 (unsigned long long)peer.got);
+    cr_assert_gt(gyre_conn_outbound(e->c), 0);
+    api_until(&api, e->timeouts == 1); /* and when it reads no more, it passes */
+    cr_assert_eq(seen.kind, GYRE_TIMEOUT_WRITE);
+    peer_close(&peer);
+    api_close(&api);
+}
