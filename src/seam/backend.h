@@ -183,6 +183,9 @@ int gyre__sock_copy(int fd);
  * says EAGAIN, for the socket has been made non-blocking again, if somebody had it block. */
 bool gyre__sock_may_accept(int listener);
 
+/* Close a socket of the library's own, without ever waiting for its peer. */
+void gyre__sock_close_now(int fd);
+
 /* What it says that a send on a stream failed with `err`: -err, but EPROTOTYPE is what macOS has for a peer that goes
  * away just then, and may say for ever: that is -ECONNRESET. */
 int32_t gyre__sock_send_error(int err);

@@ -417,8 +417,21 @@ bool gyre__sock_may_accept(int listener)
     return true;
 }
 
+/* With SO_LINGER and a time, close(2) would wait for the peer, in whatever mode the socket is. An on_socket, or who made
+ * an adopted or inherited socket, may have set it. With no time it resets, which waits for nobody, and stays. */
+void gyre__sock_close_now(int fd)
+{
+    struct linger linger = {.l_onoff = 0};
+    socklen_t len = sizeof linger;
+    if (getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff != 0 && linger.l_linger != 0) {
+        linger.l_onoff = 0;
+        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+    }
+    (void)close(fd);
+}
+
 void gyre__sock_close(struct gyre__backend *be, int fd)
 {
     (void)be;
-    (void)close(fd);
+    gyre__sock_close_now(fd);
 }

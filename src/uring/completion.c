@@ -32,7 +32,7 @@ static void stale_completion(struct gyre__uring *u, const struct io_uring_cqe *c
     if (cqe->flags & IORING_CQE_F_BUFFER)
         gyre__bufring_return(&u->bufs, (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT));
     if ((cqe->user_data & GYRE_URING_MARKS) == GYRE_URING_ACCEPT && cqe->res >= 0)
-        (void)close(cqe->res);
+        gyre__sock_close_now(cqe->res);
     if (cqe->flags & IORING_CQE_F_MORE) { /* or it would go on eating what belongs to another */
         struct io_uring_sqe *sqe = gyre__uring_sqe(u);
         if (sqe != NULL)
