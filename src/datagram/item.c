@@ -2,6 +2,7 @@
  * What is being sent by a datagram socket: one send, its memory, its control data. */
 #include "item.h"
 
+#include <errno.h>
 #include <netinet/udp.h>
 #include <string.h>
 
@@ -50,6 +51,55 @@ void gyre__udp_add_control(struct gyre__udp_item *s, int level, int type, const 
     s->hdr.msg_controllen = (socklen_t)(at + CMSG_SPACE(len));
 }
 
+/* An IPv4 address as the IPv6 sockets that carry it know it. */
+static void map_to_v6(union gyre__udp_name *out, const struct sockaddr_in *in4)
+{
+    uint8_t *bytes = out->in6.sin6_addr.s6_addr;
+    out->in6 = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = in4->sin_port};
+    bytes[10] = bytes[11] = 0xff;
+    memcpy(bytes + 12, &in4->sin_addr, 4);
+}
+
+static int place_inet(const struct gyre_udp *u, struct gyre__udp_item *s, const struct sockaddr *to, socklen_t len)
+{
+    union gyre__udp_name name = {.sa = {.sa_family = AF_UNSPEC}};
+    size_t need = to->sa_family == AF_INET6 ? sizeof name.in6 : sizeof name.in4;
+    if (to->sa_family != AF_INET && to->sa_family != AF_INET6)
+        return -EAFNOSUPPORT;
+    if (len < need)
+        return GYRE_EADDRESS;
+    memcpy(&name, to, need);
+    if (to->sa_family == AF_INET && (u->flags & GYRE_UDPF_DUAL))
+        map_to_v6(&s->to, &name.in4);
+    else if (to->sa_family == u->family)
+        memcpy(&s->to, &name, need);
+    else
+        return -EAFNOSUPPORT;
+    in_port_t port = u->family == AF_INET6 ? s->to.in6.sin6_port : s->to.in4.sin_port;
+    s->hdr.msg_namelen = u->family == AF_INET6 ? sizeof s->to.in6 : sizeof s->to.in4;
+    return port != 0 ? 0 : GYRE_EADDRESS;
+}
+
+int gyre__udp_place(const struct gyre_udp *u, struct gyre__udp_item *s, const struct sockaddr *to, socklen_t len)
+{
+    s->hdr.msg_name = NULL;
+    s->hdr.msg_namelen = 0;
+    if (to == NULL)
+        return u->flags & GYRE_UDPF_CONNECTED ? 0 : -EDESTADDRREQ;
+    if (len < offsetof(struct sockaddr, sa_data))
+        return GYRE_EADDRESS;
+    s->hdr.msg_name = &s->to;
+    if (u->family != AF_UNIX)
+        return place_inet(u, s, to, len);
+    if (to->sa_family != AF_UNIX)
+        return -EAFNOSUPPORT;
+    if (len <= offsetof(struct sockaddr_un, sun_path) || len > sizeof s->to.un)
+        return GYRE_EADDRESS;
+    memcpy(&s->to, to, len);
+    s->hdr.msg_namelen = len;
+    return 0;
+}
+
 #ifdef UDP_SEGMENT
 void gyre__udp_add_segment_size(struct gyre__udp_item *s, size_t segment_bytes)
 {
@@ -72,6 +122,60 @@ bool gyre__udp_kernel_cuts(struct gyre_udp *u)
         u->flags |= GYRE_UDPF_GSO_KNOWN | (can ? GYRE_UDPF_GSO : 0u);
     }
     return (u->flags & GYRE_UDPF_GSO) != 0;
+}
+
+void gyre__udp_doubt_cutting(struct gyre_udp *u)
+{
+    u->flags &= ~(unsigned)GYRE_UDPF_GSO;
+    u->flags |= GYRE_UDPF_GSO_KNOWN | GYRE_UDPF_NO_RUNS;
+}
+
+/* `len` bytes of `s` from byte `at` on, as a datagram to the same receiver. */
+static struct gyre__udp_item *cut_one(struct gyre_loop *l, const struct gyre__udp_item *s, size_t at, size_t len)
+{
+    struct gyre__udp_item *piece = gyre__udp_new_send(l);
+    if (piece == NULL)
+        return NULL;
+    piece->seg = gyre__seg_chunk(&l->segs, (uint32_t)len);
+    if (piece->seg == NULL) {
+        gyre__udp_free_send(l, piece);
+        return NULL;
+    }
+    piece->seg->len = (uint32_t)len;
+    memcpy(piece->seg->data, s->seg->data + at, len);
+    piece->iov = (struct iovec){.iov_base = piece->seg->data, .iov_len = len};
+    piece->to = s->to;
+    piece->hdr = (struct msghdr){.msg_iov = &piece->iov, .msg_iovlen = 1};
+    piece->hdr.msg_name = s->hdr.msg_name != NULL ? &piece->to : NULL;
+    piece->hdr.msg_namelen = s->hdr.msg_namelen;
+    piece->run = NULL;
+    piece->seq = s->seq;
+    piece->pieces = 1;
+    piece->segment_bytes = 0;
+    piece->retried = false;
+    piece->alone = true;
+    return piece;
+}
+
+struct gyre__udp_item *gyre__udp_cut(struct gyre_loop *l, const struct gyre__udp_item *s)
+{
+    struct gyre__udp_item *last = NULL;
+    size_t each = s->segment_bytes;
+    for (size_t at = 0; at < s->iov.iov_len; at += each) {
+        struct gyre__udp_item *piece = cut_one(l, s, at, s->iov.iov_len - at < each ? s->iov.iov_len - at : each);
+        if (piece != NULL) {
+            piece->next = last;
+            last = piece;
+            continue;
+        }
+        while (last != NULL) {
+            struct gyre__udp_item *next = last->next;
+            gyre__udp_free_send(l, last);
+            last = next;
+        }
+        return NULL;
+    }
+    return last;
 }
 
 void gyre__udp_sends_fini(struct gyre_loop *l)

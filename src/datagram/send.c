@@ -183,7 +183,7 @@ static bool run_sent(struct gyre_udp *u, struct gyre__udp_item *s, int res)
     if (over)
         note_sent(u, s, res);
     else if (is_of_run(res))
-        u->flags |= GYRE_UDPF_NO_RUNS;
+        gyre__udp_doubt_cutting(u);
     for (struct gyre__udp_item *rest = gyre__udp_scatter(u, s); s != NULL; s = next) {
         next = rest;
         rest = next != NULL ? next->next : NULL;
@@ -198,9 +198,30 @@ static bool run_sent(struct gyre_udp *u, struct gyre__udp_item *s, int res)
     return over || told;
 }
 
-/* The same for one datagram. */
+/* The kernel was to cut `s` and could not. Returns false if there is no memory to do it here. */
+static bool cut_here(struct gyre_udp *u, struct gyre__udp_item *s)
+{
+    struct gyre__udp_item *piece = gyre__udp_cut(u->loop, s), *next;
+    if (piece == NULL)
+        return false;
+    for (; piece != NULL; piece = next) { /* from the last one on, each goes before those of the same number */
+        next = piece->next;
+        u->out_count++;
+        u->out_bytes += piece->iov.iov_len;
+        put_back(u, piece);
+    }
+    forget(u, s);
+    return true;
+}
+
+/* The same for one datagram, or for what the kernel cuts. */
 static bool one_sent(struct gyre_udp *u, struct gyre__udp_item *s, int res)
 {
+    if (s->pieces > 1 && is_of_run(res) && u->state != GYRE_UDP_ENDING) {
+        gyre__udp_doubt_cutting(u);
+        if (cut_here(u, s))
+            return false;
+    }
     if (goes_back(u, s, res)) {
         put_back(u, s);
         gyre__count(&u->stats.errors, res != -EAGAIN);
@@ -238,55 +259,6 @@ struct order {
     size_t segment_bytes; /* 0: one datagram; else the kernel cuts */
     const struct gyre_datagram *answers; /* NULL, or what on_datagram is looking at */
 };
-
-/* An IPv4 address as the IPv6 sockets that carry it know it. */
-static void map_to_v6(union gyre__udp_name *out, const struct sockaddr_in *in4)
-{
-    uint8_t *bytes = out->in6.sin6_addr.s6_addr;
-    out->in6 = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = in4->sin_port};
-    bytes[10] = bytes[11] = 0xff;
-    memcpy(bytes + 12, &in4->sin_addr, 4);
-}
-
-static int place_inet(const struct gyre_udp *u, struct gyre__udp_item *s, const struct sockaddr *to, socklen_t len)
-{
-    union gyre__udp_name name = {.sa = {.sa_family = AF_UNSPEC}};
-    size_t need = to->sa_family == AF_INET6 ? sizeof name.in6 : sizeof name.in4;
-    if (to->sa_family != AF_INET && to->sa_family != AF_INET6)
-        return -EAFNOSUPPORT;
-    if (len < need)
-        return GYRE_EADDRESS;
-    memcpy(&name, to, need);
-    if (to->sa_family == AF_INET && (u->flags & GYRE_UDPF_DUAL))
-        map_to_v6(&s->to, &name.in4);
-    else if (to->sa_family == u->family)
-        memcpy(&s->to, &name, need);
-    else
-        return -EAFNOSUPPORT;
-    in_port_t port = u->family == AF_INET6 ? s->to.in6.sin6_port : s->to.in4.sin_port;
-    s->hdr.msg_namelen = u->family == AF_INET6 ? sizeof s->to.in6 : sizeof s->to.in4;
-    return port != 0 ? 0 : GYRE_EADDRESS;
-}
-
-static int place(const struct gyre_udp *u, struct gyre__udp_item *s, const struct sockaddr *to, socklen_t len)
-{
-    s->hdr.msg_name = NULL;
-    s->hdr.msg_namelen = 0;
-    if (to == NULL)
-        return u->flags & GYRE_UDPF_CONNECTED ? 0 : -EDESTADDRREQ;
-    if (len < offsetof(struct sockaddr, sa_data))
-        return GYRE_EADDRESS;
-    s->hdr.msg_name = &s->to;
-    if (!is_unix(u))
-        return place_inet(u, s, to, len);
-    if (to->sa_family != AF_UNIX)
-        return -EAFNOSUPPORT;
-    if (len <= offsetof(struct sockaddr_un, sun_path) || len > sizeof s->to.un)
-        return GYRE_EADDRESS;
-    memcpy(&s->to, to, len);
-    s->hdr.msg_namelen = len;
-    return 0;
-}
 
 #ifdef IP_PKTINFO
 static void add_source4(struct gyre__udp_item *s, const struct sockaddr_in *local)
@@ -359,7 +331,8 @@ static int make(struct gyre__udp_item **out, struct gyre_udp *u, const struct or
     s->run = NULL;
     s->retried = false;
     s->alone = false;
-    int err = place(u, s, o->to, o->to_len);
+    int err = gyre__udp_place(u, s, o->to, o->to_len);
+    s->segment_bytes = (uint16_t)o->segment_bytes;
     if (err == 0 && o->segment_bytes > 0)
         gyre__udp_add_segment_size(s, o->segment_bytes);
     if (err == 0 && o->answers != NULL && u->options.pktinfo)

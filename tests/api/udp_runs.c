@@ -203,3 +203,41 @@ DGRAM_TRANSPORT_TEST(api_udp_runs, aborted)
     udp_close(&s);
     api_close(&api);
 }
+
+/* Ten datagrams that the kernel is to cut and cannot, because the socket has checksums off: they are sent one by one,
+ * and the kernel is not asked again. (Those sent after them may have left already.) */
+DGRAM_REAL_TEST(api_udp_runs, segments_that_the_kernel_will_not_cut)
+{
+    enum { COUNT = 10, LEN = 1000 };
+    static uint8_t data[COUNT * LEN];
+    struct api api;
+    struct dsock from, to;
+    struct sockaddr_storage addr;
+    socklen_t addr_len;
+    const int on = 1;
+    udp_start_roomy(&api, p);
+    udp_bind(&api, &from, NULL, NULL);
+    udp_bind(&api, &to, NULL, NULL);
+    cr_assert_eq(setsockopt(gyre_udp_fd(from.u), SOL_SOCKET, SO_NO_CHECK, &on, sizeof on), 0);
+    cr_assert_eq(gyre_udp_parse(&addr, &addr_len, gyre_udp_address(to.u)), 0);
+    for (uint32_t round = 0; round < 3; round++) {
+        uint32_t first = round * (COUNT + 2);
+        size_t len = sizeof data - (round == 1 ? LEN / 2 : 0);
+        send_named(&from, &to, first, 1500); /* too long for a run */
+        for (uint32_t i = 0; i < COUNT; i++)
+            udp_fill(data + (size_t)i * LEN, len - (size_t)i * LEN < LEN ? LEN / 2 : LEN, first + 1 + i);
+        cr_assert_eq(gyre_udp_send_segments(from.u, (struct sockaddr *)&addr, addr_len, data, len, LEN), 0);
+        send_named(&from, &to, first + COUNT + 1, 1500);
+        api_until(&api, gyre_udp_outbound(from.u) == 0);
+        for (unsigned i = 0; i < 1000 && to.distinct < first + COUNT + 2; i++)
+            api_turn(&api);
+        cr_assert_eq(to.distinct, first + COUNT + 2, "%u came, the sender got %u errors (%s)", to.distinct, from.errors,
+                     gyre_err_name(from.last_err));
+    }
+    cr_assert_eq(from.errors, 0);
+    udp_close(&from);
+    udp_close(&to);
+    cr_assert_eq(from.stats.send_errors, 0);
+    cr_assert_eq(from.stats.sent, 3 * (COUNT + 2));
+    api_close(&api);
+}
