@@ -5,9 +5,9 @@
  * then the buffer goes back, unless a reply that is on its way or the user holds it.
  *
  * What can go wrong: the receive ends without a buffer (-ENOBUFS) or without memory: the socket waits on the starved
- * list. It ends with an error that the network reported: on_error, and it is armed again. Any other error is the
- * socket's own and ends it. Datagrams that were under way when the user paused are kept, whole buffers, and come first
- * on resume. */
+ * list. It ends with one of the few errors that are the socket's own: so does the socket. Any other error was reported
+ * by the network: on_error, and the receive is armed again. Datagrams that were under way when the user paused are
+ * kept, whole buffers, and come first on resume. */
 #include "udp.h"
 #include "buffer/buf.h"
 
@@ -191,21 +191,19 @@ static void received(struct gyre_udp *u, const struct gyre__event *ev)
     gyre__bufpool_release(pool, ev->buf);
 }
 
-/* An error that the network reported, of some datagram that was sent before; not of the socket. */
-static bool is_networks(int err)
+/* An error of the socket itself, or of how it is used. Every other one was reported by the network, of some datagram
+ * that was sent before: what ICMP tells, and what becomes of it on its way here, is a long list that grows. */
+static bool is_sockets(int err)
 {
     switch (-err) {
-    case ECONNREFUSED:
-    case ECONNRESET:
-    case EHOSTUNREACH:
-    case ENETUNREACH:
-    case EHOSTDOWN:
-    case ENETDOWN:
-    case ENETRESET:
-    case ENOPROTOOPT:
-    case EPROTO:
-    case EMSGSIZE:
-    case ETIMEDOUT:
+    case EBADF:
+    case ENOTSOCK:
+    case EINVAL:
+    case EFAULT:
+    case ENOTCONN:
+    case ESHUTDOWN:
+    case EPERM: /* of the call */
+    case ENOSYS:
         return true;
     default:
         return false;
@@ -224,7 +222,7 @@ static void recv_failed(struct gyre_udp *u, int err)
             gyre__wheel_start(&l->wheel, &l->famine_timer, l->now_ns + FAMINE_NS);
         return;
     }
-    if (!is_networks(err)) {
+    if (is_sockets(err)) {
         gyre__udp_end(u, err);
         return;
     }
