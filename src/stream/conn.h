@@ -147,6 +147,7 @@ struct gyre__conns {
     struct gyre__sendv *free_sendv;
     uint32_t free_sendv_count;
     uint32_t slab_count;
+    uint64_t compact_steps;   /* segments that inbound.c has looked at to free receive buffers; for tests */
     struct gyre_conn **slabs; /* slot >> 6, then slot & 63 */
     struct gyre_conn *free;   /* by settle_next */
 };

@@ -30,6 +30,18 @@ static int prepare_pipe(struct gyre_conn *src, const struct gyre_conn *dst, cons
     return gyre__pipe_read_out(src);
 }
 
+/* Copy the first `len` bytes of `src`'s queue, all in its head. Returns `len` or -ENOMEM. */
+static int64_t copy_front(struct gyre_conn *src, struct gyre_conn *dst, uint32_t len)
+{
+    struct gyre__segs *segs = &src->loop->segs;
+    if (gyre__segq_append(&dst->out, segs, gyre__segq_head(&src->in)->data, len) != 0)
+        return -ENOMEM;
+    gyre__segq_consume(&src->in, segs, len, false);
+    gyre__conn_forget_frame(src);
+    gyre__count(&src->loop->be->stats.bytes_forward_copied, len);
+    return len;
+}
+
 /* Move the head of `src`'s queue, at most `max` bytes of it. Returns how many, or -ENOMEM. */
 static int64_t move_head(struct gyre_conn *src, struct gyre_conn *dst, size_t max)
 {
@@ -45,6 +57,8 @@ static int64_t move_head(struct gyre_conn *src, struct gyre_conn *dst, size_t ma
         gyre__pipe_weigh(src, dst, len);
     if (len > max) {
         len = (uint32_t)max;
+        if (head->kind == GYRE_SEG_CHUNK) /* it would be copied, into a chunk of its own, however short it is */
+            return copy_front(src, dst, len);
         if (gyre__segq_split_head(&src->in, segs, len) != 0)
             return -ENOMEM;
     }

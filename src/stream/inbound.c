@@ -114,15 +114,14 @@ void gyre__conns_feed_starved(struct gyre_loop *l)
 
 /* ---- delivering ---- */
 
-/* Copy out of receive buffers what the handler left, so that they go back. Without memory for it they stay. */
-static void compact(struct gyre_conn *c)
+/* Copy all that lies in receive buffers. */
+static void compact_all(struct gyre_conn *c)
 {
     struct gyre__segs *segs = &c->loop->segs;
     struct gyre__segq kept = {.bytes = 0};
-    if (c->in.tail->kind != GYRE_SEG_BUF)
-        return; /* only the newest bytes can lie in a receive buffer */
     while (c->in.tail != NULL) {
         struct gyre__seg *seg = gyre__segq_pop(&c->in);
+        c->loop->conns->compact_steps++;
         if (seg->kind == GYRE_SEG_BUF && gyre__segq_append(&kept, segs, seg->data, seg->len) == 0) {
             gyre__count(&c->loop->be->stats.bytes_copied_in, seg->len);
             gyre__seg_free(segs, seg, 0);
@@ -131,6 +130,31 @@ static void compact(struct gyre_conn *c)
         gyre__segq_push(&kept, seg);
     }
     c->in = kept;
+}
+
+/* Copy out of receive buffers what the handler left, so that they go back. Without memory for it they stay. Only the
+ * newest bytes can lie in one. `before` was the newest segment before they came, if that is known: then nothing but
+ * these two is looked at, however many there are. It is still in the queue, unless the newest is alone there. */
+static void compact(struct gyre_conn *c, struct gyre__seg *before)
+{
+    struct gyre__segs *segs = &c->loop->segs;
+    struct gyre__seg *newest = c->in.tail;
+    if (newest->kind != GYRE_SEG_BUF)
+        return;
+    if (before == NULL || newest->next == newest || before->kind != GYRE_SEG_CHUNK || before->next != newest) {
+        compact_all(c);
+        return;
+    }
+    c->loop->conns->compact_steps++;
+    before->next = newest->next;
+    c->in.tail = before;
+    c->in.bytes -= newest->len;
+    if (gyre__segq_append(&c->in, segs, newest->data, newest->len) != 0) {
+        gyre__segq_push(&c->in, newest);
+        return;
+    }
+    gyre__count(&c->loop->be->stats.bytes_copied_in, newest->len);
+    gyre__seg_free(segs, newest, 0);
 }
 
 static void tell_eof(struct gyre_conn *c)
@@ -148,7 +172,7 @@ static void tell_eof(struct gyre_conn *c)
     gyre__conn_settle_later(c); /* if our FIN was sent, settling ends it, as soon as nothing is left to be taken */
 }
 
-void gyre__conn_deliver(struct gyre_conn *c, bool fresh)
+static void deliver(struct gyre_conn *c, bool fresh, struct gyre__seg *before)
 {
     bool due = fresh || (c->flags & (GYRE_CF_WAKE | GYRE_CF_FRAMES)) ||
                ((c->flags & GYRE_CF_DELIVER) && c->in.tail != NULL);
@@ -164,7 +188,12 @@ void gyre__conn_deliver(struct gyre_conn *c, bool fresh)
     if (c->state != GYRE_CONN_OPEN && c->state != GYRE_CONN_DETACHING)
         gyre__segq_clear(&c->in, &c->loop->segs, 0);
     else if (c->in.tail != NULL)
-        compact(c);
+        compact(c, before);
+}
+
+void gyre__conn_deliver(struct gyre_conn *c, bool fresh)
+{
+    deliver(c, fresh, NULL);
 }
 
 /* The next turn has begun for `c`. Returns false if it has not. */
@@ -179,7 +208,7 @@ bool gyre__conn_next_turn(struct gyre_conn *c)
 }
 
 /* Count what came this turn. Once it is enough receiving stops, and what was on its way by then waits for the next. */
-static void deliver_in_turns(struct gyre_conn *c, uint32_t len)
+static void deliver_in_turns(struct gyre_conn *c, uint32_t len, struct gyre__seg *before)
 {
     struct gyre__extra *extra = gyre__conn_extra(c);
     uint64_t turn = c->loop->be->stats.turns;
@@ -195,7 +224,7 @@ static void deliver_in_turns(struct gyre_conn *c, uint32_t len)
             gyre__conn_settle_later(c);
         }
     }
-    gyre__conn_deliver(c, true);
+    deliver(c, true, before);
 }
 
 /* The segment of what an event brought, or NULL: nothing, or (err set) no memory for it. */
@@ -270,11 +299,13 @@ void gyre__conn_on_recv(struct gyre__op *op, const struct gyre__event *ev)
             c->active = (uint32_t)l->now_tick;
             if (GYRE_UNLIKELY(c->extra != NULL))
                 c->extra->read_from_ns = l->now_ns;
+            /* A pipe may be replaced by what was in it, when somebody looks. */
+            struct gyre__seg *before = (c->flags & GYRE_CF_PIPED) ? NULL : c->in.tail;
             gyre__segq_push(&c->in, seg);
             if (GYRE_UNLIKELY(c->profile->options.turn_max_bytes != 0))
-                deliver_in_turns(c, seg->len);
+                deliver_in_turns(c, seg->len, before);
             else
-                gyre__conn_deliver(c, true);
+                deliver(c, true, before);
         } else if (c->state == GYRE_CONN_DETACHING) {
             gyre__segq_push(&c->in, seg);
         } else {

@@ -2,6 +2,8 @@
  * What is shared is shared fairly, and what is kept has a bound: sources of one destination, time, memory, work. */
 #include "fixture.h"
 
+#include "stream/conn.h"
+
 #include <errno.h>
 
 enum { SOURCES_MAX = 40, FULL = 64 << 10 };
@@ -165,6 +167,33 @@ Test(api_shares, close_has_a_default_bound, .timeout = 100)
     cr_assert_geq(api_now_ns(&api), from_ns + (uint64_t)(600 * second_ns));
     cr_assert_leq(api_now_ns(&api), from_ns + (uint64_t)(limit_ns + 60 * second_ns));
     cr_assert_eq(e->n, GYRE_TIMEOUT_LINGER);
+    peer_close(&peer);
+    api_close(&api);
+}
+
+/* ---- work ---- */
+
+/* What comes in many small pieces and is kept costs the same for each, however much is there already. */
+BACKEND_TEST(api_shares, keeping_is_linear)
+{
+    enum { PIECES = 1500, LEN = 1000 };
+    static const struct script script = {.data = end_ignore};
+    struct gyre_listener_options options = {.conn = {.read_max_bytes = 16 << 20}};
+    struct api api;
+    struct peer peer;
+    api_init(&api, p);
+    api.quiet_sim = true;
+    api_open(&api);
+    api_listen(&api, &script, &options);
+    struct end *e = peer_open(&api, &peer);
+    for (unsigned i = 1; i <= PIECES; i++) {
+        peer_send(&peer, LEN);
+        api_until(&api, gyre_conn_inbound(e->c) == (size_t)i * LEN);
+    }
+    uint64_t steps = api.loop->conns->compact_steps;
+    cr_assert_geq(e->datas, PIECES);
+    cr_assert_leq(steps, 2 * (uint64_t)e->datas, "%llu steps for %u pieces", (unsigned long long)steps, e->datas);
+    cr_assert_eq(end_take(e), (size_t)PIECES * LEN);
     peer_close(&peer);
     api_close(&api);
 }
