@@ -436,9 +436,10 @@ GYRE_API struct gyre_conn_id gyre_conn_id_of(const struct gyre_conn *c);
 /* Return the connection, borrowed, or NULL if it has closed. Thread: the loop's. */
 GYRE_API struct gyre_conn *gyre_conn_from_id(struct gyre_conn_id id);
 
-/* Queue a copy of `len` bytes on the connection's loop. `done(err, user)` (may be NULL) runs once on that loop. `err`
- * is 0 when the kernel has accepted the bytes, GYRE_ESTALE if the connection was gone, the error of gyre_conn_write(),
- * or the error that ended the connection. Returns 0 or a post error. Thread: any. */
+/* Queue a copy of `len` bytes on the connection's loop, by posting, on the loop's own thread, too: what gyre_conn_write()
+ * queues meanwhile goes first. `done(err, user)` (may be NULL) runs once on that loop. `err` is 0 when the kernel has
+ * accepted the bytes, GYRE_ESTALE if the connection was gone, the error of gyre_conn_write(), or the error that ended
+ * the connection. Returns 0 or a post error. Thread: any. */
 GYRE_API int gyre_conn_id_write(struct gyre_conn_id id, const void *data, size_t len, gyre_sent_fn *done, void *user);
 
 /* gyre_conn_id_write() of `iov_count` (0 to 1024) pieces, which are copied as one write. Thread: any. */
@@ -450,8 +451,7 @@ GYRE_API int gyre_conn_id_writev(struct gyre_conn_id id, const struct iovec *iov
 GYRE_API int gyre_conn_id_write_ref(struct gyre_conn_id id, const void *data, size_t len, gyre_sent_fn *done,
                                     void *user);
 
-/* Call gyre_conn_wake() or gyre_conn_close() on the connection's loop. A stale id has no effect.
- * Return 0 or a post error. Thread: any. */
+/* Call gyre_conn_wake() or gyre_conn_close() on its loop. A stale id has no effect. Return 0 or a post error. */
 GYRE_API int gyre_conn_id_wake(struct gyre_conn_id id);
 GYRE_API int gyre_conn_id_close(struct gyre_conn_id id);
 
