@@ -357,8 +357,7 @@ GYRE_API int gyre_conn_shutdown(struct gyre_conn *c);
 GYRE_API int gyre_conn_close(struct gyre_conn *c);
 
 /* Close at once: drop the queued output and reset a TCP connection (RST), even if a child of fork(2) has a copy of the
- * descriptor. Systems other than Linux then send RST when the last copy is closed, and FIN before. Returns 0.
- * Errors: GYRE_ETHREAD. */
+ * descriptor: on Linux at once, elsewhere when the last copy is closed. Returns 0. Errors: GYRE_ETHREAD. */
 GYRE_API int gyre_conn_abort(struct gyre_conn *c);
 
 /* For on_close: return the reason, and how many bytes of the output were not delivered: the bytes still queued and,
@@ -436,10 +435,10 @@ GYRE_API struct gyre_conn_id gyre_conn_id_of(const struct gyre_conn *c);
 /* Return the connection, borrowed, or NULL if it has closed. Thread: the loop's. */
 GYRE_API struct gyre_conn *gyre_conn_from_id(struct gyre_conn_id id);
 
-/* Queue a copy of `len` bytes on the connection's loop, by posting, on the loop's own thread, too: what gyre_conn_write()
- * queues meanwhile goes first. `done(err, user)` (may be NULL) runs once on that loop. `err` is 0 when the kernel has
- * accepted the bytes, GYRE_ESTALE if the connection was gone, the error of gyre_conn_write(), or the error that ended
- * the connection. Returns 0 or a post error. Thread: any. */
+/* Queue a copy of `len` bytes on the connection's loop. The call posts, also on the loop's own thread: bytes that
+ * gyre_conn_write() queues meanwhile go first. `done(err, user)` (may be NULL) runs once on that loop. `err` is 0 when
+ * the kernel has accepted the bytes, GYRE_ESTALE if the connection was gone, the error of gyre_conn_write(), or the
+ * error that ended the connection. Returns 0 or a post error. Thread: any. */
 GYRE_API int gyre_conn_id_write(struct gyre_conn_id id, const void *data, size_t len, gyre_sent_fn *done, void *user);
 
 /* gyre_conn_id_write() of `iov_count` (0 to 1024) pieces, which are copied as one write. Thread: any. */
@@ -451,11 +450,10 @@ GYRE_API int gyre_conn_id_writev(struct gyre_conn_id id, const struct iovec *iov
 GYRE_API int gyre_conn_id_write_ref(struct gyre_conn_id id, const void *data, size_t len, gyre_sent_fn *done,
                                     void *user);
 
-/* Call gyre_conn_wake() or gyre_conn_close() on its loop. A stale id has no effect. Return 0 or a post error. */
+/* Call gyre_conn_wake(), gyre_conn_close() or gyre_conn_abort() on the connection's loop. A stale id has no effect.
+ * Return 0 or a post error. Thread: any. */
 GYRE_API int gyre_conn_id_wake(struct gyre_conn_id id);
 GYRE_API int gyre_conn_id_close(struct gyre_conn_id id);
-
-/* Call gyre_conn_abort() on the connection's loop. A stale id has no effect. Returns 0 or a post error. Thread: any. */
 GYRE_API int gyre_conn_id_abort(struct gyre_conn_id id);
 
 typedef void gyre_closed_fn(int err, void *user);

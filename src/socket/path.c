@@ -5,8 +5,30 @@
 #include "sock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#ifdef O_PATH
+#define OPEN_FOLDER (O_PATH | O_DIRECTORY | O_CLOEXEC)
+#else
+#define OPEN_FOLDER (O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+#endif
+
+/* Without a descriptor for it, what counts is where the process is later on. */
+static int folder_of(const char *name)
+{
+    int folder = name[0] != '/' ? open(".", OPEN_FOLDER) : AT_FDCWD;
+    return folder >= 0 ? folder : AT_FDCWD;
+}
+
+static void forget(struct gyre__path *path)
+{
+    path->ours = false;
+    if (path->folder >= 0)
+        (void)close(path->folder);
+    path->folder = AT_FDCWD;
+}
 
 void gyre__path_remember(struct gyre__path *path, const struct gyre__backend *be, const struct gyre__addr *addr)
 {
@@ -14,7 +36,8 @@ void gyre__path_remember(struct gyre__path *path, const struct gyre__backend *be
     const char *name = gyre__addr_path(addr);
     if (name == NULL || be->ops->sock != &gyre__sock_system || lstat(name, &st) != 0)
         return;
-    *path = (struct gyre__path){.device = (uint64_t)st.st_dev, .inode = st.st_ino, .ours = true};
+    *path = (struct gyre__path){
+        .device = (uint64_t)st.st_dev, .inode = st.st_ino, .folder = folder_of(name), .ours = true};
 }
 
 void gyre__path_remove(struct gyre__path *path, const struct gyre__addr *addr)
@@ -23,9 +46,10 @@ void gyre__path_remove(struct gyre__path *path, const struct gyre__addr *addr)
     const char *name = gyre__addr_path(addr);
     if (!path->ours)
         return;
-    path->ours = false;
-    if (lstat(name, &st) == 0 && (uint64_t)st.st_dev == path->device && st.st_ino == path->inode)
-        (void)unlink(name);
+    if (fstatat(path->folder, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && (uint64_t)st.st_dev == path->device &&
+        st.st_ino == path->inode)
+        (void)unlinkat(path->folder, name, 0);
+    forget(path);
 }
 
 /* Asked with a socket of another type, so that nobody gets a connection: it is refused only if no socket has the file
@@ -43,6 +67,6 @@ static bool is_bound(const struct gyre__addr *addr)
 void gyre__path_remove_unused(struct gyre__path *path, const struct gyre__addr *addr)
 {
     if (path->ours && is_bound(addr))
-        path->ours = false; /* it is theirs now */
+        forget(path); /* it is theirs now */
     gyre__path_remove(path, addr);
 }

@@ -10,6 +10,7 @@
 /* Which file bind(2) made, so that only that one is ever removed. */
 struct gyre__path {
     uint64_t device, inode;
+    int folder; /* what a relative path starts from, so that chdir(2) does not matter; AT_FDCWD if absolute */
     bool ours;
 };
 

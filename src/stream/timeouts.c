@@ -39,7 +39,7 @@ static bool waits_for_peer(const struct gyre_conn *c)
 /* Bytes that the kernel has and the peer's side has not. Of unix sockets: with what the kernel adds. */
 static uint32_t in_kernel(const struct gyre_conn *c)
 {
-    struct gyre_backend *be = c->loop->be;
+    struct gyre__backend *be = c->loop->be;
     return c->flags & GYRE_CF_CONNECTED ? (uint32_t)be->ops->sock->unacked(be, c->f.fd) : 0;
 }
 

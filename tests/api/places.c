@@ -49,7 +49,7 @@ static void last_place(const struct backend_param *p, bool of_engine)
     struct gyre_listener_options options = {
         .balance = GYRE_BALANCE_KERNEL, .filter = meet, .conns_max = of_engine ? 0 : 1};
     rig_open_limited(&r, p, LOOPS, 0, of_engine ? 1 : 0);
-    cr_assert_eq(gyre_engine_listen_sized(&r.listener, r.engine, rig_tcp, &counted, &options, sizeof options), 0);
+    cr_assert_eq(gyre_engine_listen(&r.listener, r.engine, rig_tcp, &counted, &options), 0);
     rig_run(&r);
     memset(&places, 0, sizeof places);
     for (unsigned round = 0; round < ROUNDS; round++) {

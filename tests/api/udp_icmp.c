@@ -53,8 +53,8 @@ DGRAM_REAL_TEST(api_udp_icmp, connected_socket_stays_open)
     udp_start(&api, p);
     cr_assert_eq(udp_try_bind(&api, &peer, "udp://[::1]:0", NULL, NULL), 0);
     cr_assert_eq(udp_try_connect(&api, &s, gyre_udp_address(peer.u), NULL, NULL), 0);
-    cr_assert_eq(gyre_udp_local_address(s.u, &me, &len), 0);
-    cr_assert_eq(gyre_udp_peer_address(s.u, &it, &len), 0);
+    cr_assert_eq(gyre_udp_local_address(&me, &len, s.u), 0);
+    cr_assert_eq(gyre_udp_peer_address(&it, &len, s.u), 0);
     api_watch(&api, MS(1));
     for (unsigned i = 0; i < sizeof said / sizeof said[0]; i++) {
         send_icmp6((struct sockaddr_in6 *)&me, (struct sockaddr_in6 *)&it, said[i].type, said[i].code);

@@ -106,7 +106,7 @@ static void leave_then(const struct backend_param *p, bool shut_first, void (*fi
     cr_assert_eq(e->closes, 0, "it ended while 5000 bytes were left");
     if (reason == GYRE_CLOSE_EOF) {
         char some[1000];
-        cr_assert_eq(gyre_conn_read(e->c, some, sizeof some), sizeof some);
+        cr_assert_eq(gyre_conn_read(some, sizeof some, e->c), sizeof some);
         e->got += sizeof some;
         api_watch(&api, MS(5));
         cr_assert_eq(e->closes, 0, "it ended while 4000 bytes were left");

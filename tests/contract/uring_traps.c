@@ -105,6 +105,8 @@ Test(uring_traps, posted_buffers_grow_and_sink, .timeout = 60)
     struct seam s;
     struct stream a[PAIRS], b[PAIRS];
     open_uring(&s, TRANSPORT_UNIX, (struct gyre__backend_config){.ops_max = 256, .off = "direct"});
+    if (!seam_uses(&s, "multishot_recv"))
+        cr_skip_test("without multishot receive no buffer is posted");
     seam_pool(&s, 64, 4, 64);
     for (unsigned i = 0; i < PAIRS; i++) {
         stream_pair(&s, &a[i], &b[i], 2 * i);
@@ -154,9 +156,7 @@ Test(uring_traps, stale_receive_is_counted_and_recycled, .timeout = 20)
     cr_assert_eq(seam_turn(&s, 0), 0);
     op.gen++; /* given up: this is what a reuse of the memory looks like */
     cr_assert_eq(send(a.fd, "stale", 5, 0), 5);
-    char features[384];
-    s.ops->features(s.be, features, sizeof features);
-    unsigned count = strstr(features, "multishot_recv") != NULL ? 2 : 1; /* the bytes, and the end of the request */
+    const unsigned count = 2; /* the bytes or the poll that tells of them, and the end of the request */
     for (int i = 0; i < 100 && s.be->stats.stale < count; i++)
         cr_assert_eq(seam_turn(&s, SEAM_MS(10)), 0, "a stale completion became an event");
     cr_assert_eq(s.be->stats.stale, count, "%llu stale completions", (unsigned long long)s.be->stats.stale);
@@ -167,7 +167,8 @@ Test(uring_traps, stale_receive_is_counted_and_recycled, .timeout = 20)
     seam_recv_pool(so, &b, &s.pool, GYRE_OPF_MULTI);
     seam_submit(&s, so);
     seam_until(&s, so->events > 0);
-    cr_assert_eq(so->res, 4, "the only buffer went with the stale completion: %d", so->res);
+    int left = seam_uses(&s, "multishot_recv") ? 4 : 9; /* a poll takes nothing */
+    cr_assert_eq(so->res, left, "the only buffer went with the stale completion: %d", so->res);
     if (!seam_idle(so))
         seam_cancel(&s, so);
     seam_until(&s, seam_idle(so));
