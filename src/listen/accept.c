@@ -41,6 +41,12 @@ static uint32_t room_of(const struct gyre__acceptor *a)
 
 /* ---- accepting ---- */
 
+/* What begins a pause is counted, not what goes on with it. */
+static void count_pause(const struct gyre__acceptor *a, bool begins)
+{
+    gyre__count(&a->loop->be->stats.accept_pauses, begins);
+}
+
 static void set_waiting(struct gyre__acceptor *a, bool waiting)
 {
     if (a->waiting == waiting)
@@ -48,12 +54,12 @@ static void set_waiting(struct gyre__acceptor *a, bool waiting)
     a->waiting = waiting;
     a->loop->acceptors->waiting += waiting ? 1 : (uint32_t)-1;
     gyre__gauge(&a->loop->be->stats.accepts_paused, a->loop->acceptors->waiting);
-    gyre__count(&a->loop->be->stats.accept_pauses, waiting);
 }
 
 /* Accept no more for now. Another loop's closing connection does not wake this one, so look again after a while. */
 static void wait_for_room(struct gyre__acceptor *a)
 {
+    count_pause(a, !a->waiting);
     set_waiting(a, true);
     gyre__op_cancel(a->loop, &a->op);
     gyre__wheel_start(&a->loop->wheel, &a->timer,
@@ -85,6 +91,10 @@ static void try_start(struct gyre__acceptor *a);
 
 static void go_on(struct gyre__acceptor *a)
 {
+    if (a->open && !is_paused(a) && room_of(a) == 0) {
+        wait_for_room(a);
+        return;
+    }
     set_waiting(a, false);
     gyre__wheel_stop(&a->loop->wheel, &a->timer);
     if (a->started)
@@ -108,6 +118,7 @@ void gyre__acceptors_retry_now(struct gyre_loop *l)
 static void back_off(struct gyre__acceptor *a, int err)
 {
     struct gyre_loop *l = a->loop;
+    count_pause(a, a->backoff_ms == 0);
     a->backoff_ms = a->backoff_ms == 0 ? BACKOFF_FIRST_MS : a->backoff_ms * 2;
     if (a->backoff_ms > BACKOFF_MAX_MS)
         a->backoff_ms = BACKOFF_MAX_MS;

@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -94,4 +95,61 @@ REAL_TEST(api_places, of_other_loops_are_used)
             (void)close(fds[i]);
         rig_stop(&r);
     }
+}
+
+/* ---- one loop at its limit ---- */
+
+static void at_the_limit(struct api *api, const struct backend_param *p, const struct script *script)
+{
+    api_init(api, p);
+    api->quiet_sim = true;
+    api->options.conns_max = 1;
+    api_open(api);
+    api_listen(api, script, NULL);
+}
+
+/* However long a pause takes, and however often the library looks for a place meanwhile, it is one. */
+BACKEND_TEST(api_places, a_pause_counts_once)
+{
+    struct api api;
+    struct peer first, second;
+    at_the_limit(&api, p, NULL);
+    for (unsigned round = 1; round <= 2; round++) {
+        (void)peer_open(&api, &first);
+        api_until(&api, api_stats(&api).accepts_paused == 1);
+        peer_connect(&api, &second, api.address);
+        api_watch(&api, MS(350));
+        struct gyre_stats stats = api_stats(&api);
+        cr_assert_eq(stats.accept_pauses, 2 * round - 1, "%u pauses", (unsigned)stats.accept_pauses);
+        cr_assert_eq(stats.accepts_paused, 1);
+        unsigned accepted = api.accepted;
+        peer_close(&first);
+        api_until(&api, api.accepted == accepted + 1);
+        api_until(&api, api_stats(&api).accepts_paused == 1);
+        cr_assert_eq(api_stats(&api).accept_pauses, 2 * round);
+        peer_close(&second);
+        api_until(&api, gyre_loop_conn_count(api.loop) == 0);
+    }
+    api_close(&api);
+}
+
+/* So are the attempts while descriptors are missing. */
+REAL_TEST(api_places, a_pause_for_descriptors_counts_once)
+{
+    struct api api;
+    struct peer peer;
+    struct rlimit limit, none;
+    api_start(&api, p, NULL);
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    peer_connect(&api, &peer, api.address);
+    none = limit;
+    none.rlim_cur = 0;
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    api_watch(&api, MS(150));
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    cr_assert_eq(api_stats(&api).accept_pauses, 1);
+    cr_assert_gt(api_stats(&api).accept_errors, 2);
+    api_until(&api, api.accepted == 1);
+    peer_close(&peer);
+    api_close(&api);
 }
