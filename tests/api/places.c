@@ -153,3 +153,42 @@ REAL_TEST(api_places, a_pause_for_descriptors_counts_once)
     peer_close(&peer);
     api_close(&api);
 }
+
+static void keep(struct gyre_conn *c, int fd, void *user)
+{
+    (void)gyre_conn_discard(c, SIZE_MAX);
+    *(int *)user = fd;
+}
+
+static void detach(struct end *e)
+{
+    cr_assert_eq(gyre_conn_detach(e->c, keep, e->api->user), 0);
+    e->closes = 1;
+    e->c = NULL;
+}
+
+/* The place of a connection that was detached is used in the same turn, and not when the library looks again, which it
+ * does ten times a second. */
+REAL_TEST(api_places, of_a_detached_connection_is_used_at_once)
+{
+    struct api api;
+    struct peer first, second;
+    const struct script script = {.data = detach};
+    int fd = -1;
+    at_the_limit(&api, p, &script);
+    api.user = &fd;
+    (void)peer_open(&api, &first);
+    peer_connect(&api, &second, api.address);
+    api_until(&api, api_stats(&api).accepts_paused == 1);
+    for (uint64_t timers = api_stats(&api).timers; api_stats(&api).timers == timers;)
+        api_turn(&api); /* the next look is 100 ms away */
+    uint64_t timers = api_stats(&api).timers;
+    peer_send(&first, 1);
+    api_until(&api, fd >= 0 && api.accepted == 2);
+    cr_assert_eq(api_stats(&api).timers, timers, "the place waited for a timer");
+    (void)close(fd);
+    peer_close(&first);
+    peer_close(&second);
+    api_until(&api, gyre_loop_conn_count(api.loop) == 0);
+    api_close(&api);
+}
