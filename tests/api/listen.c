@@ -348,3 +348,28 @@ BACKEND_TEST(api_listen, closed_twice)
     cr_assert_leq(atomic_load(&api.mem.blocks), blocks);
     api_close(&api);
 }
+
+/* The path of a socket that was bound by a relative name is removed from where it was made, wherever the process has
+ * gone since, and a file of that name elsewhere stays. Nothing keeps the folder open afterwards. */
+REAL_TEST(api_listen, relative_path_after_chdir)
+{
+    struct api api;
+    struct gyre_listener *l;
+    char first[] = "/tmp/gyre-chdir-XXXXXX", second[] = "/tmp/gyre-chdir-XXXXXX", name[64];
+    start(&api, p);
+    cr_assert(mkdtemp(first) != NULL && mkdtemp(second) != NULL);
+    cr_assert_eq(chdir(first), 0);
+    int fds = env_fd_count();
+    cr_assert_eq(listen_on(&api, &l, "unix://./s"), 0);
+    cr_assert_eq(chdir(second), 0);
+    int fd = open("s", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    cr_assert(fd >= 0 && close(fd) == 0);
+    cr_assert_eq(gyre_listener_close(l), 0);
+    api_watch(&api, MS(1));
+    cr_assert_eq(env_fd_count(), fds);
+    (void)snprintf(name, sizeof name, "%s/s", first);
+    cr_assert_eq(access(name, F_OK), -1, "the path stayed behind");
+    cr_assert_eq(unlink("s"), 0, "another file was removed");
+    cr_assert(chdir("/") == 0 && rmdir(first) == 0 && rmdir(second) == 0);
+    api_close(&api);
+}
