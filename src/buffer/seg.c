@@ -35,14 +35,30 @@ void gyre__segs_fini(struct gyre__segs *segs)
     }
 }
 
+/* A burst of tiny pieces leaves no more behind than the slabs that are kept. */
+static struct gyre__seg *refill_single(struct gyre__segs *segs)
+{
+    struct gyre__seg *seg = gyre__alloc(segs->mem, sizeof *seg);
+    if (seg == NULL)
+        return NULL;
+    seg->single = true;
+    seg->next = NULL;
+    segs->free = seg;
+    return seg;
+}
+
 struct gyre__seg *gyre__seg_refill(struct gyre__segs *segs)
 {
+    if (segs->slab_count == GYRE_SEG_SLABS_KEPT)
+        return refill_single(segs);
     struct gyre__seg_slab *slab = gyre__alloc(segs->mem, sizeof *slab);
     if (slab == NULL)
         return NULL;
     slab->next = segs->slabs;
     segs->slabs = slab;
+    segs->slab_count++;
     for (size_t i = GYRE_SEGS_PER_SLAB; i-- > 0;) {
+        slab->segs[i].single = false;
         slab->segs[i].next = segs->free;
         segs->free = &slab->segs[i];
     }
@@ -125,6 +141,10 @@ void gyre__seg_free(struct gyre__segs *segs, struct gyre__seg *seg, int err)
             done(err, seg->u.ref.user);
         }
         break;
+    }
+    if (GYRE_UNLIKELY(seg->single)) {
+        gyre__free(segs->mem, seg);
+        return;
     }
     seg->kind = 0;
     seg->next = segs->free;

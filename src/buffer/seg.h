@@ -27,6 +27,7 @@ enum {
     GYRE_CHUNK_CLASSES = 7,       /* the usual size, and each twice the one before: 4 to 256 KiB */
     GYRE_CHUNK_BYTES_KEPT = 1 << 20,
     GYRE_SEGS_PER_SLAB = 100,
+    GYRE_SEG_SLABS_KEPT = 1000, /* 4 MB; what is needed beyond it is freed one by one */
 };
 
 struct gyre__seg {
@@ -35,6 +36,7 @@ struct gyre__seg {
     uint32_t len;
     uint16_t buf;
     uint8_t kind;
+    bool single; /* in no slab */
     union {
         struct {
             uint32_t room; /* bytes free behind data + len */
@@ -57,6 +59,7 @@ struct gyre__segs {
     struct gyre__seg *limbo;       /* taken by a handler that may still look at the bytes; see gyre__segs_settle() */
     struct gyre__seg_slab *slabs;
     uint32_t free_chunk_bytes;
+    uint32_t slab_count;
 };
 
 /* A queue of segments, oldest first. Packed, for a connection has two. */

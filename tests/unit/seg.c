@@ -423,3 +423,21 @@ Test(seg, long_queues_are_of_few_pieces)
         cr_assert_leq(seg->len, 1 << 20);
     cr_assert_leq(pieces, 64, "%u pieces for 4 MB", pieces);
 }
+
+/* A burst of pieces without memory of their own leaves so many slabs behind, and not all that it took. */
+Test(seg, pieces_are_not_hoarded)
+{
+    enum { KEPT = GYRE_SEG_SLABS_KEPT * GYRE_SEGS_PER_SLAB, MORE = 50000 };
+    static uint8_t byte;
+    for (int i = 0; i < KEPT + MORE; i++) {
+        struct gyre__seg *seg = gyre__seg_new(&segs, GYRE_SEG_REF, &byte, 1);
+        cr_assert_not_null(seg);
+        seg->u.ref.done = NULL;
+        gyre__segq_push(&queue[0], seg);
+    }
+    long most = atomic_load(&mem.counted.blocks);
+    gyre__segq_clear(&queue[0], &segs, 0);
+    gyre__segs_settle(&segs);
+    cr_assert_eq(atomic_load(&mem.counted.blocks), most - MORE);
+    cr_assert_leq(atomic_load(&mem.counted.bytes), (long)(KEPT * sizeof(struct gyre__seg) * 11 / 10));
+}
