@@ -136,7 +136,7 @@ void gyre__conn_begin_close(struct gyre_conn *c, enum gyre_close_reason reason)
     c->state = GYRE_CONN_CLOSING;
     c->reason = (uint8_t)reason;
     c->flags &= ~(unsigned)(GYRE_CF_CORKED | GYRE_CF_WAKE);
-    c->unsent = 0;
+    c->seen_unacked = 0;
     c->flags |= GYRE_CF_ENTERED;
     gyre__conn_settle_later(c);
 }

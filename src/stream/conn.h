@@ -172,7 +172,10 @@ struct gyre_conn {
     void *user;
     struct gyre__extra *extra; /* NULL: none needed so far */
     struct gyre__loop_timer timer; /* CONNECTING: the connect limit; OPEN: idle; CLOSING, LINGERING: linger */
-    uint32_t unsent;           /* what gyre_conn_unsent() says once closed */
+    union {
+        uint32_t seen_unacked; /* while sending works: what was on its way when the idle or linger timer last looked */
+        uint32_t unsent;       /* once sending has failed or the connection is ENDING: what gyre_conn_unsent() says */
+    };
     uint32_t slot;
     uint32_t generation;
     int err; /* for on_close */

@@ -31,7 +31,7 @@ int gyre_conn_detach(struct gyre_conn *c, gyre_detached_fn *done, void *user)
     extra->detached_user = user;
     c->state = GYRE_CONN_DETACHING;
     c->flags &= ~(unsigned)(GYRE_CF_CORKED | GYRE_CF_WAKE);
-    c->unsent = 0;
+    c->seen_unacked = 0;
     gyre__forward_forget(c);
     gyre__forward_release_waiters(c);
     gyre__conn_start_timer(c);

@@ -303,16 +303,15 @@ static bool timer_goes_on(struct gyre_conn *c, int64_t limit_ns)
     return true;
 }
 
-/* Bytes that the kernel had taken before have moved on: that is progress, though no send tells of it. `unsent` keeps
- * what was on its way when last looked at. */
+/* Bytes that the kernel had taken before have moved on: that is progress, though no send tells of it. */
 static void note_acknowledged(struct gyre_conn *c)
 {
     if (c->flags & GYRE_CF_SEND_FAILED)
-        return; /* nothing moves any more, and `unsent` says what was dropped */
+        return; /* nothing moves any more; from here on `unsent` is in that place */
     uint32_t unacked = in_kernel(c);
-    if (unacked != c->unsent)
+    if (unacked != c->seen_unacked)
         c->active = (uint32_t)c->loop->now_tick;
-    c->unsent = unacked;
+    c->seen_unacked = unacked;
 }
 
 static void idle_time_passed(struct gyre_conn *c)
