@@ -49,7 +49,7 @@ CHECK = [
     Stage("release", "the public interface, as users get it", ["test_api", "gyre_shared", "gyre_static"],
           names="^(api|tidy_symbols)$", without=("api_sim", "api_cycles")),
     Stage("dev", "units, the promises of backends, and the rules of the house, with ASan and UBSan",
-          ["test_unit", "test_contract"], names="^(unit|contract|tidy_([^s]|se|si|st).*)$",
+          ["test_unit", "test_contract"], names="^(unit|contract|tidy_([^s]|se|sh|si|st).*)$",
           without=("uring_direct_full",), fixed_addresses=True),
 ]
 
