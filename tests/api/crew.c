@@ -76,12 +76,12 @@ void crew_init(struct crew *crew, const struct backend_param *p, uint32_t loops)
     crew->handlers.on_shutdown = on_shutdown;
     crew->loop_options.mem = &crew->mem.mem;
     crew->loop_options.backend = crew->backend;
-    crew->options = (struct gyre_engine_options){
-        .loops = loops, .handlers = &crew->handlers, .loop = crew->loop_options, .user = crew};
+    crew->options = (struct gyre_engine_options){.loops = loops, .handlers = &crew->handlers, .user = crew};
 }
 
 void crew_open(struct crew *crew)
 {
+    crew->options.loop = crew->loop_options;
     int err = gyre_engine_create(&crew->engine, &crew->options);
     if (err == 0)
         return;
