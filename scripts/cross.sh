@@ -188,8 +188,10 @@ run_suites() {
                 left_out=$((left_out + ${#names[@]}))
                 out_of="$suite/!($(IFS='|' && echo "${names[*]}"))"
             fi
-            text=$(GYRE_TEST_ONLY=epoll,kqueue,sim GYRE_TEST_REQUIRE=epoll,kqueue timeout 900 "$@" \
-                "$out/$target/tests/test_$program" -j"$jobs" --filter "$out_of" 2>&1) || true
+            # By a file: a process that outlives the time limit would keep a pipe open.
+            GYRE_TEST_ONLY=epoll,kqueue,sim GYRE_TEST_REQUIRE=epoll,kqueue timeout -k 10 900 "$@" \
+                "$out/$target/tests/test_$program" -j"$jobs" --filter "$out_of" >"$logs/suite.log" 2>&1 || true
+            text=$(tr -d '\0' <"$logs/suite.log")
             printf '%s\n' "$text" >>"$logs/$target.log"
             if [[ $text =~ Tested:\ ([0-9]+)\ \|\ Passing:\ ([0-9]+) ]]; then
                 passed=$((passed + BASH_REMATCH[2]))
