@@ -24,7 +24,7 @@ struct stage {
     unsigned id_count, udp_id_count;
     atomic_bool over;
     atomic_uint cleared; /* loops */
-    uint64_t seed;
+    uint64_t seed; /* does not change once there are threads */
 };
 
 static struct stage *stage;
@@ -261,7 +261,7 @@ static void call_engine(struct stage *st, uint64_t *random, char *page)
 
 static void *call_from_outside(void *arg)
 {
-    uint64_t random = stress_random(&stage->seed) ^ (uint64_t)(uintptr_t)arg;
+    uint64_t random = stage->seed + (uint64_t)(uintptr_t)arg;
     char *page = malloc(65536);
     MUST(page != NULL);
     while (!atomic_load(&stage->over)) {
@@ -306,11 +306,12 @@ static void *end_it(void *arg)
 {
     struct stage *st = arg;
     const struct timespec rest = {.tv_sec = ENGINE_S}, moment = {.tv_nsec = 1000000};
+    uint64_t random = st->seed ^ ENGINE_S;
     (void)nanosleep(&rest, NULL);
     atomic_store(&st->over, true);
     while (atomic_load(&st->cleared) < LOOPS)
         (void)nanosleep(&moment, NULL);
-    if (stress_random(&st->seed) % 2)
+    if (stress_random(&random) % 2)
         gyre_engine_drain(st->engine, 300000000);
     else
         gyre_engine_stop(st->engine);
