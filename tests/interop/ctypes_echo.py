@@ -28,18 +28,18 @@ class Report(Structure):
 def declare(lib):
     signatures = {
         "gyre_loop_create_sized": (c_int, [POINTER(c_void_p), c_void_p, c_size_t]),
-        "gyre_loop_destroy": (None, [c_void_p]),
+        "gyre_loop_destroy": (c_int, [c_void_p]),
         "gyre_loop_run": (c_int, [c_void_p]),
         "gyre_loop_stop": (None, [c_void_p]),
-        "gyre_loop_backend": (None, [c_void_p, POINTER(Report)]),
+        "gyre_loop_backend": (None, [POINTER(Report), c_void_p]),
         "gyre_loop_listen_sized": (c_int, [POINTER(c_void_p), c_void_p, c_char_p, POINTER(Handlers), c_void_p,
-                                           c_size_t]),
+                                           c_size_t, c_size_t]),
         "gyre_listener_address": (c_char_p, [c_void_p]),
         "gyre_connect_sized": (c_int, [POINTER(c_void_p), c_void_p, c_char_p, POINTER(Handlers), c_void_p, c_size_t]),
         "gyre_conn_forward": (c_int64, [c_void_p, c_void_p, c_size_t]),
         "gyre_conn_write": (c_int, [c_void_p, c_char_p, c_size_t]),
         "gyre_conn_inbound": (c_size_t, [c_void_p]),
-        "gyre_conn_read": (c_size_t, [c_void_p, c_char_p, c_size_t]),
+        "gyre_conn_read": (c_size_t, [c_char_p, c_size_t, c_void_p]),
         "gyre_conn_close": (c_int, [c_void_p]),
         "gyre_err_text": (c_char_p, [c_int]),
     }
@@ -60,7 +60,7 @@ def echo(lib, loop):
 
     def take(conn):
         room = ctypes.create_string_buffer(lib.gyre_conn_inbound(conn))
-        count = lib.gyre_conn_read(conn, room, len(room))
+        count = lib.gyre_conn_read(room, len(room), conn)
         got.extend(room.raw[:count])
         if len(got) >= len(LINE):
             lib.gyre_conn_close(conn)
@@ -74,7 +74,7 @@ def echo(lib, loop):
     address = lib.gyre_listener_address(listener)
     check(lib, lib.gyre_connect_sized(None, loop, address, byref(client), None, 0), "connect")
     check(lib, lib.gyre_loop_run(loop), "run")
-    lib.gyre_loop_destroy(loop)
+    check(lib, lib.gyre_loop_destroy(loop), "destroy")
     return bytes(got)
 
 
@@ -84,7 +84,7 @@ def main():
     loop = c_void_p()
     check(lib, lib.gyre_loop_create_sized(byref(loop), None, 0), "create")
     report = Report()
-    lib.gyre_loop_backend(loop, byref(report))
+    lib.gyre_loop_backend(byref(report), loop)
     backend = report.backend.decode()
     got = echo(lib, loop)
     if got != LINE:
