@@ -11,22 +11,17 @@ const char *gyre_version(void)
     return GYRE_VERSION;
 }
 
-static const struct {
+struct row {
     int err;
     const char *name;
-    const char *text;
-} ours[] = {
+    const char *text; /* NULL: none of ours */
+};
+
+static const struct row rows[] = {
 #define GYRE_ERROR_ROW(name, number, text) {name, #name, text},
     GYRE_ERRORS(GYRE_ERROR_ROW)
 #undef GYRE_ERROR_ROW
-};
-
-/* The system's errors that a user of sockets meets, with what they mean here. */
-static const struct {
-    int err;
-    const char *name;
-    const char *text;
-} systems[] = {
+    /* The system's errors that a user of sockets meets, with what they mean here. */
     {0, "OK", "no error"},
     {-EPERM, "EPERM", "not permitted: a sandbox, a seccomp profile or a missing capability forbids it"},
     {-ENOENT, "ENOENT", "no such file or directory; for a unix socket, create its directory or start its server"},
@@ -80,41 +75,28 @@ static const struct {
     {-ECONNREFUSED, "ECONNREFUSED", "connection refused: nothing listens on that address"},
     {-EHOSTUNREACH, "EHOSTUNREACH", "no route to that host"},
     {-ECANCELED, "ECANCELED", "cancelled"},
-};
-
-/* Other errors that POSIX names. They have no sentence of ours, since no call that gyre makes is known to give them. */
-static const struct {
-    int err;
-    const char *name;
-} others[] = {
-#define ROW(name) {-name, #name},
+/* Others that POSIX names: no call that gyre makes is known to give them. */
+#define ROW(name) {-name, #name, NULL},
     ROW(EBADMSG) ROW(ECHILD) ROW(EDEADLK) ROW(EDOM) ROW(EDQUOT) ROW(EFBIG) ROW(EIDRM) ROW(EILSEQ) ROW(EMLINK)
-        ROW(ENOEXEC) ROW(ENOLCK) ROW(ENOMSG) ROW(ENOTEMPTY) ROW(ENOTRECOVERABLE) ROW(ENOTTY) ROW(ENXIO) ROW(EOVERFLOW)
-            ROW(EOWNERDEAD) ROW(ESPIPE) ROW(ESRCH) ROW(ESTALE) ROW(ETXTBSY)
+    ROW(ENOEXEC) ROW(ENOLCK) ROW(ENOMSG) ROW(ENOTEMPTY) ROW(ENOTRECOVERABLE) ROW(ENOTTY) ROW(ENXIO) ROW(EOVERFLOW)
+    ROW(EOWNERDEAD) ROW(ESPIPE) ROW(ESRCH) ROW(ESTALE) ROW(ETXTBSY)
 #undef ROW
 };
 
-/* The row of ours or the system's that says it, or NULL. */
-static const char *find(int err, bool name)
+static const struct row *find(int err)
 {
-    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
-        if (ours[i].err == err)
-            return name ? ours[i].name : ours[i].text;
-    for (size_t i = 0; i < sizeof systems / sizeof systems[0]; i++)
-        if (systems[i].err == err)
-            return name ? systems[i].name : systems[i].text;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        if (rows[i].err == err)
+            return &rows[i];
     return NULL;
 }
 
 const char *gyre_err_name(int err)
 {
     static _Thread_local char number[16];
-    const char *known = find(err, true);
-    if (known != NULL)
-        return known;
-    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
-        if (others[i].err == err)
-            return others[i].name;
+    const struct row *row = find(err);
+    if (row != NULL)
+        return row->name;
     (void)snprintf(number, sizeof number, "E%lld", -(long long)err);
     return number;
 }
@@ -122,9 +104,9 @@ const char *gyre_err_name(int err)
 const char *gyre_err_text(int err)
 {
     static _Thread_local char text[160];
-    const char *known = find(err, false);
-    if (known != NULL)
-        return known;
+    const struct row *row = find(err);
+    if (row != NULL && row->text != NULL)
+        return row->text;
     if (err > 0 || err < -4095)
         (void)snprintf(text, sizeof text, "%d is no error; errors are -errno or one of gyre's", err);
     else
