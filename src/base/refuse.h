@@ -3,6 +3,8 @@
 #ifndef GYRE_BASE_REFUSE_H
 #define GYRE_BASE_REFUSE_H
 
+#include "check.h"
+
 #include <gyre/base.h>
 
 /* Keep the sentence for this thread. Returns GYRE_EOPTION. */
@@ -21,6 +23,12 @@ int gyre__check_ranges(const struct gyre__range *ranges, size_t count);
 
 /* The same for one value. */
 int gyre__check_range(const char *name, int64_t value, int64_t min, int64_t max);
+
+/* The same for a time or a delay, in a call that may come often. */
+static inline int gyre__check_not_negative(const char *name, int64_t value)
+{
+    return GYRE_LIKELY(value >= 0) ? 0 : gyre__check_range(name, value, 0, INT64_MAX);
+}
 
 /* A size as the value of a range. */
 static inline int64_t gyre__size_value(size_t size)

@@ -67,8 +67,9 @@ int gyre_timer_destroy(struct gyre_timer *timer)
 
 int gyre_timer_start(struct gyre_timer *timer, int64_t delay_ns, int64_t period_ns)
 {
-    const struct gyre__range ranges[] = {{"delay_ns", delay_ns, 0, INT64_MAX}, {"period_ns", period_ns, 0, INT64_MAX}};
-    int err = gyre__check_ranges(ranges, 2);
+    int err = gyre__check_not_negative("delay_ns", delay_ns);
+    if (err == 0)
+        err = gyre__check_not_negative("period_ns", period_ns);
     if (err != 0)
         return err;
     if (!gyre__loop_allows(timer->loop))
@@ -170,11 +171,12 @@ int gyre_loop_post_after(struct gyre_loop *l, int64_t delay_ns, gyre_task_fn *ru
 {
     if (l == NULL || run == NULL)
         return -EINVAL;
-    if (delay_ns < 0)
-        return gyre__check_range("delay_ns", delay_ns, 0, INT64_MAX);
+    int err = gyre__check_not_negative("delay_ns", delay_ns);
+    if (err != 0)
+        return err;
     if (atomic_load_explicit(&l->closed, memory_order_relaxed))
         return GYRE_ESHUTDOWN;
-    int err = count_later(l);
+    err = count_later(l);
     if (err != 0)
         return err;
     struct gyre__later *later = gyre__alloc(l->mem, sizeof *later);

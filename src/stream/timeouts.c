@@ -187,10 +187,10 @@ void gyre__limits_sent(struct gyre_conn *c)
 static int prepare(struct gyre_conn *c, int64_t ns)
 {
     int err = gyre__conn_usable(c);
+    if (err == 0)
+        err = gyre__check_not_negative("timeout_ns", ns);
     if (err != 0)
         return err;
-    if (ns < 0)
-        return gyre__check_range("timeout_ns", ns, 0, INT64_MAX);
     return gyre__conn_extra(c) != NULL ? 0 : -ENOMEM;
 }
 
@@ -381,10 +381,10 @@ void gyre__conn_on_timer(struct gyre__loop_timer *t)
 int gyre_conn_set_idle_timeout(struct gyre_conn *c, int64_t timeout_ns)
 {
     int err = gyre__conn_usable(c);
+    if (err == 0)
+        err = gyre__check_not_negative("timeout_ns", timeout_ns);
     if (err != 0)
         return err;
-    if (timeout_ns < 0)
-        return gyre__check_range("timeout_ns", timeout_ns, 0, INT64_MAX);
     struct gyre__extra *extra = gyre__conn_extra(c);
     if (extra == NULL)
         return -ENOMEM;
