@@ -138,12 +138,17 @@ static bool set_admits(struct gyre_loop *l)
     return false;
 }
 
+static void give_place_back(struct gyre_loop *l)
+{
+    atomic_fetch_sub_explicit(&l->conn_load, GYRE_PLACE_RESERVED, memory_order_relaxed);
+}
+
 static bool reserve(struct gyre_loop *l)
 {
     uint64_t load = atomic_fetch_add_explicit(&l->conn_load, GYRE_PLACE_RESERVED, memory_order_relaxed);
     if ((uint32_t)load + (uint32_t)(load >> 32) < l->conns_max)
         return true;
-    atomic_fetch_sub_explicit(&l->conn_load, GYRE_PLACE_RESERVED, memory_order_relaxed);
+    give_place_back(l);
     return false;
 }
 
@@ -161,13 +166,13 @@ bool gyre__loop_reserve_accepted(struct gyre_loop *l)
         return false;
     if (set_admits(l))
         return true;
-    atomic_fetch_sub_explicit(&l->conn_load, GYRE_PLACE_RESERVED, memory_order_relaxed);
+    give_place_back(l);
     return false;
 }
 
 void gyre__loop_unreserve(struct gyre_loop *l)
 {
-    atomic_fetch_sub_explicit(&l->conn_load, GYRE_PLACE_RESERVED, memory_order_relaxed);
+    give_place_back(l);
     set_gone(l);
 }
 
