@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The engine's own pool of threads for work that blocks. */
 #include "engine.h"
+#include "loop/loop.h"
 
 #include <errno.h>
 #include <stdio.h>

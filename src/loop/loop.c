@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The record of a loop: its clock, its owner, posting to it, places for connections. src/reactor turns it. */
+#include "loop.h"
 #include "set.h"
 #include "buffer/buf.h"
 

@@ -3,7 +3,12 @@
 #ifndef GYRE_LOOP_SET_H
 #define GYRE_LOOP_SET_H
 
-#include "loop.h"
+#include <gyre/base.h>
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct gyre_loop;
 
 struct gyre__set {
     struct gyre_loop **loops;

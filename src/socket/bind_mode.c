@@ -5,7 +5,7 @@
  * feel a change; and chmod(2) afterwards would find whatever somebody has put in the place of the file meanwhile. So a
  * helper process calls bind: it has the descriptor, and a umask of its own. The call waits for it, a fraction of a
  * millisecond. */
-#include "sock.h"
+#include "bind_mode.h"
 
 #include <errno.h>
 #include <sched.h>

@@ -7,6 +7,7 @@
  * bound and not yet called listen() refuses too. Who needs that serialises start-up with a lock of its own, as for any
  * unix socket. */
 #include "sock.h"
+#include "bind_mode.h"
 
 #include <errno.h>
 #include <fcntl.h>

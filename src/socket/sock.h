@@ -14,9 +14,6 @@ int gyre__sock_new(int family, int type, int mode);
 /* Bind to a unix address, replacing a path that is left over. Returns 0 or -errno. */
 int gyre__sock_bind_unix(int fd, int type, const struct gyre__addr *addr, uint32_t unix_mode);
 
-/* bind_mode.c: bind to a unix path; the file has just this mode from the first. Returns 0 or -errno. */
-int gyre__sock_bind_with_mode(int fd, const struct gyre__addr *addr, uint32_t mode);
-
 /* sock_dgram.c: see struct gyre__sock_ops. */
 int gyre__sock_dgram_open(struct gyre__backend *be, int family);
 int gyre__sock_dgram_bind(struct gyre__backend *be, int fd, const struct gyre__addr *addr, uint32_t unix_mode);

@@ -5,7 +5,6 @@
  * loop that is busy (1 of 13 clients was served), or a process that is stopped; or its accept is cancelled, and the
  * wake is lost. So where others accept, too, all wait by a poll, which wakes all of them, and accept with calls of
  * their own. Who comes too late waits again. */
-#include "completion.h"
 #include "queue.h"
 
 #include <errno.h>
