@@ -161,7 +161,10 @@ static inline void write_some(struct shop *s, struct gyre_conn *c)
         len = below(s, FILE_BYTES - 1000);
         promised(t, gyre_conn_sendfile(c, s->file, below(s, 999), len, on_reported, promise(t)));
         return;
-    case 6: (void)gyre_conn_forward(c, s->conns[below(s, s->conn_count)], 1 + below(s, 99999)); return;
+    case 6:
+        if (s->conn_count > 0) /* a reconnector's is not among them */
+            (void)gyre_conn_forward(c, s->conns[below(s, s->conn_count)], 1 + below(s, 99999));
+        return;
     default: (void)gyre_conn_forward(c, c, SIZE_MAX);
     }
 }
