@@ -39,6 +39,33 @@ static uint32_t room_of(const struct gyre__acceptor *a)
     return lesser(lesser(room, gyre__listener_room(listener)), ROOM_NEAR);
 }
 
+/* ---- states ---- */
+
+static bool is_attached(enum gyre__acceptor_state state)
+{
+    return state == GYRE_ACCEPTOR_OPEN || state == GYRE_ACCEPTOR_WAITING || state == GYRE_ACCEPTOR_CLOSING;
+}
+
+static bool is_held_back(enum gyre__acceptor_state state)
+{
+    return state == GYRE_ACCEPTOR_RETRYING || state == GYRE_ACCEPTOR_WAITING;
+}
+
+/* The only place where the state changes, so the loop's two counts agree with it. Thread: the loop's; from NEW to
+ * CLOSED, where no count changes, also the opener's. */
+static void enter(struct gyre__acceptor *a, enum gyre__acceptor_state state)
+{
+    struct gyre__acceptors *all = a->loop->acceptors;
+    enum gyre__acceptor_state old = a->state;
+    a->state = state;
+    if (is_attached(old) != is_attached(state))
+        all->open += is_attached(state) ? 1 : (uint32_t)-1;
+    if (is_held_back(old) == is_held_back(state))
+        return;
+    all->held_back += is_held_back(state) ? 1 : (uint32_t)-1;
+    gyre__gauge(&a->loop->be->stats.accepts_paused, all->held_back);
+}
+
 /* ---- accepting ---- */
 
 /* What begins a pause is counted, not what goes on with it. */
@@ -47,20 +74,11 @@ static void count_pause(const struct gyre__acceptor *a, bool begins)
     gyre__count(&a->loop->be->stats.accept_pauses, begins);
 }
 
-static void set_waiting(struct gyre__acceptor *a, bool waiting)
-{
-    if (a->waiting == waiting)
-        return;
-    a->waiting = waiting;
-    a->loop->acceptors->waiting += waiting ? 1 : (uint32_t)-1;
-    gyre__gauge(&a->loop->be->stats.accepts_paused, a->loop->acceptors->waiting);
-}
-
 /* Accept no more for now. Another loop's closing connection does not wake this one, so look again after a while. */
 static void wait_for_room(struct gyre__acceptor *a)
 {
-    count_pause(a, !a->waiting);
-    set_waiting(a, true);
+    count_pause(a, a->state == GYRE_ACCEPTOR_OPEN);
+    enter(a, GYRE_ACCEPTOR_WAITING);
     gyre__op_cancel(a->loop, &a->op);
     gyre__wheel_start(&a->loop->wheel, &a->timer,
                       gyre__loop_now(a->loop) + (uint64_t)ROOM_LOOK_MS * (uint64_t)GYRE_TICK_NS);
@@ -73,7 +91,7 @@ static bool is_paused(const struct gyre__acceptor *a)
 
 void gyre__acceptor_arm(struct gyre__acceptor *a)
 {
-    if (!a->open || a->op.state != GYRE_OPS_IDLE || is_paused(a))
+    if (a->state != GYRE_ACCEPTOR_OPEN || a->op.state != GYRE_OPS_IDLE || is_paused(a))
         return;
     if (atomic_load(&a->listener->shared))
         a->f.flags |= GYRE_FDF_SHARED;
@@ -89,18 +107,21 @@ void gyre__acceptor_arm(struct gyre__acceptor *a)
 
 static void try_start(struct gyre__acceptor *a);
 
+/* From RETRYING or WAITING. */
 static void go_on(struct gyre__acceptor *a)
 {
-    if (a->open && !is_paused(a) && room_of(a) == 0) {
+    bool is_open = a->state == GYRE_ACCEPTOR_WAITING;
+    if (is_open && !is_paused(a) && room_of(a) == 0) {
         wait_for_room(a);
         return;
     }
-    set_waiting(a, false);
     gyre__wheel_stop(&a->loop->wheel, &a->timer);
-    if (a->started)
-        gyre__acceptor_arm(a);
-    else
+    if (!is_open) {
         try_start(a);
+        return;
+    }
+    enter(a, GYRE_ACCEPTOR_OPEN);
+    gyre__acceptor_arm(a);
 }
 
 void gyre__acceptor_on_timer(struct gyre__loop_timer *t)
@@ -111,18 +132,19 @@ void gyre__acceptor_on_timer(struct gyre__loop_timer *t)
 void gyre__acceptors_retry_now(struct gyre_loop *l)
 {
     for (struct gyre__acceptor *a = l->acceptors->list; a != NULL; a = a->next)
-        if (a->waiting)
+        if (is_held_back(a->state))
             go_on(a);
 }
 
-static void back_off(struct gyre__acceptor *a, int err)
+/* Go on in `state` (RETRYING or WAITING) after `err`, for longer each time. */
+static void back_off(struct gyre__acceptor *a, enum gyre__acceptor_state state, int err)
 {
     struct gyre_loop *l = a->loop;
     count_pause(a, a->backoff_ms == 0);
     a->backoff_ms = a->backoff_ms == 0 ? BACKOFF_FIRST_MS : a->backoff_ms * 2;
     if (a->backoff_ms > BACKOFF_MAX_MS)
         a->backoff_ms = BACKOFF_MAX_MS;
-    set_waiting(a, true);
+    enter(a, state);
     gyre__wheel_start(&l->wheel, &a->timer, l->now_ns + (uint64_t)a->backoff_ms * (uint64_t)GYRE_TICK_NS);
     if (a->warned_ns == 0 || l->now_ns - a->warned_ns >= UINT64_C(1000000000)) {
         a->warned_ns = l->now_ns;
@@ -158,7 +180,7 @@ static void accept_failed(struct gyre__acceptor *a, int err)
     gyre__count(&a->loop->be->stats.accept_errors, 1);
     a->errors++;
     if (!is_connections_own(err) || a->errors > ERRORS_IN_A_ROW)
-        back_off(a, err);
+        back_off(a, GYRE_ACCEPTOR_WAITING, err);
 }
 
 /* Also while it is closing: the client was accepted, and is nobody else's any more. */
@@ -178,14 +200,14 @@ void gyre__acceptor_on_accept(struct gyre__op *op, const struct gyre__event *ev)
     gyre__acceptor_hold(a); /* callbacks may close it */
     if (ev->res >= 0)
         accepted(a, ev->res);
-    else if (a->open && !a->waiting && ev->res != -ECANCELED)
+    else if (a->state == GYRE_ACCEPTOR_OPEN && ev->res != -ECANCELED)
         accept_failed(a, ev->res);
     if (ev->flags & GYRE_EV_MORE) {
-        if (GYRE_UNLIKELY(a->open && !a->waiting && room_of(a) < ROOM_NEAR))
+        if (GYRE_UNLIKELY(a->state == GYRE_ACCEPTOR_OPEN && room_of(a) < ROOM_NEAR))
             gyre__op_cancel(a->loop, &a->op); /* and go on one by one */
-    } else if (!a->open) {
+    } else if (a->state == GYRE_ACCEPTOR_CLOSING) { /* CLOSED: a callback of this very event has closed it */
         closed(a);
-    } else if (!a->waiting) {
+    } else if (a->state == GYRE_ACCEPTOR_OPEN) {
         gyre__count(&a->loop->be->stats.rearms, (op->flags & GYRE_OPF_MULTI) != 0);
         gyre__acceptor_arm(a);
     }
@@ -202,10 +224,8 @@ int gyre__acceptor_start(struct gyre__acceptor *a)
         int err = l->be->ops->attach(l->be, &a->f);
         if (err != 0)
             return err;
-        a->open = true;
-        l->acceptors->open++;
     }
-    a->started = true;
+    enter(a, a->f.fd >= 0 ? GYRE_ACCEPTOR_OPEN : GYRE_ACCEPTOR_TAKING_OVER);
     return 0;
 }
 
@@ -216,24 +236,19 @@ static void try_start(struct gyre__acceptor *a)
     if (err == 0)
         gyre__acceptor_arm(a);
     else
-        back_off(a, err);
+        back_off(a, GYRE_ACCEPTOR_RETRYING, err);
 }
 
-/* Open no more: what it held for that is given back. */
+/* Its socket is closed: what it held for having one is given back. */
 static void let_go(struct gyre__acceptor *a)
 {
-    if (!a->held)
-        return;
-    a->held = false;
+    enter(a, GYRE_ACCEPTOR_CLOSED);
     gyre__acceptor_release(a);
 }
 
 static void closed(struct gyre__acceptor *a)
 {
-    if (a->f.fd < 0)
-        return; /* closed by a callback of the very event that ended its op */
     a->loop->be->ops->close(a->loop->be, &a->f);
-    a->loop->acceptors->open--;
     gyre__listener_socket_closed(a->listener, a->loop);
     let_go(a);
 }
@@ -241,7 +256,6 @@ static void closed(struct gyre__acceptor *a)
 /* It never came to accepting: the socket is not attached. */
 static void stop_unstarted(struct gyre__acceptor *a)
 {
-    a->started = true;
     if (a->f.fd >= 0) {
         a->loop->be->ops->sock->close(a->loop->be, a->f.fd);
         a->f.fd = -1;
@@ -252,34 +266,39 @@ static void stop_unstarted(struct gyre__acceptor *a)
 
 void gyre__acceptor_stop(struct gyre__acceptor *a)
 {
-    if (!a->held)
+    if (a->state == GYRE_ACCEPTOR_CLOSING || a->state == GYRE_ACCEPTOR_CLOSED)
         return;
-    set_waiting(a, false);
     gyre__wheel_stop(&a->loop->wheel, &a->timer);
     if (a->listener->acceptors[0] == a && !atomic_load(&a->listener->shared))
         gyre__path_remove(&a->listener->path, &a->listener->addr);
-    if (!a->started) {
+    switch (a->state) {
+    case GYRE_ACCEPTOR_NEW:
+    case GYRE_ACCEPTOR_RETRYING:
         stop_unstarted(a);
         return;
-    }
-    if (a->f.fd < 0)
-        let_go(a); /* it only took over */
-    if (!a->open)
+    case GYRE_ACCEPTOR_TAKING_OVER:
+        let_go(a);
         return;
-    a->open = false;
-    if (a->op.state == GYRE_OPS_IDLE)
-        closed(a);
-    else
-        gyre__op_cancel(a->loop, &a->op);
+    case GYRE_ACCEPTOR_OPEN:
+    case GYRE_ACCEPTOR_WAITING:
+        enter(a, GYRE_ACCEPTOR_CLOSING);
+        if (a->op.state == GYRE_OPS_IDLE)
+            closed(a);
+        else
+            gyre__op_cancel(a->loop, &a->op);
+        return;
+    case GYRE_ACCEPTOR_CLOSING:
+    case GYRE_ACCEPTOR_CLOSED:
+        return;
+    }
 }
 
 void gyre__acceptor_forget_socket(struct gyre__acceptor *a)
 {
-    if (a->started && a->f.fd >= 0)
+    if (a->state == GYRE_ACCEPTOR_OPEN) {
         (void)a->loop->be->ops->detach(a->loop->be, &a->f);
-    if (a->open)
-        a->loop->acceptors->open--;
-    a->open = false;
+        enter(a, GYRE_ACCEPTOR_TAKING_OVER);
+    }
     a->f.fd = -1;
 }
 
@@ -289,7 +308,7 @@ void gyre__acceptor_discard(struct gyre__acceptor *a)
         gyre__acceptor_stop(a);
         return;
     }
-    a->started = true; /* not seen by its loop yet, nor will it be */
+    GYRE_CHECK(a->state == GYRE_ACCEPTOR_NEW); /* not seen by its loop, nor will it be */
     if (a->f.fd >= 0)
         a->loop->be->ops->sock->close(a->loop->be, a->f.fd);
     a->f.fd = -1;
@@ -300,21 +319,20 @@ void gyre__acceptor_discard(struct gyre__acceptor *a)
 static void look(struct gyre__acceptor *a)
 {
     enum gyre__listener_want want = (enum gyre__listener_want)atomic_load(&a->listener->want);
-    if (!a->held)
+    if (a->state == GYRE_ACCEPTOR_CLOSED)
         return;
     if (want == GYRE_LISTENER_CLOSE || a->loop->phase != GYRE_PHASE_SERVING) {
         gyre__acceptor_stop(a);
         return;
     }
-    if (!a->started) {
-        if (!a->waiting)
-            try_start(a);
+    if (a->state == GYRE_ACCEPTOR_NEW) {
+        try_start(a);
         return;
     }
     bool newly_shared = atomic_load(&a->listener->shared) && !(a->f.flags & GYRE_FDF_SHARED);
     if (want == GYRE_LISTENER_PAUSE || (newly_shared && a->op.state != GYRE_OPS_IDLE))
         gyre__op_cancel(a->loop, &a->op); /* unless paused, the last event arms it again */
-    else if (!a->waiting && (a->listener->engine == NULL || atomic_load(&a->loop->owned)))
+    else if (a->listener->engine == NULL || atomic_load(&a->loop->owned))
         gyre__acceptor_arm(a); /* an engine arms all when it runs */
 }
 
@@ -347,8 +365,7 @@ void gyre__acceptor_look(struct gyre__acceptor *a)
 void gyre__acceptors_arm(struct gyre_loop *l)
 {
     for (struct gyre__acceptor *a = l->acceptors->list; a != NULL; a = a->next)
-        if (a->started && !a->waiting)
-            gyre__acceptor_arm(a);
+        gyre__acceptor_arm(a);
 }
 
 void gyre__acceptors_close(struct gyre_loop *l)
@@ -356,7 +373,7 @@ void gyre__acceptors_close(struct gyre_loop *l)
     struct gyre__acceptor *a = l->acceptors->list, *next;
     for (; a != NULL; a = next) {
         next = a->next;
-        if (a->open || !a->started)
+        if (a->state != GYRE_ACCEPTOR_TAKING_OVER)
             gyre__acceptor_stop(a);
     }
 }

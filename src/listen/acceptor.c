@@ -30,11 +30,11 @@ void gyre__acceptor_init(struct gyre__acceptor *a, struct gyre_loop *l, struct g
     struct gyre__acceptor *next = a->next;
     bool linked = a->linked;
     *a = (struct gyre__acceptor){
-        .magic = GYRE_ACCEPTOR_MAGIC, .next = next, .linked = linked, .loop = l, .listener = listener};
+        .magic = GYRE_ACCEPTOR_MAGIC, .next = next, .linked = linked, .loop = l, .listener = listener,
+        .state = GYRE_ACCEPTOR_NEW};
     a->op = (struct gyre__op){.gen = gen, .f = &a->f, .done = GYRE_DONE_ACCEPT};
     a->f.fd = -1;
     a->timer.kind = GYRE_TIMER_ACCEPTOR;
-    a->held = true;
     a->profile.listener = listener;
     a->profile.refs = 1;
 }

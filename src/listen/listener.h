@@ -26,6 +26,46 @@ enum { GYRE_LISTENER_MAGIC = 0x6c697374, GYRE_ACCEPTOR_MAGIC = 0x61636370 };
 
 enum gyre__listener_want { GYRE_LISTENER_ACCEPT = 0, GYRE_LISTENER_PAUSE, GYRE_LISTENER_CLOSE };
 
+/* The states of an acceptor. The thread of its loop changes the state; only NEW may be left by the opener, too. */
+enum gyre__acceptor_state {
+    /* Just made, or made new after it was closed. The loop has not seen the acceptor. Its socket, if it has one, is
+     * bound and listens, but is not attached to the backend. The loop's first look starts the acceptor: it goes to OPEN
+     * with a socket, to TAKING_OVER without one, to RETRYING if attaching fails. Goes to CLOSED if the listener is
+     * closed before that look, or if opening the listener fails. */
+    GYRE_ACCEPTOR_NEW = 0,
+
+    /* The backend could not attach the socket. The timer runs. When it fires, or when a connection of this loop closes,
+     * attaching is tried again: goes to OPEN, or stays with a longer time. Closing the listener leads to CLOSED at
+     * once, because nothing is in flight. */
+    GYRE_ACCEPTOR_RETRYING,
+
+    /* Has no socket and never accepts. The first acceptor of the listener hands connections over to this one. The
+     * operation is idle and the timer does not run. Closing the listener leads to CLOSED at once. The end of the loop
+     * does not change this state. */
+    GYRE_ACCEPTOR_TAKING_OVER,
+
+    /* Has an attached socket and accepts. The ACCEPT operation is in flight, except while the listener is paused and
+     * until an engine runs its loops. An operation that ends for another reason is submitted again. The timer does not
+     * run. Goes to WAITING if a limit on connections is reached or accepting fails, to CLOSING if the listener is
+     * closed or the loop ends. */
+    GYRE_ACCEPTOR_OPEN,
+
+    /* Has an attached socket, and submits no operation for now. An ACCEPT that is in flight was asked to cancel, or has
+     * failed; a connection that it still brings is taken. The timer runs. When it fires, or when a connection of this
+     * loop closes, goes to OPEN, or stays if the limit is still reached. Goes to CLOSING as OPEN does. */
+    GYRE_ACCEPTOR_WAITING,
+
+    /* Stops for good. The ACCEPT operation is in flight and was asked to cancel; a connection that it still brings is
+     * taken. Its last event closes the socket and leads to CLOSED. Without an operation in flight this state is passed
+     * in one step. */
+    GYRE_ACCEPTOR_CLOSING,
+
+    /* Has no socket and does not keep the listener. Its connections may live on: they refer to its profile. Descriptors
+     * that were handed over to it before may still come. Once no acceptor of the listener is referred to, the listener
+     * is idle; when it is opened again, goes to NEW. */
+    GYRE_ACCEPTOR_CLOSED,
+};
+
 /* One loop's share of a listener, to which it belongs: freed no earlier than the loop, because it has an op in it. */
 struct gyre__acceptor {
     uint32_t magic;
@@ -33,28 +73,25 @@ struct gyre__acceptor {
     struct gyre_loop *loop;
     struct gyre_listener *listener;
     struct gyre__acceptor *next; /* on the loop's list, if `linked` */
-    struct gyre__profile profile; /* of what it accepts; refs: its connections, and one if `held` */
-    struct gyre__fd f;            /* fd -1: this one only takes over, or is closed */
+    struct gyre__profile profile; /* of what it accepts; refs: its connections, and one until it is CLOSED */
+    struct gyre__fd f;            /* fd -1: no socket */
     struct gyre__op op;
-    struct gyre__loop_timer timer; /* back-off */
+    struct gyre__loop_timer timer; /* RETRYING, WAITING: until the next attempt */
     uint64_t warned_ns;       /* when the log was last told of trouble */
     uint32_t backoff_ms;
     struct gyre__task look_task; /* queued while `look_posted` */
-    _Atomic(bool) look_posted;
+    _Atomic(bool) look_posted; /* no state: any thread sets it, in any state */
     _Atomic(uint32_t) conns; /* its connections, those on their way to it included */
-    bool linked;  /* on the loop's list */
-    bool held;    /* open, as far as the listener knows: holds a reference of its own profile */
-    bool started; /* its loop has seen it */
-    bool open;    /* has a socket that is not being closed */
-    bool waiting; /* not accepting until the timer fires or a connection closes */
+    enum gyre__acceptor_state state;
+    bool linked; /* on the loop's list; no state: a CLOSED acceptor is on it until its last connection is gone */
 };
 
 /* The acceptors of a loop. */
 struct gyre__acceptors {
-    struct gyre__acceptor *list;     /* those that were started and are referred to */
+    struct gyre__acceptor *list;     /* those that the loop has seen and that are referred to */
     struct gyre_listener *listeners; /* the loop's own, idle ones too */
-    uint32_t open;
-    uint32_t waiting; /* held back by EMFILE or conns_max: try again when a connection closes */
+    uint32_t open;      /* OPEN, WAITING or CLOSING: a socket is attached */
+    uint32_t held_back; /* RETRYING or WAITING: to go on when a connection closes */
 };
 
 /* How to choose a loop; balance.c. */
@@ -205,7 +242,7 @@ void gyre__acceptors_retry_now(struct gyre_loop *l);
 /* A connection closed: acceptors that were held back may go on. */
 static inline void gyre__acceptors_retry(struct gyre_loop *l)
 {
-    if (GYRE_UNLIKELY(l->acceptors->waiting > 0))
+    if (GYRE_UNLIKELY(l->acceptors->held_back > 0))
         gyre__acceptors_retry_now(l);
 }
 
