@@ -5,6 +5,7 @@
 
 #include <gyre/base.h>
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -47,6 +48,27 @@ static inline size_t gyre__iov_bytes(const struct iovec *iov, int iov_count)
     for (int i = 0; i < iov_count; i++)
         bytes = iov[i].iov_len <= PTRDIFF_MAX - bytes ? bytes + iov[i].iov_len : PTRDIFF_MAX;
     return bytes;
+}
+
+/* Whether `iov_count` is from 0 to `count_max`, and `iov` is there if it is not 0. */
+static inline bool gyre__iov_count_valid(const struct iovec *iov, int iov_count, int count_max)
+{
+    return iov_count >= 0 && iov_count <= count_max && (iov != NULL || iov_count == 0);
+}
+
+/* Whether each piece has at most INT_MAX bytes, and memory if it has any. */
+static inline bool gyre__iov_pieces_valid(const struct iovec *iov, int iov_count)
+{
+    for (int i = 0; i < iov_count; i++)
+        if (iov[i].iov_len > INT_MAX || (iov[i].iov_base == NULL && iov[i].iov_len > 0))
+            return false;
+    return true;
+}
+
+/* One piece. An iovec is not const, but nobody writes through this one. */
+static inline struct iovec gyre__iov_of(const void *data, size_t len)
+{
+    return (struct iovec){.iov_base = (void *)(uintptr_t)data, .iov_len = len};
 }
 
 static inline void gyre__free(const struct gyre_mem *mem, void *ptr)

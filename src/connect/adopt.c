@@ -17,19 +17,15 @@ static int inspect(struct gyre_loop *l, int fd, unsigned *how)
     int err = gyre__addr_inspect(l->be, fd, &info);
     if (err != 0)
         return err;
-    bool inet = info.family == AF_INET || info.family == AF_INET6;
-    *how = inet ? GYRE_FDF_INET : 0;
-    return (inet || info.family == AF_UNIX) && info.stream && info.connected ? 0 : GYRE_ESOCKTYPE;
+    *how = info.family != AF_UNIX ? GYRE_FDF_INET : 0;
+    return info.stream && info.connected ? 0 : GYRE_ESOCKTYPE;
 }
 
 /* On failure the descriptor stays the caller's. */
 static int adopt(struct gyre_conn **out, struct gyre_loop *l, int fd, struct gyre__profile *profile, unsigned how)
 {
-    const struct gyre__sock_ops *sock = l->be->ops->sock;
     struct gyre_conn *c;
-    int err = how != 0 && !profile->options.nagle ? sock->set_nodelay(l->be, fd) : 0;
-    if (err == 0)
-        err = gyre__options_apply(l->be, fd, &profile->options, how != 0);
+    int err = gyre__options_apply(l->be, fd, &profile->options, how != 0);
     if (err == 0)
         err = gyre__conn_new(&c, l, fd, profile, how | GYRE_CONN_FOREIGN);
     if (err != 0)

@@ -60,9 +60,7 @@ static int open_socket(struct gyre_loop *l, const struct gyre__profile *profile,
     int fd = sock->open(l->be, route->to.ss.ss_family);
     if (fd < 0)
         return fd;
-    int err = inet && !profile->options.nagle ? sock->set_nodelay(l->be, fd) : 0;
-    if (err == 0)
-        err = gyre__options_apply(l->be, fd, &profile->options, inet);
+    int err = gyre__options_apply(l->be, fd, &profile->options, inet);
     if (err == 0 && route->device[0] != '\0')
         err = sock->device(l->be, fd, route->device);
     if (err == 0)

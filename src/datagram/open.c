@@ -324,10 +324,7 @@ int gyre_udp_connect_sized(struct gyre_udp **out, struct gyre_loop *l, const cha
 static int inspect(struct gyre_loop *l, int fd, struct gyre__sock_info *info)
 {
     int err = gyre__addr_inspect(l->be, fd, info);
-    if (err != 0)
-        return err;
-    bool known = info->family == AF_INET || info->family == AF_INET6 || info->family == AF_UNIX;
-    return known && info->dgram ? 0 : GYRE_ESOCKTYPE;
+    return err == 0 && !info->dgram ? GYRE_ESOCKTYPE : err;
 }
 
 /* Whoever had it may have asked the kernel to join and to cut, of which a socket that did not ask is not told. */

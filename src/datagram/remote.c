@@ -43,15 +43,11 @@ int gyre_udp_id_send(struct gyre_udp_id id, const struct sockaddr *to, socklen_t
     if (r == NULL)
         return -ENOMEM;
     *r = (struct remote_send){.id = id, .to_len = to != NULL ? to_len : 0, .len = len};
-    r->task = (struct gyre__task){.run = run_send, .user = r, .embedded = true};
     if (to != NULL)
         memcpy(&r->to, to, to_len);
     if (len > 0)
         memcpy(r->data, data, len);
-    int err = gyre__loop_post_task(id.loop, &r->task);
-    if (err != 0)
-        gyre__free(id.loop->mem, r);
-    return err;
+    return gyre__loop_post_block(id.loop, r, run_send);
 }
 
 struct remote_close {
@@ -76,9 +72,5 @@ int gyre_udp_id_close(struct gyre_udp_id id)
     if (r == NULL)
         return -ENOMEM;
     *r = (struct remote_close){.id = id};
-    r->task = (struct gyre__task){.run = run_close, .user = r, .embedded = true};
-    int err = gyre__loop_post_task(id.loop, &r->task);
-    if (err != 0)
-        gyre__free(id.loop->mem, r);
-    return err;
+    return gyre__loop_post_block(id.loop, r, run_close);
 }

@@ -58,13 +58,15 @@ static struct gyre_loop *reserve(struct gyre_engine *engine)
     return NULL;
 }
 
-/* From success on `r` is the loop's, and may be gone. */
+/* Takes `r`: it is the loop's, or freed on failure. */
 static int post_connect(struct gyre_engine *engine, struct remote_connect *r)
 {
     struct gyre_loop *l = reserve(engine);
-    if (l == NULL)
+    if (l == NULL) {
+        gyre__free(gyre_engine_loop(engine, 0)->mem, r);
         return GYRE_ECONNS;
-    int err = gyre__loop_post_task(l, &r->task);
+    }
+    int err = gyre__loop_post_block(l, r, run_connect);
     if (err != 0)
         gyre__loop_unreserve(l);
     return err;
@@ -91,11 +93,8 @@ int gyre_engine_connect_sized(struct gyre_engine *engine, const char *address,
         return err != 0 ? err : -ENOMEM;
     }
     *r = (struct remote_connect){.profile = profile, .route = route, .done = done, .user = user};
-    r->task = (struct gyre__task){.run = run_connect, .user = r, .embedded = true};
     err = post_connect(engine, r);
-    if (err != 0) {
+    if (err != 0)
         gyre__free(mem, profile);
-        gyre__free(mem, r);
-    }
     return err;
 }

@@ -357,9 +357,7 @@ void gyre__acceptor_look(struct gyre__acceptor *a)
         gyre__listener_release(a->listener);
         return;
     }
-    a->look_task = (struct gyre__task){.run = run_look, .user = a, .embedded = true};
-    gyre__tasks_push_always(&a->loop->tasks, &a->look_task);
-    a->loop->be->ops->wake(a->loop->be);
+    gyre__loop_post_always(a->loop, &a->look_task, run_look, a);
 }
 
 void gyre__acceptors_arm(struct gyre_loop *l)

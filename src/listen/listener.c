@@ -22,9 +22,7 @@ void gyre__listener_socket_closed(struct gyre_listener *listener, struct gyre_lo
     if (listener->on_closed == NULL)
         return;
     gyre__listener_hold(listener);
-    listener->closed_task = (struct gyre__task){.run = run_closed, .user = listener, .embedded = true};
-    gyre__tasks_push_always(&l->tasks, &listener->closed_task);
-    l->be->ops->wake(l->be);
+    gyre__loop_post_always(l, &listener->closed_task, run_closed, listener);
 }
 
 void gyre__listener_release(struct gyre_listener *listener)

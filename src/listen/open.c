@@ -36,14 +36,11 @@ static int open_socket(struct gyre_loop *l, const struct plan *plan, const struc
                        const struct gyre__listen_config *config)
 {
     const struct gyre__sock_ops *sock = l->be->ops->sock;
-    bool inet = !gyre__addr_is_unix(addr);
     int fd = sock->open(l->be, addr->ss.ss_family);
     if (fd < 0)
         return fd;
-    /* What is accepted inherits it, which saves a system call each. */
-    int err = inet && !plan->options.conn.nagle ? sock->set_nodelay(l->be, fd) : 0;
-    if (err == 0)
-        err = gyre__options_apply(l->be, fd, &plan->options.conn, inet);
+    /* What is accepted inherits them, which saves system calls. */
+    int err = gyre__options_apply(l->be, fd, &plan->options.conn, !gyre__addr_is_unix(addr));
     if (err == 0)
         err = gyre__options_ask(&plan->options.conn, fd, GYRE_SOCKET_LISTEN);
     if (err == 0)
@@ -93,9 +90,7 @@ static int take_socket(struct gyre_listener *listener, const struct plan *plan, 
 {
     struct gyre_loop *l = listener->acceptors[0]->loop;
     const struct gyre__sock_ops *sock = l->be->ops->sock;
-    int err = plan->inet && !plan->options.conn.nagle ? sock->set_nodelay(l->be, fd) : 0;
-    if (err == 0)
-        err = gyre__options_apply(l->be, fd, &plan->options.conn, plan->inet);
+    int err = gyre__options_apply(l->be, fd, &plan->options.conn, plan->inet);
     if (err == 0)
         err = sock->name(l->be, fd, false, &listener->addr);
     if (err == 0)
@@ -145,8 +140,7 @@ static int inspect(struct plan *plan, const struct gyre__listen_request *request
     if (err != 0)
         return err;
     plan->inet = info.family != AF_UNIX;
-    bool known = info.family == AF_INET || info.family == AF_INET6 || info.family == AF_UNIX;
-    return known && info.stream && info.listening ? 0 : GYRE_ESOCKTYPE;
+    return info.stream && info.listening ? 0 : GYRE_ESOCKTYPE;
 }
 
 static int make_plan(struct plan *plan, const struct gyre__listen_request *request)

@@ -61,14 +61,12 @@ static void run_handover(struct gyre_loop *l, void *user)
 
 static void hand_over(struct gyre__acceptor *a, struct gyre__acceptor *to, int fd)
 {
-    struct handover *h = gyre__alloc(a->loop->mem, sizeof *h);
+    struct handover *h = gyre__alloc(to->loop->mem, sizeof *h);
     gyre__listener_hold(a->listener);
     if (h != NULL) {
         *h = (struct handover){.to = to, .fd = fd};
-        h->task = (struct gyre__task){.run = run_handover, .user = h, .embedded = true};
-        if (gyre__loop_post_task(to->loop, &h->task) == 0)
+        if (gyre__loop_post_block(to->loop, h, run_handover) == 0)
             return;
-        gyre__free(a->loop->mem, h);
     }
     gyre__listener_release(a->listener);
     gyre__count(&a->loop->be->stats.accept_errors, 1);

@@ -69,9 +69,21 @@ static int push(struct gyre_loop *l, struct gyre__tasks *tasks, struct gyre__tas
     return err;
 }
 
-int gyre__loop_post_task(struct gyre_loop *l, struct gyre__task *task)
+int gyre__loop_post_block(struct gyre_loop *l, void *block, gyre_task_fn *run)
 {
-    return push(l, &l->tasks, task);
+    struct gyre__task *task = block;
+    *task = (struct gyre__task){.run = run, .user = block, .embedded = true};
+    int err = push(l, &l->tasks, task);
+    if (err != 0)
+        gyre__free(l->mem, block);
+    return err;
+}
+
+void gyre__loop_post_always(struct gyre_loop *l, struct gyre__task *task, gyre_task_fn *run, void *user)
+{
+    *task = (struct gyre__task){.run = run, .user = user, .embedded = true};
+    gyre__tasks_push_always(&l->tasks, task);
+    l->be->ops->wake(l->be);
 }
 
 static int post(struct gyre_loop *l, struct gyre__tasks *tasks, gyre_task_fn *run, void *user)

@@ -140,8 +140,14 @@ struct gyre_loop {
 /* Ask from another thread or a signal handler; a stronger request is never replaced by a weaker one. */
 void gyre__loop_ask(struct gyre_loop *l, enum gyre__loop_request request);
 
-/* Run `task` (whose memory its `run` frees) on the loop. Returns 0 or -EAGAIN. Thread: any. */
-int gyre__loop_post_task(struct gyre_loop *l, struct gyre__task *task);
+/* Call `run` with `block` on the loop. The block is the loop's memory and begins with a struct gyre__task that is not
+ * filled in. It is the loop's from here on: `run` frees it, and so does a failure to post. Returns 0, -EAGAIN,
+ * GYRE_EFORK or GYRE_ESHUTDOWN. Thread: any. */
+int gyre__loop_post_block(struct gyre_loop *l, void *block, gyre_task_fn *run);
+
+/* Call `run` with `user` on the loop, by a task that is part of something that stays until then. Cannot fail, so for
+ * what there is few of. Thread: any. */
+void gyre__loop_post_always(struct gyre_loop *l, struct gyre__task *task, gyre_task_fn *run, void *user);
 
 /* timer.c: run every delayed task now, because the loop is being destroyed. */
 void gyre__laters_run(struct gyre_loop *l);

@@ -185,17 +185,14 @@ int gyre_loop_post_after(struct gyre_loop *l, int64_t delay_ns, gyre_task_fn *ru
         return -ENOMEM;
     }
     *later = (struct gyre__later){.loop = l, .run = run, .user = user};
-    later->task = (struct gyre__task){.run = start_later, .user = later, .embedded = true};
     later->timer.kind = GYRE_TIMER_LATER;
     later->due_ns = gyre__loop_clock(l) + (uint64_t)delay_ns;
     if (gyre_loop_is_current(l)) {
         start_later(l, later);
         return 0;
     }
-    err = gyre__loop_post_task(l, &later->task);
-    if (err != 0) {
-        gyre__free(l->mem, later);
+    err = gyre__loop_post_block(l, later, start_later);
+    if (err != 0)
         atomic_fetch_sub_explicit(&l->later_count, 1, memory_order_relaxed);
-    }
     return err;
 }

@@ -178,9 +178,7 @@ static const struct iovec *pieces(const struct gyre__op *op, struct iovec *one, 
         *count = (size_t)op->u.msg.hdr->msg_iovlen;
         return op->u.msg.hdr->msg_iov;
     }
-    /* iovecs are not const, but nobody writes through this one. */
-    one->iov_base = (void *)(uintptr_t)op->u.send.buf;
-    one->iov_len = op->u.send.len;
+    *one = gyre__iov_of(op->u.send.buf, op->u.send.len);
     *count = 1;
     return one;
 }

@@ -244,5 +244,7 @@ struct gyre__addr gyre__addr_any_v4(const struct gyre__addr *any)
 int gyre__addr_inspect(struct gyre__backend *be, int fd, struct gyre__sock_info *info)
 {
     int err = be->ops->sock->inspect(be, fd, info);
-    return err == -ENOTSOCK ? GYRE_ESOCKTYPE : err;
+    if (err != 0)
+        return err == -ENOTSOCK ? GYRE_ESOCKTYPE : err;
+    return info->family == AF_INET || info->family == AF_INET6 || info->family == AF_UNIX ? 0 : GYRE_ESOCKTYPE;
 }

@@ -38,7 +38,8 @@ int gyre__addr_of(struct gyre__backend *be, int fd, bool peer, struct sockaddr_s
 /* Every IPv4 address, with the port of `any`, which is every IPv6 address: for machines without IPv6. */
 struct gyre__addr gyre__addr_any_v4(const struct gyre__addr *any);
 
-/* Look at a descriptor that the caller brings. Returns 0, GYRE_ESOCKTYPE if it is no socket, or -errno. */
+/* Look at a descriptor that the caller brings. Returns 0, GYRE_ESOCKTYPE if it is no socket of IPv4, IPv6 or unix, or
+ * -errno. */
 int gyre__addr_inspect(struct gyre__backend *be, int fd, struct gyre__sock_info *info);
 
 #endif

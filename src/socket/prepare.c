@@ -79,7 +79,7 @@ int gyre__options_apply(struct gyre__backend *be, int fd, const struct gyre_conn
         {GYRE_SOCKOPT_TRANSPARENT, o->transparent, true},
         {GYRE_SOCKOPT_FREEBIND, o->freebind, true},
     };
-    int err = 0;
+    int err = inet && !o->nagle ? be->ops->sock->set_nodelay(be, fd) : 0;
     for (size_t i = 0; err == 0 && i < sizeof wishes / sizeof wishes[0]; i++)
         if (wishes[i].value != 0 && (inet || !wishes[i].inet))
             err = set(be, fd, wishes[i].option, wishes[i].value);

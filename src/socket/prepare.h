@@ -14,8 +14,8 @@ int gyre__options_check(const struct gyre_conn_options *o);
 int gyre__keepalive_check(const struct gyre_keepalive *k);
 int gyre__keepalive_apply(struct gyre__backend *be, int fd, const struct gyre_keepalive *k);
 
-/* Set them on a new socket, one that is to connect or to listen. Those of TCP and IP are passed over if it is not
- * `inet`. Returns 0 or what the system refused with. */
+/* Set them, and TCP_NODELAY unless `nagle`, on a socket that is to connect or to listen. Those of TCP and IP are passed
+ * over if it is not `inet`. Returns 0 or what the system refused with. */
 int gyre__options_apply(struct gyre__backend *be, int fd, const struct gyre_conn_options *o, bool inet);
 
 /* What an accepted socket does not inherit from the one that listens: with unix sockets the sizes of its buffers. */

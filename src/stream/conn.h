@@ -18,6 +18,8 @@
 
 enum { GYRE_CONN_MAGIC = 0x636f6e6e, GYRE_CONN_DEAD_MAGIC = 0x64656164 };
 
+enum { GYRE_WRITEV_MAX = 1024 }; /* pieces of one write */
+
 /* The states of a connection. Calls and events move it on; settling acts on the state at the end of the turn. */
 enum gyre__conn_state {
     /* The slot is free. Its memory stays until the loop is destroyed, for a late event may look at the operations. */

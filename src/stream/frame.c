@@ -11,9 +11,8 @@
 #include "conn.h"
 
 #include <errno.h>
-#include <limits.h>
 
-enum { TURN_BYTES = 256 << 10, IOV_PAYLOAD_MAX = 1022 };
+enum { TURN_BYTES = 256 << 10 };
 
 /* Keep what an incomplete frame is known to be. Returns -EAGAIN, GYRE_EFRAME or -ENOMEM. */
 static int remember(struct gyre_conn *c, const struct gyre_framer *framer, const struct gyre_frame *frame)
@@ -153,19 +152,17 @@ int gyre_frame_writev(struct gyre_conn *c, const struct gyre_framer *framer, con
     int err = gyre__conn_usable(c);
     if (err != 0)
         return err;
-    if (framer == NULL || iov_count < 0 || iov_count > IOV_PAYLOAD_MAX || (iov == NULL && iov_count > 0))
+    if (framer == NULL || !gyre__iov_count_valid(iov, iov_count, GYRE_FRAME_PIECES_MAX))
         return -EINVAL;
     if (framer->encode == NULL)
         return -EOPNOTSUPP;
-    for (int i = 0; i < iov_count; i++)
-        if (iov[i].iov_len > INT_MAX || (iov[i].iov_base == NULL && iov[i].iov_len > 0))
-            return -EINVAL;
+    if (!gyre__iov_pieces_valid(iov, iov_count))
+        return -EINVAL;
     return framer->encode(framer, c, iov, iov_count);
 }
 
 int gyre_frame_write(struct gyre_conn *c, const struct gyre_framer *framer, const void *data, size_t len)
 {
-    /* iovecs are not const, but nobody writes through this one. */
-    const struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = len};
+    const struct iovec iov = gyre__iov_of(data, len);
     return gyre_frame_writev(c, framer, &iov, 1);
 }

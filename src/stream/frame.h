@@ -10,6 +10,8 @@
 
 enum { GYRE_FRAME_LIMIT = 1 << 30, GYRE_FRAME_MAX_DEFAULT = 1 << 20 };
 
+enum { GYRE_FRAME_PIECES_MAX = 1022 }; /* of a frame's payload; head and end make GYRE_WRITEV_MAX of it */
+
 static inline size_t gyre__frame_max(const struct gyre_framer *f)
 {
     return f->frame_max_bytes != 0 ? f->frame_max_bytes : GYRE_FRAME_MAX_DEFAULT;

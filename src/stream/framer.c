@@ -11,7 +11,7 @@
 #include <limits.h>
 #include <string.h>
 
-enum { IOV_MAX_PAYLOAD = 1022, MATCH_BITS = 8 };
+enum { MATCH_BITS = 8 };
 
 /* ---- delimiters ---- */
 
@@ -119,7 +119,7 @@ static int last_byte(const struct iovec *iov, int iov_count)
 
 static int encode_delimiter(const struct gyre_framer *f, struct gyre_conn *c, const struct iovec *iov, int iov_count)
 {
-    struct iovec all[IOV_MAX_PAYLOAD + 1];
+    struct iovec all[GYRE_FRAME_PIECES_MAX + 1];
     uint8_t end[GYRE_DELIMITER_MAX];
     size_t total = gyre__iov_bytes(iov, iov_count), end_len = f->of.delimiter.len;
     if (f->of.delimiter.keep)
@@ -249,7 +249,7 @@ static int encode_length(const struct gyre_framer *f, struct gyre_conn *c, const
 {
     const struct gyre_length_field *field = &f->of.length;
     uint8_t head[GYRE_FRAME_HEAD_MAX] = {0};
-    struct iovec all[IOV_MAX_PAYLOAD + 1];
+    struct iovec all[GYRE_FRAME_PIECES_MAX + 1];
     size_t total = field->strip + gyre__iov_bytes(iov, iov_count), field_end = field->offset + field->width;
     size_t head_len = field->strip > field_end ? field->strip : field_end, filled = field->strip;
     if (total < field_end)

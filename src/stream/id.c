@@ -7,10 +7,7 @@
 #include "shared.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <string.h>
-
-enum { WRITEV_MAX = 1024 };
 
 struct gyre_conn_id gyre_conn_id_of(const struct gyre_conn *c)
 {
@@ -64,7 +61,6 @@ static struct remote_write *new_write(struct gyre_conn_id id, size_t room, gyre_
     if (w == NULL)
         return NULL;
     *w = (struct remote_write){.id = id, .done = done, .user = user, .len = room};
-    w->task = (struct gyre__task){.run = run_write, .user = w, .embedded = true};
     w->data = w->copy;
     return w;
 }
@@ -75,29 +71,23 @@ static int post_write(struct remote_write *w)
     struct gyre_conn_id id = w->id;
     size_t len = w->len;
     bool counted = w->counted = gyre__shared_posted(l, id, (int64_t)len);
-    int err = gyre__loop_post_task(l, &w->task); /* from here on `w` is the loop's, and may be gone */
-    if (err == 0)
-        return 0;
-    if (counted)
+    int err = gyre__loop_post_block(l, w, run_write); /* from here on `w` may be gone */
+    if (err != 0 && counted)
         (void)gyre__shared_posted(l, id, -(int64_t)len);
-    gyre__free(l->mem, w);
     return err;
 }
 
 int gyre_conn_id_write(struct gyre_conn_id id, const void *data, size_t len, gyre_sent_fn *done, void *user)
 {
-    /* iovecs are not const, but nobody writes through this one. */
-    const struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = len};
+    const struct iovec iov = gyre__iov_of(data, len);
     return gyre_conn_id_writev(id, &iov, 1, done, user);
 }
 
 int gyre_conn_id_writev(struct gyre_conn_id id, const struct iovec *iov, int iov_count, gyre_sent_fn *done, void *user)
 {
-    if (id.loop == NULL || iov_count < 0 || iov_count > WRITEV_MAX || (iov == NULL && iov_count > 0))
+    if (id.loop == NULL || !gyre__iov_count_valid(iov, iov_count, GYRE_WRITEV_MAX) ||
+        !gyre__iov_pieces_valid(iov, iov_count))
         return -EINVAL;
-    for (int i = 0; i < iov_count; i++)
-        if (iov[i].iov_len > INT_MAX || (iov[i].iov_base == NULL && iov[i].iov_len > 0))
-            return -EINVAL;
     struct remote_write *w = new_write(id, gyre__iov_bytes(iov, iov_count), done, user);
     if (w == NULL)
         return -ENOMEM;
@@ -148,11 +138,7 @@ static int call_by_id(struct gyre_conn_id id, int (*call)(struct gyre_conn *c))
     if (r == NULL)
         return -ENOMEM;
     *r = (struct remote_call){.id = id, .call = call};
-    r->task = (struct gyre__task){.run = run_call, .user = r, .embedded = true};
-    int err = gyre__loop_post_task(id.loop, &r->task);
-    if (err != 0)
-        gyre__free(id.loop->mem, r);
-    return err;
+    return gyre__loop_post_block(id.loop, r, run_call);
 }
 
 int gyre_conn_id_wake(struct gyre_conn_id id)
@@ -194,11 +180,7 @@ int gyre_conn_id_close_then(struct gyre_conn_id id, gyre_closed_fn *done, void *
     if (w == NULL)
         return -ENOMEM;
     *w = (struct gyre__closed_waiter){.id = id, .done = done, .user = user};
-    w->task = (struct gyre__task){.run = run_close_then, .user = w, .embedded = true};
-    int err = gyre__loop_post_task(id.loop, &w->task);
-    if (err != 0)
-        gyre__free(id.loop->mem, w);
-    return err;
+    return gyre__loop_post_block(id.loop, w, run_close_then);
 }
 
 int gyre_conn_share(struct gyre_conn *c, void *shared)

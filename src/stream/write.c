@@ -4,10 +4,7 @@
 #include "shared.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <string.h>
-
-enum { WRITEV_MAX = 1024 };
 
 void gyre__conn_queued(struct gyre_conn *c, size_t len)
 {
@@ -43,11 +40,8 @@ int gyre_conn_write(struct gyre_conn *c, const void *data, size_t len)
 
 int gyre_conn_writev(struct gyre_conn *c, const struct iovec *iov, int iov_count)
 {
-    if (iov_count < 0 || iov_count > WRITEV_MAX || (iov == NULL && iov_count > 0))
+    if (!gyre__iov_count_valid(iov, iov_count, GYRE_WRITEV_MAX) || !gyre__iov_pieces_valid(iov, iov_count))
         return -EINVAL;
-    for (int i = 0; i < iov_count; i++)
-        if (iov[i].iov_len > INT_MAX || (iov[i].iov_base == NULL && iov[i].iov_len > 0))
-            return -EINVAL;
     size_t len = gyre__iov_bytes(iov, iov_count);
     int err = gyre__conn_may_queue(c, len);
     if (err != 0 || len == 0)

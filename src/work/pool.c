@@ -111,13 +111,10 @@ static void tell(struct gyre_loop *l, void *user)
 /* Locked. To the loop, for which there is always room: there are no more of these than slots. */
 static void post(struct gyre_work *work, int result)
 {
-    struct gyre_loop *l = work->loop;
     work->state = WORK_TOLD;
     work->generation++;
     work->result = result;
-    work->task = (struct gyre__task){.run = tell, .user = work, .embedded = true};
-    gyre__tasks_push_always(&l->tasks, &work->task);
-    l->be->ops->wake(l->be);
+    gyre__loop_post_always(work->loop, &work->task, tell, work);
 }
 
 /* Locked. */

@@ -8,8 +8,9 @@
 #ifndef GYRE_STRESS_H
 #define GYRE_STRESS_H
 
-#include <gyre.h>
+#include "base/random.h"
 
+#include <gyre.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -36,13 +37,9 @@ static inline double stress_seconds(void)
     return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-/* splitmix64 */
 static inline uint64_t stress_random(uint64_t *state)
 {
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
+    return gyre__random_next(state);
 }
 
 /* Byte `at` of the stream `key`. No two keys agree for long, and no stream with itself moved. */

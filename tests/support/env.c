@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * What a test stands on. Nothing here knows of backends. */
 #include "env.h"
+#include "base/random.h"
 
 #include <criterion/criterion.h>
 
@@ -142,13 +143,9 @@ void env_rng_init(struct env_rng *rng, uint64_t seed)
     rng->state = env != NULL ? strtoull(env, NULL, 0) : seed;
 }
 
-/* splitmix64 */
 uint64_t env_rng_next(struct env_rng *rng)
 {
-    uint64_t z = (rng->state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
+    return gyre__random_next(&rng->state);
 }
 
 uint32_t env_rng_below(struct env_rng *rng, uint32_t bound)
