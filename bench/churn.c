@@ -2,7 +2,7 @@
  * Churn: a new connection for each request. This side ends first, with a shutdown, so that it keeps the TIME_WAIT; the
  * kernel takes such a port again after a second on loopback, and a slice of load does not come back to it sooner than
  * that. Where ports run out all the same, connecting fails and says so. */
-#include "target.h"
+#include "churn.h"
 
 #include <errno.h>
 #include <string.h>
@@ -17,8 +17,10 @@ int bench_churn_begin(struct bench_target *t, struct bench_conn *c, uint64_t now
     return bench_conn_begin(t, c, 1, now_ns);
 }
 
-int bench_churn_answered(struct bench_target *t, struct bench_conn *c)
+static int answered(struct bench_target *t, struct bench_conn *c, uint32_t count, uint64_t now_ns)
 {
+    (void)count; /* one: no more are sent */
+    (void)now_ns;
     if (shutdown(c->fd, SHUT_WR) != 0)
         return bench_target_fail(t, "connection %td to %s: shutdown: %s", c - t->conns, t->address->text,
                                  strerror(errno));
@@ -27,7 +29,7 @@ int bench_churn_answered(struct bench_target *t, struct bench_conn *c)
     return 0;
 }
 
-int bench_churn_ended(struct bench_target *t, struct bench_conn *c)
+static int ended(struct bench_target *t, struct bench_conn *c)
 {
     uint64_t now = bench_now_ns();
     (void)close(c->fd);
@@ -38,3 +40,5 @@ int bench_churn_ended(struct bench_target *t, struct bench_conn *c)
         bench_histogram_add(&t->result->latency, now - c->began_ns, 1);
     return now >= t->last_ns ? 0 : bench_churn_begin(t, c, now);
 }
+
+const struct bench_kind bench_churn = {.answered = answered, .ended = ended};

@@ -2,12 +2,14 @@
  * gyre-load: a load generator for echo servers, on plain epoll and one thread.
  *
  * It shares no code with the library, so that it can judge it: it checks every byte of every answer, and tells requests
- * per second and a histogram of latencies. `--help` says what it can do; target.h says what exactly is measured. */
+ * per second and a histogram of latencies. `--help` says what it can do; drive.h, open_loop.h, churn.h and udp.h say
+ * what exactly is measured. */
+#include "drive.h"
+#include "open_loop.h"
 #include "options.h"
 #include "pattern.h"
 #include "report.h"
 #include "slices.h"
-#include "target.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +20,7 @@ static int run(const struct bench_options *options, struct bench_target *t, stru
 {
     uint64_t warmup_ns = options->warmup_ms * 1000000ull;
     uint64_t duration_ns = options->duration_ms * 1000000ull;
-    if (bench_target_open(t, &options->addresses[0], &options->shape) != 0)
+    if (bench_open(t, &options->addresses[0], &options->shape) != 0)
         return -1;
     if (options->mode == BENCH_OPEN)
         return bench_run_open(t, options->rate, warmup_ns, duration_ns, result);
@@ -38,7 +40,7 @@ static int run_once(const struct bench_options *options)
         bench_report_json(options, &result);
     if (err == 0 && !options->json)
         bench_report_text(options, &result);
-    bench_target_close(&target);
+    bench_close(&target);
     return err == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 

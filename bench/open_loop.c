@@ -5,7 +5,7 @@
  * answer was due can be computed and need not be kept, and a server that hesitates is charged for every request that
  * should have been sent meanwhile, not only for those that were. What is still unanswered a while after the end is
  * given up and counted as if answered then: the longest waits are not left out. */
-#include "target.h"
+#include "open_loop.h"
 
 static uint64_t due_ns(const struct bench_target *t, uint64_t k)
 {
@@ -38,12 +38,14 @@ static void record(struct bench_target *t, uint64_t k, uint64_t now)
     bench_histogram_add(&t->result->latency, now > due ? now - due : 0, 1);
 }
 
-int bench_open_answered(struct bench_target *t, struct bench_conn *c, uint32_t count, uint64_t now_ns)
+static int answered(struct bench_target *t, struct bench_conn *c, uint32_t count, uint64_t now_ns)
 {
     for (uint32_t i = 0; i < count; i++)
         record(t, number_of(t, c, c->answers++), now_ns);
     return send_due(t, c, now_ns);
 }
+
+static const struct bench_kind open_loop = {.answered = answered};
 
 /* Lets the requests numbered `*next` and on fall due that are by now, and sends each connection's as one write. */
 static int fall_due(struct bench_target *t, uint64_t *next, uint64_t now)
@@ -83,6 +85,7 @@ int bench_run_open(struct bench_target *t, uint64_t rate, uint64_t warmup_ns, ui
     bench_histogram_reset(&result->latency);
     if (t->error[0] != '\0')
         return -1;
+    t->kind = &open_loop;
     t->result = result;
     t->rate = rate;
     t->start_ns = bench_now_ns();

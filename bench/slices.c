@@ -2,6 +2,7 @@
  * The slices mode. All connections stay open for the whole run, so that a slice measures neither connecting nor a
  * server's first steps, and servers can take turns in short slices: what disturbs the machine disturbs all alike. */
 #include "slices.h"
+#include "drive.h"
 #include "report.h"
 
 #include <stdio.h>
@@ -58,7 +59,7 @@ int bench_slices_run(const struct bench_options *options)
     static struct slices s; /* large */
     s.ntargets = options->naddresses;
     for (uint32_t i = 0; i < s.ntargets; i++) {
-        if (bench_target_open(&s.targets[i], &options->addresses[i], &options->shape) != 0)
+        if (bench_open(&s.targets[i], &options->addresses[i], &options->shape) != 0)
             report_error(&s, i, s.targets[i].error);
         else
             (void)printf("{\"index\": %u, \"ready\": true}\n", i);
@@ -70,6 +71,6 @@ int bench_slices_run(const struct bench_options *options)
         (void)fflush(stdout);
     }
     for (uint32_t i = 0; i < s.ntargets; i++)
-        bench_target_close(&s.targets[i]);
+        bench_close(&s.targets[i]);
     return s.failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * Connections of a target: making them, writing, reading, checking, and the closed loop. Reads are as large as can be
- * and level-triggered, one per event; a batch of requests is one write. */
+ * Connections of a target: making them, writing, reading, checking. Reads are as large as can be and level-triggered,
+ * one per event; a batch of requests is one write. */
 #include "target.h"
 #include "pattern.h"
-#include "udp.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -57,22 +56,24 @@ int bench_conn_open(struct bench_target *t, uint32_t index)
     return 0;
 }
 
-int bench_target_open(struct bench_target *t, const struct bench_address *address, const struct bench_shape *shape)
+int bench_target_init(struct bench_target *t, const struct bench_address *address, const struct bench_shape *shape)
 {
     *t = (struct bench_target){.address = address, .shape = *shape};
     t->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (t->epoll_fd < 0)
-        return bench_target_fail(t, "epoll_create1: %s", strerror(errno));
-    if (address->is_datagram)
-        return bench_udp_open(t);
-    t->conns = calloc(shape->connections, sizeof *t->conns);
+    return t->epoll_fd >= 0 ? 0 : bench_target_fail(t, "epoll_create1: %s", strerror(errno));
+}
+
+int bench_target_connect(struct bench_target *t)
+{
+    uint32_t count = t->shape.connections;
+    t->conns = calloc(count, sizeof *t->conns);
     if (t->conns == NULL)
         return bench_target_fail(t, "out of memory");
-    for (uint32_t i = 0; shape->churn && i < shape->connections; i++) {
+    for (uint32_t i = 0; t->shape.churn && i < count; i++) {
         t->conns[i].fd = -1;
         t->nopen++;
     }
-    for (uint32_t i = t->nopen; i < shape->connections; i++) {
+    for (uint32_t i = t->nopen; i < count; i++) {
         if (bench_conn_open(t, i) != 0)
             return -1;
     }
@@ -81,7 +82,6 @@ int bench_target_open(struct bench_target *t, const struct bench_address *addres
 
 void bench_target_close(struct bench_target *t)
 {
-    bench_udp_close(t);
     for (uint32_t i = 0; i < t->nopen; i++) {
         if (t->conns[i].fd >= 0)
             (void)close(t->conns[i].fd);
@@ -134,16 +134,6 @@ int bench_conn_begin(struct bench_target *t, struct bench_conn *c, uint32_t coun
     return conn_write(t, c);
 }
 
-static int closed_answered(struct bench_target *t, struct bench_conn *c, uint32_t count, uint64_t now_ns)
-{
-    if (now_ns >= t->from_ns && now_ns <= t->until_ns)
-        bench_histogram_add(&t->result->latency, now_ns - c->began_ns, count);
-    if (c->unanswered > 0 || now_ns >= t->last_ns)
-        return 0;
-    c->began_ns = now_ns;
-    return bench_conn_begin(t, c, t->shape.pipeline, now_ns);
-}
-
 /* Finds the first byte that is wrong; called when there is one, or when there are more bytes than were sent. */
 static int conn_mismatch(struct bench_target *t, struct bench_conn *c, size_t n)
 {
@@ -183,7 +173,7 @@ static int conn_read(struct bench_target *t, struct bench_conn *c)
     if (n < 0)
         return conn_fail(t, c, strerror(errno));
     if (n == 0 && c->ending)
-        return bench_churn_ended(t, c);
+        return t->kind->ended(t, c);
     if (n == 0)
         return conn_fail(t, c, "the server closed it");
     if ((uint64_t)n > c->unanswered - c->unsent || memcmp(read_buffer, bench_pattern_at(c->rx), (size_t)n) != 0)
@@ -203,11 +193,7 @@ static int conn_read(struct bench_target *t, struct bench_conn *c)
         t->result->requests += answers;
         t->result->bytes += (uint64_t)n;
     }
-    if (answers == 0)
-        return 0;
-    if (t->shape.churn)
-        return bench_churn_answered(t, c);
-    return t->rate == 0 ? closed_answered(t, c, answers, now) : bench_open_answered(t, c, answers, now);
+    return answers == 0 ? 0 : t->kind->answered(t, c, answers, now);
 }
 
 static int find_stalled(struct bench_target *t, uint64_t now)
@@ -247,41 +233,4 @@ int bench_target_poll(struct bench_target *t, uint64_t timeout_ns)
             return -1;
     }
     return find_stalled(t, bench_now_ns());
-}
-
-static int run_streams(struct bench_target *t)
-{
-    for (uint32_t i = 0; i < t->nopen; i++) {
-        struct bench_conn *c = &t->conns[i];
-        c->began_ns = bench_now_ns();
-        int err = t->shape.churn ? bench_churn_begin(t, c, c->began_ns)
-                                 : bench_conn_begin(t, c, t->shape.pipeline, c->began_ns);
-        if (err != 0)
-            return -1;
-    }
-    while (t->busy > 0) {
-        if (bench_target_poll(t, UINT64_MAX) != 0)
-            return -1;
-    }
-    return bench_target_poll(t, 0); /* whatever comes now is too much */
-}
-
-int bench_run_closed(struct bench_target *t, uint64_t warmup_ns, uint64_t duration_ns, struct bench_result *result)
-{
-    *result = (struct bench_result){.window_ns = duration_ns};
-    bench_histogram_reset(&result->latency);
-    if (t->error[0] != '\0')
-        return -1;
-    bool once = warmup_ns == 0 && duration_ns == 0;
-    uint64_t start = bench_now_ns();
-    t->result = result;
-    t->rate = 0;
-    t->from_ns = start + warmup_ns;
-    t->last_ns = t->from_ns + duration_ns;
-    t->until_ns = once ? UINT64_MAX : t->last_ns;
-    if ((t->udp != NULL ? bench_udp_run(t) : run_streams(t)) != 0)
-        return -1;
-    if (once)
-        result->window_ns = bench_now_ns() - start;
-    return 0;
 }

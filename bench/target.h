@@ -52,7 +52,16 @@ struct bench_result {
     struct bench_histogram latency;
 };
 
+struct bench_target;
 struct bench_udp;
+
+/* What a kind of load does with what comes. Each returns 0, or -1 with `error` set. */
+struct bench_kind {
+    /* `count` answers came at `now_ns`. */
+    int (*answered)(struct bench_target *t, struct bench_conn *c, uint32_t count, uint64_t now_ns);
+    /* The server has ended a connection that is `ending`. NULL in a kind that sets none so. */
+    int (*ended)(struct bench_target *t, struct bench_conn *c);
+};
 
 struct bench_target {
     const struct bench_address *address;
@@ -65,19 +74,22 @@ struct bench_target {
     char error[200]; /* empty: sound */
 
     /* Of the stretch of load under way. */
+    const struct bench_kind *kind;
     struct bench_result *result;
     uint64_t from_ns; /* the window */
     uint64_t until_ns;
     uint64_t last_ns;  /* closed loop: no batch begins after this */
     uint64_t start_ns; /* open loop: when request 0 is due */
-    uint64_t rate;     /* open loop: requests per second over all connections; 0: closed loop */
+    uint64_t rate;     /* open loop: requests per second over all connections */
     uint64_t scan_ns;  /* when to look for stalls again */
 };
 
 uint64_t bench_now_ns(void);
 
-/* Make all connections. Returns 0, or -1 with `error` set. Close it in any case. */
-int bench_target_open(struct bench_target *t, const struct bench_address *address, const struct bench_shape *shape);
+/* Make the record of a target without connections. Returns 0, or -1 with `error` set. Close it in any case. */
+int bench_target_init(struct bench_target *t, const struct bench_address *address, const struct bench_shape *shape);
+/* Make all its connections. Likewise. */
+int bench_target_connect(struct bench_target *t);
 void bench_target_close(struct bench_target *t);
 
 /* Mark the target spoilt; the first reason stays. Returns -1. */
@@ -86,32 +98,11 @@ __attribute__((format(printf, 2, 3))) int bench_target_fail(struct bench_target 
 /* Begin `count` requests on a connection and write them. Returns 0, or -1 with `error` set. */
 int bench_conn_begin(struct bench_target *t, struct bench_conn *c, uint32_t count, uint64_t now_ns);
 
-/* Wait up to `timeout_ns` for events, and read and check what came. Calls `bench_conn_answered` of the kind of load
+/* Wait up to `timeout_ns` for events, and read and check what came. Calls `answered` and `ended` of the kind of load
  * under way. Returns 0, or -1 with `error` set. */
 int bench_target_poll(struct bench_target *t, uint64_t timeout_ns);
 
-/* Closed loop: each connection writes `pipeline` requests at once and the next batch when all are answered. Begins
- * batches for `warmup_ns` and then `duration_ns`, and waits for the last ones. A latency is that of a request from the
- * time its batch was written. With both times 0 each connection sends one batch, and the window lasts until all are
- * answered. Returns 0, or -1 with `error` set. */
-int bench_run_closed(struct bench_target *t, uint64_t warmup_ns, uint64_t duration_ns, struct bench_result *result);
-
-/* Open loop: `rate` requests per second, evenly spaced, over all connections in turn. A latency counts from the time
- * the request was due, whether or not it could be sent then. At most `pipeline` are in flight on a connection; those
- * due beyond it wait, and their wait counts. */
-int bench_run_open(struct bench_target *t, uint64_t rate, uint64_t warmup_ns, uint64_t duration_ns,
-                   struct bench_result *result);
-
 /* Make the connection of this number. Returns 0, or -1 with `error` set. */
 int bench_conn_open(struct bench_target *t, uint32_t index);
-
-/* Churn is a closed loop over `connections` places: in each, connect, send one request, read the answer, shut down,
- * wait for the server's end, close, and again. A latency is that of all this. */
-int bench_churn_begin(struct bench_target *t, struct bench_conn *c, uint64_t now_ns);
-int bench_churn_answered(struct bench_target *t, struct bench_conn *c);
-int bench_churn_ended(struct bench_target *t, struct bench_conn *c);
-
-/* What the open loop does with `count` answers that came at `now_ns`. Returns 0, or -1 with `error` set. */
-int bench_open_answered(struct bench_target *t, struct bench_conn *c, uint32_t count, uint64_t now_ns);
 
 #endif

@@ -2,9 +2,11 @@
 """The graph of the library's files and of its rooms: who includes whom, and whose object file needs what another's
 defines. A declaration written by hand instead of an include is an arrow as well, since the linker sees it.
 
-A file is its pair of .c and .h, named without the ending.
+A file is its pair of .c and .h, named without the ending. The same graph of bench's C files, and that of the Python
+modules, which import each other, have no rooms; circles are not allowed in them either.
 """
 
+import ast
 import re
 import subprocess
 
@@ -22,34 +24,47 @@ def is_ours(path):
     return source.is_c(path) and path.startswith(("src/", "include/"))
 
 
+def is_bench(path):
+    return source.is_c(path) and path.startswith("bench/")
+
+
 def target_of(tree, path, quote, name):
     """The file of the tree that an #include in `path` means, or None."""
     beside = f"{path.rsplit('/', 1)[0]}/{name}"
-    places = [f"include/{name}"] if quote == "<" else [beside, f"src/{name}", f"include/{name}"]
+    room = "bench" if is_bench(path) else "src"
+    places = [f"include/{name}"] if quote == "<" else [beside, f"{room}/{name}", f"include/{name}"]
     return next((place for place in places if place in tree), None)
 
 
-def include_arrows(tree):
+def include_arrows(tree, among=is_ours):
     for path, text in tree.items():
-        for _, quote, name in source.includes(text) if is_ours(path) else ():
+        for _, quote, name in source.includes(text) if among(path) else ():
             target = target_of(tree, path, quote, name)
             if target is not None:
                 yield file_of(path), file_of(target), f"includes {name}"
 
 
 OBJECT_OF = re.compile(r"/(src/\w+/\w+)\.c\.o(?:bj)?$")
+BENCH_OBJECT_OF = re.compile(r"/(bench/)(?:CMakeFiles/[\w-]+\.dir/)?((?:peers/)?\w+)\.c\.o(?:bj)?$")
+
+
+def source_of(path):
+    """The file of src or of bench that an object file was made of, or None."""
+    found = OBJECT_OF.search(path) or BENCH_OBJECT_OF.search(path)
+    return "".join(found.groups()) if found else None
 
 
 def read_objects(paths):
-    """What each object file of src defines and what it needs: {file: (names, names)}. Others are the tests' own."""
-    objects = {found.group(1): (set(), set()) for found in map(OBJECT_OF.search, paths) if found}
+    """What each object file of src or bench defines and what it needs: {file: (names, names)}. Others are the tests'
+    own."""
+    objects = {file: (set(), set()) for file in map(source_of, paths) if file}
     listing = subprocess.run(["nm", "-P", "-g", "-A", *paths], capture_output=True, text=True, check=True).stdout \
         if paths else ""
     for line in listing.splitlines():
         path, _, symbol = line.partition(": ")
-        found, words = OBJECT_OF.search(path), symbol.split()
-        if found and len(words) > 1:
-            defined, needed = objects[found.group(1)]
+        file, words = source_of(path), symbol.split()
+        if file and len(words) > 1:
+            defined, needed = objects[file]
             (needed if words[1] in "Uwv" else defined).add(words[0])
     return objects
 
@@ -147,3 +162,40 @@ def check_graph(tree, objects, uring, table=None):
     graph = collect([*include_arrows(tree), *symbol_arrows(objects)])
     found = [say_circle(graph, path) for path in circles(graph)]
     return found + [*forbidden(graph, table), *not_compiled(tree, objects, uring), *table_itself(tree, table)]
+
+
+# ---- bench, and Python ----
+
+def imported(text):
+    """The modules that a Python file imports, wherever in it, and the line."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module, node.lineno
+
+
+def import_arrows(tree):
+    """Between the modules of one folder, which find each other there."""
+    for path, text in tree.items():
+        for name, line in imported(text) if path.endswith(".py") else ():
+            target = f"{path.rpartition('/')[0]}/{name}.py"
+            if target in tree:
+                yield path, target, f"imports {name} in line {line}"
+
+
+def bench_not_compiled(tree, objects, uring):
+    """Files of bench whose object file was not given. Peers may be missing, and without liburing what includes it."""
+    for path, text in sorted(tree.items()):
+        if not re.fullmatch(r"bench/\w+\.c", path) or file_of(path) in objects:
+            continue
+        if uring or not any(name == "liburing.h" for _, _, name in source.includes(text)):
+            yield f"{path}: no object file of it was given; build it, or its symbols are not looked at"
+
+
+def check_circles(tree, objects, uring):
+    """No circle of the C files of bench, and none of the Python modules."""
+    graph = collect([*include_arrows(tree, is_bench), *symbol_arrows(objects)])
+    modules = collect(import_arrows(tree))
+    found = [say_circle(arrows, path) for arrows in (graph, modules) for path in circles(arrows)]
+    return found + list(bench_not_compiled(tree, objects, uring))

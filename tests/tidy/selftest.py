@@ -254,6 +254,26 @@ GRAPHS = [
     ("a circle in the table", FINE, {"base": {"loop"}, "loop": {"base"}}, "circle of rooms"),
 ]
 
+# Trees for the circles of bench and of Python modules, and what must be said.
+CIRCLES = [
+    ("none", {
+        "bench/a.c": '#include "a.h"\n#include "b.h"\n', "bench/a.h": "", "bench/b.h": "", "bench/b.c": "int b;\n",
+        "bench/x.py": "import y\nimport json\n", "bench/y.py": "import json\n", "scripts/y.py": "import x\n"}, None),
+    ("of includes", {"bench/a.h": "", "bench/a.c": '#include "b.h"\n', "bench/b.h": '#include "a.h"\n'},
+     "circle: bench/a includes b.h"),
+    ("through a header of the room above", {
+        "bench/a.h": '#include "peers/b.h"\n', "bench/peers/b.h": '#include "a.h"\n'}, "circle: bench/a includes"),
+    ("of symbols, the includes in order", {
+        "bench/a.h": "int f(void);\nint g(void);\n",
+        "bench/a.c": '#include "a.h"\nint f(void)\n{\n    return g();\n}\n',
+        "bench/b.c": '#include "a.h"\nint g(void)\n{\n    return f();\n}\n'}, "circle: bench/a uses g of bench/b"),
+    ("of modules", {"bench/x.py": "import y\n", "bench/y.py": "from x import f\n"},
+     "circle: bench/x.py imports y in line 1 of bench/y.py"),
+    ("of modules, inside a function", {
+        "tests/tidy/x.py": "import os\nimport y\n", "tests/tidy/y.py": "def f():\n    import x\n"},
+     "circle: tests/tidy/x.py imports y in line 2"),
+]
+
 
 # declared, exported, archived, the map's patterns, needed, GYRE_WITH_URING, and what must be said
 MAP = ["gyre_[!_]*"]
@@ -331,6 +351,20 @@ def run_graphs(cc):
         yield verdict("graph: no object file", graph.check_graph(lacking, objects, uring, table), expected)
 
 
+def run_circles(cc):
+    for name, tree, expected in CIRCLES:
+        with tempfile.TemporaryDirectory() as folder:
+            objects = graph.read_objects(objects_of(cc, tree, folder))
+        yield verdict(f"circles: {name}", graph.check_circles(tree, objects, True), expected)
+    lacking = {"bench/a.c": "", "bench/r.c": "#include <liburing.h>\n", "bench/peers/p.c": ""}
+    known = {"bench/a": (set(), set())}
+    for uring, objects, expected in ((True, {}, "bench/a.c: no object"), (True, known, "bench/r.c: no object"),
+                                     (False, known, None)):
+        yield verdict("circles: no object file", graph.check_circles(lacking, objects, uring), expected)
+    place = "/build/dev/bench/CMakeFiles/gyre-load.dir/a.c.o"
+    yield verdict("circles: where the build puts it", [graph.source_of(place)], "bench/a")
+
+
 def run(cc, cxx, root):
     results = []
     for check, name, tree, expected in CASES:
@@ -346,6 +380,7 @@ def run(cc, cxx, root):
     results += run_options(cc, cxx)
     results += run_blocks(cc, cxx, root)
     results += run_graphs(cc)
+    results += run_circles(cc)
     results += driver_test.run(root, verdict)
     untried = set(checks.CHECKS) - {check for check, _, _, expected in CASES if expected}
     results.append(verdict("a check that no case makes fail", sorted(untried), None))

@@ -6,6 +6,7 @@
     tidy.py headers --cc CC --cxx CXX …         likewise: options
     tidy.py symbols --shared libgyre.so --archive libgyre.a --uring ON …
     tidy.py graph --uring ON --objects OBJECT.o …
+    tidy.py circles --uring ON --objects OBJECT.o …
     tidy.py self-test --cc CC --cxx CXX …
 """
 
@@ -35,6 +36,8 @@ def findings(args):
         return compiled.check_symbols(tree, args.shared, args.archive, args.uring == "ON")
     if args.check == "graph":
         return graph.check_graph(tree, graph.read_objects(args.objects), args.uring == "ON")
+    if args.check == "circles":
+        return graph.check_circles(tree, graph.read_objects(args.objects), args.uring == "ON")
     if args.check == "words":
         return checks.check_words(tree, args.root)
     return checks.CHECKS[args.check](tree)
@@ -43,7 +46,7 @@ def findings(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("check", choices=[*checks.CHECKS, "headers", "blocks", "options", "symbols",
-                                          "graph", "self-test"])
+                                          "graph", "circles", "self-test"])
     parser.add_argument("--root", default=".")
     parser.add_argument("--cc", default="cc")
     parser.add_argument("--cxx", default="c++")
