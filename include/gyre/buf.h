@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Views of received bytes, and keeping a view longer than the handler that got it. */
+ * Views of received bytes, and keeping a view after the handler has returned. */
 #ifndef GYRE_BUF_H
 #define GYRE_BUF_H
 
@@ -19,9 +19,9 @@ struct gyre_slice {
 };
 
 /* Consume the first `len` bytes that `c` received (1 to gyre_conn_inbound()) and keep them. `*out` receives a buffer
- * that you own; free it with gyre_buf_release(). `*view` receives the bytes and is valid until that call. The bytes are
- * not copied if they lie in one receive buffer and at most three quarters of `buf_count_max` buffers are in use.
- * Otherwise they are copied. A held receive buffer counts against `buf_count_max`.
+ * that you own; free the buffer with gyre_buf_release(). `*view` receives the bytes and is valid until
+ * gyre_buf_release(). The bytes are copied, unless they lie in one receive buffer and at most three quarters of
+ * `buf_count_max` buffers are in use. A held receive buffer counts against `buf_count_max`.
  * Returns 0. Errors:
  *   -EAGAIN: fewer than `len` bytes have been received
  *   -EINVAL: `len` is 0
@@ -34,7 +34,7 @@ GYRE_API int gyre_buf_hold(struct gyre_buf **out, struct gyre_slice *view, struc
 /* Release a held buffer, before its loop is destroyed. NULL is allowed.
  * Returns 0. Errors:
  *   GYRE_ETHREAD: the calling thread is not the loop's; the buffer stays held
- * Thread: that of the loop it came from. */
+ * Thread: the loop's, on which the bytes were received. */
 GYRE_API int gyre_buf_release(struct gyre_buf *buf);
 
 #ifdef __cplusplus

@@ -2,13 +2,13 @@
  * Stream connections over TCP and unix sockets, accepted by a listener or made with gyre_connect().
  *
  * States: (connecting →) open → closing → closed. `on_open` runs first. Then `on_data`, `on_drain` and `on_eof` run as
- * events occur. `on_close` runs exactly once, as the last callback. The pointer must not be used after it returns. A
- * gyre_conn_id may outlive the connection. If connecting failed, only `on_close` runs.
+ * events occur. `on_close` runs exactly once, as the last callback. If connecting failed, only `on_close` runs. Do not
+ * use the pointer to a connection after its `on_close` has returned. A gyre_conn_id may outlive the connection.
  *
  * Reading. In `on_data` the received bytes lie in the receive buffer. Consume the bytes you want and leave the rest.
- * The rest is copied into a buffer of the connection, and bytes received later follow it in order. `on_data` runs again
- * when new bytes arrive or after gyre_conn_wake(). With `read_max_bytes` unread, receiving stops until some are
- * consumed.
+ * The rest is copied into a buffer of the connection, and bytes received later follow in order. `on_data` runs again
+ * when new bytes arrive or after gyre_conn_wake(). When `read_max_bytes` bytes are unread, receiving stops until you
+ * consume some of them.
  *
  * Writing. Writes are queued. All writes of one loop turn leave as one gathered send. Above `write_high_bytes` the
  * connection is congested. When the queue falls to `write_low_bytes`, `on_drain` runs. A write that would exceed
@@ -33,9 +33,9 @@
  *   A: the callback returns, or the next call that consumes bytes of this connection or closes it.
  *   B: the callback returns, or the next call that reads from this connection or closes it.
  *
- * What closes what. "Sent": queued output is sent first. "Dropped": it is discarded, the `done` callbacks of its writes
- * get the error, and gyre_conn_unsent() counts it. "Discarded": unread input is lost. "FIN", "RST": what the library
- * sends on TCP. "Time limit": the idle, read, write or lifetime limit.
+ * What closes what. "Sent": queued output is sent first. "Dropped": queued output is lost, the `done` callbacks of the
+ * writes get the error, and gyre_conn_unsent() counts the bytes. "Discarded": unread input is lost. "FIN", "RST": what
+ * the library sends on TCP. "Time limit": the idle, read, write or lifetime limit.
  *
  *   event                           | queued output | unread input | callbacks; reason and err of on_close
  *   --------------------------------+---------------+--------------+---------------------------------------------------
@@ -44,7 +44,7 @@
  *   gyre_conn_shutdown()            | sent, FIN     | kept         | none; receiving continues
  *   shutdown and peer's FIN, on_eof | sent, FIN     | kept         | on_eof, all read, then on_close: GYRE_CLOSE_EOF, 0
  *   receiving fails (peer's RST)    | dropped       | discarded    | on_close: GYRE_CLOSE_ERROR, -ECONNRESET or -errno
- *   sending fails while receiving   | dropped       | kept         | on_data until the peer's end, then the next row's
+ *   sending fails while receiving   | dropped       | kept         | on_data until the peer's end, then as the next row
  *   sending fails otherwise         | dropped       | discarded    | on_close: GYRE_CLOSE_ERROR, -errno of the send
  *   gyre_conn_close()               | sent, FIN     | discarded    | on_close: GYRE_CLOSE_USER, 0
  *   gyre_conn_abort()               | dropped, RST  | discarded    | on_close: GYRE_CLOSE_ABORT, 0
@@ -64,36 +64,36 @@
  *   gyre_loop_stop(), no engine     | kept          | kept         | none; the connection stays open
  *   gyre_listener_close()           | kept          | kept         | none; the connection stays open
  *
- *   After its FIN, a graceful close waits for the peer's end, at most `linger_timeout_ns` without progress. A peer's
- *   RST after that FIN is a clean end if the peer had acknowledged everything. While closing, only `done` callbacks and
- *   on_close run. Events that drop output also end a graceful close or a detach early; other events do not affect them.
+ *   A graceful close sends FIN and waits for the peer's FIN, at most `linger_timeout_ns` without progress. If the peer
+ *   has acknowledged everything, its RST ends the close cleanly, too. While closing, only `done` callbacks and on_close
+ *   run. An event that drops output also ends a graceful close or a detach early. No other event affects these two.
  *
  * Limits and what happens at each. An idle, linger or connect limit of 25 days or more never passes.
  *
  *   limit                     | default; range           | at the limit
  *   --------------------------+--------------------------+-----------------------------------------------------------
  *   read_max_bytes            | 1 MiB; to 1 GiB          | receiving stops until bytes are consumed. One receive may
- *                             |                          | exceed it, and so may a frame, up to `frame_max_bytes`
+ *                             |                          | exceed the limit. So may a frame, up to `frame_max_bytes`
  *   frame_max_bytes (frame.h) | 1 MiB; to 1 GiB          | GYRE_EFRAME, on_bad_frame
  *   turn_max_bytes            | 0: none                  | receiving stops until the next loop turn
- *   write_high_bytes          | 256 KiB; to the maximum  | congested: gyre_conn_forward() stops; writes still succeed
- *   write_low_bytes           | a quarter of high; to it | on_drain after congestion or a refused write; connections
+ *   write_high_bytes          | 256 KiB; to write_max    | congested: gyre_conn_forward() stops; writes still succeed
+ *   write_low_bytes           | high / 4; to write_high  | on_drain after congestion or a refused write; connections
  *                             |                          | that forward to this one receive again
  *   write_max_bytes           | 16 MiB; to 1 GiB         | the write fails with -EAGAIN, and on_drain follows. A longer
  *                             |                          | write fails with -EMSGSIZE. Files, forwarded bytes: no limit
  *   time limits (see above)   | 0: none                  | on_timeout; GYRE_CLOSE_TIMEOUT without this handler
  *   linger_timeout_ns         | 30 s                     | GYRE_CLOSE_TIMEOUT
- *   close_timeout_ns          | 10 minutes and more      | GYRE_CLOSE_TIMEOUT, even if the peer reads slowly
+ *   close_timeout_ns          | 10 min + 1 s per 16 KiB  | GYRE_CLOSE_TIMEOUT, even if the peer reads slowly
  *   connect_timeout_ns        | 30 s                     | GYRE_CLOSE_CONNECT, GYRE_ETIMEOUT
- *   conns_max of a loop       | 1048576                  | connecting fails with GYRE_ECONNS; accepting pauses, and
- *                             |                          | clients wait in the backlog
- *   listener's and engine's   | 0: none                  | conns_max: accepting pauses; connecting still works
+ *   conns_max of a loop       | 1048576                  | connecting fails with GYRE_ECONNS; accepting pauses
+ *   conns_max of a listener   | 0: none                  | accepting pauses: clients wait in the backlog
+ *   conns_max of an engine    | 0: none                  | accepting pauses; connecting still works
  *   buf_count_max (loop.h)    | 1024; to 16384           | bytes are received into heap memory. With more than 3/4 in
  *                             |                          | use, held and forwarded bytes are copied
  *   tasks_max (loop.h)        | 65536                    | calls that post to the loop fail with -EAGAIN
  *
- * Common errors. A function whose list of errors says "common" can return these. After such an error the call has had
- * no effect.
+ * Common errors. A function whose list of errors says "common" can return these errors. A call that returns one of
+ * them had no effect.
  *   GYRE_ECLOSED: `c` is NULL, closing, closed or being detached
  *   GYRE_ETHREAD: the calling thread is not the loop's
  *   -ENOMEM: out of memory */
@@ -119,7 +119,7 @@ struct gyre_listener;
 enum gyre_close_reason {
     GYRE_CLOSE_NONE = 0, /* still open */
     GYRE_CLOSE_USER,     /* gyre_conn_close(), all output delivered; err 0 */
-    GYRE_CLOSE_EOF,      /* the peer closed, and there is no on_eof or both sides sent FIN; err 0 */
+    GYRE_CLOSE_EOF,      /* the peer sent FIN; there is no on_eof, or this side has sent FIN, too; err 0 */
     GYRE_CLOSE_ABORT,    /* gyre_conn_abort(); err 0 */
     GYRE_CLOSE_ERROR,    /* the socket failed or the peer sent an invalid frame; err is the cause */
     GYRE_CLOSE_CONNECT,  /* connecting failed; err is the cause */
@@ -155,8 +155,8 @@ struct gyre_conn_handlers {
      * returns. */
     void (*on_frame)(struct gyre_conn *c, struct gyre_slice frame);
     /* The received bytes are not a valid frame. `err` is GYRE_EFRAME, the error of the framer, or -ENOMEM. The handler
-     * may write and close, or consume bytes to continue after them. If it does neither, or is NULL, the connection is
-     * closed gracefully with GYRE_CLOSE_ERROR, and on_close gets `err`. */
+     * may write and close, or consume bytes to continue after them. If the handler does neither, or is NULL, the
+     * connection is closed gracefully with GYRE_CLOSE_ERROR, and on_close gets `err`. */
     void (*on_bad_frame)(struct gyre_conn *c, int err);
 };
 
@@ -165,10 +165,10 @@ struct gyre_conn_handlers {
 struct gyre_conn_options {
     uint32_t read_max_bytes;     /* unread bytes at which receiving stops; 0: 1 MiB; at most 1 GiB */
     uint32_t write_high_bytes;   /* congested above this; 0: 256 KiB; at most write_max_bytes */
-    uint32_t write_low_bytes;    /* on_drain at or below this; at most write_high_bytes; 0: a quarter of them */
+    uint32_t write_low_bytes;    /* on_drain at or below this; at most write_high_bytes; 0: write_high_bytes / 4 */
     uint32_t write_max_bytes;    /* limit on queued bytes; 0: 16 MiB, or write_high_bytes if more; at most 1 GiB */
     int64_t idle_timeout_ns;     /* limit on the time without a byte in either direction; 0, 25 days or more: none */
-    int64_t linger_timeout_ns;   /* limit on the time a close makes no progress; 0: 30 s; 25 days or more: none */
+    int64_t linger_timeout_ns;   /* limit on the time without progress in a close; 0: 30 s; 25 days or more: none */
     int64_t connect_timeout_ns;  /* limit on the time of connecting; 0: 30 s; 25 days or more: none */
     bool nagle;                  /* leave Nagle's algorithm on; false: TCP_NODELAY is set */
     bool start_paused;           /* as if gyre_conn_pause() were called in on_open */
@@ -177,11 +177,11 @@ struct gyre_conn_options {
                                     limit per connection, all together about the size of the CPU cache */
     const struct gyre_framer *framer; /* cuts the input into frames for on_frame; borrowed like the handlers; NULL: the
                                          bytes go to on_data */
-    /* Socket options, set before the socket is bound or connected (see sockopt.h). Accepted sockets inherit those of
-     * the listener. If the system refuses one, listening or connecting returns its error. 0 keeps the system's
-     * default. Options of TCP and IP have no effect on unix sockets. */
+    /* Socket options, set before the socket is bound or connected (see sockopt.h). Accepted sockets inherit the options
+     * of the listener. If the system refuses an option, listening or connecting returns the error. 0 keeps the default
+     * of the system. Options of TCP and IP have no effect on unix sockets. */
     struct gyre_keepalive keepalive;
-    int64_t user_timeout_ns;      /* TCP_USER_TIMEOUT, rounded up to whole milliseconds, at most INT32_MAX of them */
+    int64_t user_timeout_ns;      /* TCP_USER_TIMEOUT, rounded up to milliseconds; at most INT32_MAX milliseconds */
     uint32_t recv_buffer_bytes;   /* SO_RCVBUF; at most INT32_MAX */
     uint32_t send_buffer_bytes;   /* SO_SNDBUF; at most INT32_MAX */
     uint32_t notsent_lowat_bytes; /* TCP_NOTSENT_LOWAT; at most INT32_MAX */
@@ -195,10 +195,10 @@ struct gyre_conn_options {
     int64_t write_timeout_ns;
     int64_t lifetime_ns;
     /* For gyre_connect() over TCP: the source address, such as "tcp://192.0.2.7:0" (borrowed during the call), and the
-     * range of source ports. A port other than 0 in the address is used as it is; then no range is allowed. Range 0 to
-     * 0: the system chooses. If all ports are taken, the call or on_close reports -EADDRNOTAVAIL, for a single port
-     * also -EADDRINUSE. On Linux 6.3 and later, each peer can use every port of a range that lies within
-     * net.ipv4.ip_local_port_range. Otherwise all peers share the ports of the range. */
+     * range of source ports. If the address has a port other than 0, that port is used, and no range is allowed. Range
+     * 0 to 0: the system chooses. If all ports are taken, the call or on_close reports -EADDRNOTAVAIL, or -EADDRINUSE
+     * for a single port. On Linux 6.3 and later, if the range lies within net.ipv4.ip_local_port_range, connections to
+     * different peers can use the same port. Otherwise a port of the range serves one connection at a time. */
     const char *source_address;
     uint16_t source_port_first;
     uint16_t source_port_last;
@@ -212,27 +212,27 @@ struct gyre_conn_options {
     int64_t close_timeout_ns; /* limit on the time of a whole close; 0: 10 minutes plus 1 s per 16 KiB to deliver */
 };
 
-/* Hands `fd` to you: you own it. It is close-on-exec and in blocking mode. (On the simulator only gyre_conn_adopt_fd()
- * accepts it.) Bytes received but not consumed come before what `fd` will bring. Read them from `c` with
- * gyre_conn_peek(), _peekv(), _next(), _discard(), _read() or _copy(), or keep them with gyre_buf_hold(). `c` must not
- * be used after this callback returns. Release here what gyre_conn_share() set. */
+/* Hands `fd` to you. You own the descriptor, which is close-on-exec and in blocking mode. (On the simulator only
+ * gyre_conn_adopt_fd() accepts the descriptor.) Bytes received but not consumed precede the bytes that you will read
+ * from `fd`. Get them from `c` with gyre_conn_peek(), _peekv(), _next(), _discard(), _read() or _copy(), or keep them
+ * with gyre_buf_hold(). Do not use `c` after this callback returns. Release here what gyre_conn_share() set. */
 typedef void gyre_detached_fn(struct gyre_conn *c, int fd, void *user);
 
 /* Hand the connection's descriptor to the user. From now on no handler runs. `done(c, fd, user)` runs once, from the
  * loop, when the queued output is sent and the kernel uses none of the connection's memory. on_close runs instead of
  * `done` if the connection fails or is aborted, if the loop stops, if a linger, close or lifetime limit passes, or if
  * there is no memory for bytes that came through a pipe (-ENOMEM). Nothing received or queued is lost. After
- * gyre_conn_shutdown(), FIN is sent before `done`. `c` counts against `conns_max` until `done` returns:
- * gyre_conn_adopt_fd() may fail with GYRE_ECONNS inside it. Returns 0. Errors: common, and
+ * gyre_conn_shutdown(), FIN is sent before `done`. `c` counts against `conns_max` until `done` returns, so
+ * gyre_conn_adopt_fd() may fail with GYRE_ECONNS inside `done`. Returns 0. Errors: common, and
  *   GYRE_ESTATE: the connection is still connecting, or belongs to a reconnector
  *   -EINVAL: `done` is NULL
  *   the error of the send, if sending failed and on_close has yet to run
  * Thread: the connection's loop. */
 GYRE_API int gyre_conn_detach(struct gyre_conn *c, gyre_detached_fn *done, void *user);
 
-/* Duplicate the connection's descriptor. You own the copy, which is close-on-exec. The socket stays open until both are
- * closed: the end of a connection whose peer closed first reaches the peer only then. A reset, as by gyre_conn_abort(),
- * ends the copy, too. O_NONBLOCK is shared with the loop's descriptor: do not change it. Returns the descriptor.
+/* Duplicate the connection's descriptor. You own the copy, which is close-on-exec. If the peer closes first, the peer
+ * sees the end of this side only when both descriptors are closed. A reset, as by gyre_conn_abort(), also ends the
+ * copy. Both descriptors share O_NONBLOCK, which you must not change. Returns the descriptor.
  * Errors: common; -EMFILE: no free descriptor; -EOPNOTSUPP: on the simulator. Thread: the connection's loop. */
 GYRE_API int gyre_conn_dup_fd(const struct gyre_conn *c);
 
@@ -244,11 +244,11 @@ GYRE_API size_t gyre_conn_inbound(const struct gyre_conn *c);
 /* Get a view of the first `len` bytes in one piece. Bytes that lie in several pieces are joined first. `len` 0: the
  * first piece, however long it is (data NULL and len 0 if there is none). Returns 0. Errors: common, and
  *   -EAGAIN: fewer than `len` bytes have been received
- *   -EMSGSIZE: the same, and `len` exceeds `read_max_bytes`, so that waiting does not help */
+ *   -EMSGSIZE: as -EAGAIN, but waiting does not help: `len` exceeds `read_max_bytes` */
 GYRE_API int gyre_conn_peek(struct gyre_slice *out, struct gyre_conn *c, size_t len);
 
-/* Get views of all bytes in up to `iov_count` pieces, without joining. Returns the number of pieces. (This call and the
- * next ones that return a count also return 0 if there is no memory for bytes that came through a pipe.) */
+/* Get views of the received bytes from the front, one for each piece, at most `iov_count`. Returns the number of views.
+ * (This call and the following calls that return a count return 0 if memory for bytes from a pipe runs out.) */
 GYRE_API int gyre_conn_peekv(struct iovec *iov, int iov_count, struct gyre_conn *c);
 
 /* Get a view of the first `len` bytes in one piece and consume them. Returns 0. Errors as gyre_conn_peek(). */
@@ -284,13 +284,13 @@ GYRE_API int gyre_conn_write(struct gyre_conn *c, const void *data, size_t len);
 GYRE_API int gyre_conn_writev(struct gyre_conn *c, const struct iovec *iov, int iov_count);
 
 /* Queue `len` bytes without copying them. Borrows `data` until `done(err, user)` runs: exactly once, from the loop,
- * before on_close. `done` may be NULL for data that is never freed. Returns 0. Errors as gyre_conn_write(); then
- * nothing is borrowed and `done` does not run. */
+ * before on_close. `done` may be NULL for data that is never freed. Returns 0. Errors as gyre_conn_write(). After an
+ * error nothing is borrowed and `done` does not run. */
 GYRE_API int gyre_conn_write_ref(struct gyre_conn *c, const void *data, size_t len, gyre_sent_fn *done, void *user);
 
 /* Send the bytes at once, as far as the kernel accepts them, without queueing or copying. This works only while nothing
  * is queued, so the order of writes is kept. Pass the remaining bytes to gyre_conn_write(). Returns the number of bytes
- * sent, usually at least 1. Errors as gyre_conn_write(), but
+ * sent, usually at least 1. Errors as gyre_conn_write(), except
  *   -EAGAIN: the socket is full, not connected yet or corked, or bytes are queued
  *   -errno: the socket failed; on_close follows */
 GYRE_API int64_t gyre_conn_try_write(struct gyre_conn *c, const void *data, size_t len);
@@ -309,23 +309,23 @@ GYRE_API int gyre_conn_sendfile(struct gyre_conn *c, int fd, uint64_t offset, ui
                                 void *user);
 
 /* Move up to `max_bytes` received bytes of `src` to the send queue of `dst`, without copying where that is cheap. Both
- * must be on the same loop, and may be the same connection. Once `dst` is congested, the rest stays with `src`, and
- * `src` stops receiving. When `dst` has drained, `src` receives again and its on_data runs. Pieces are not split at the
- * watermark, so one receive may exceed it. Sources that wait for the same `dst` take turns, with equal shares.
- * Pipes. On Linux, if all bulk data of a TCP connection is forwarded to another one and never read, the data stays in
- * the kernel: it is spliced through pipes (splice(2)). A loop has up to 32 pipes, each with two descriptors and at most
- * 256 KiB. Bytes in a pipe count like other queued bytes. A handler that reads piped bytes gets them copied out, and
- * its connection uses no more pipes. splice(2) has no flag against SIGPIPE. During the call the loop's thread therefore
- * blocks the signal and removes a pending one with sigtimedwait(2), which a seccomp filter must allow. A SIGPIPE that
- * another process sends at that moment may be lost.
+ * must be on the same loop, and may be the same connection. Once `dst` is congested, the other bytes stay with `src`,
+ * and `src` stops receiving. When `dst` has drained, `src` receives again and its on_data runs. Pieces are not split at
+ * the watermark, so one receive may exceed it. Sources that wait for the same `dst` take turns, with equal shares.
+ * Pipes. On Linux, bulk data that goes from one TCP connection to another and is never read stays in the kernel: gyre
+ * splices the data through pipes (splice(2)). This needs `turn_max_bytes` 0 on `src`. A loop has up to 32 pipes, each
+ * with two descriptors and at most 256 KiB. Bytes in a pipe count like other queued bytes. If a handler reads piped
+ * bytes, gyre copies them out, and the connection uses no more pipes. splice(2) has no flag against SIGPIPE. Therefore
+ * the loop's thread blocks the signal during splice(2) and removes a pending SIGPIPE with sigtimedwait(2), which a
+ * seccomp filter must allow. A SIGPIPE that another process sends at that moment may be lost.
  * Returns the number of bytes moved. Errors: common, for both connections, and
  *   -EPIPE: gyre_conn_shutdown() was called for `dst`
  *   -EXDEV: the connections are on different loops
  *   the error of the send, if sending to `dst` failed and its on_close has yet to run */
 GYRE_API int64_t gyre_conn_forward(struct gyre_conn *src, struct gyre_conn *dst, size_t max_bytes);
 
-/* Return the number of bytes queued and not accepted by the kernel yet, and whether the connection is congested: it
- * exceeded write_high_bytes and has not fallen to write_low_bytes since. */
+/* Return the number of bytes queued and not accepted by the kernel yet, and whether the connection is congested: the
+ * queue has exceeded write_high_bytes and has not fallen to write_low_bytes since. */
 GYRE_API size_t gyre_conn_outbound(const struct gyre_conn *c);
 GYRE_API bool gyre_conn_congested(const struct gyre_conn *c);
 
@@ -337,8 +337,8 @@ GYRE_API void gyre_conn_uncork(struct gyre_conn *c);
 
 /* ---- Flow and end. Thread: the connection's loop. ---- */
 
-/* Stop and resume on_data, on_frame and on_eof. Bytes received meanwhile are delivered first, in order, after resume.
- * Each may be called any number of times. Return 0. Errors: common. */
+/* Stop and resume on_data, on_frame and on_eof. Bytes received during the pause are delivered, in order, after resume.
+ * Calls do not nest: one resume ends any number of pauses. Return 0. Errors: common. */
 GYRE_API int gyre_conn_pause(struct gyre_conn *c);
 GYRE_API int gyre_conn_resume(struct gyre_conn *c);
 
@@ -348,7 +348,7 @@ GYRE_API int gyre_conn_wake(struct gyre_conn *c);
 /* Send FIN when the queued output has left. Receiving continues. Returns 0. Errors: common. */
 GYRE_API int gyre_conn_shutdown(struct gyre_conn *c);
 
-/* Close gracefully: send the queued output and FIN, discard what the peer still sends until it closes too, then run
+/* Close gracefully: send the queued output and FIN, discard what the peer still sends, wait for its FIN, then run
  * on_close. After `linger_timeout_ns` without progress (noticed within twice that time), or `close_timeout_ns` in all,
  * on_close gets GYRE_ETIMEOUT, and gyre_conn_unsent() returns how much was not delivered. If the peer had already sent
  * FIN, the close completes once the kernel has accepted all data; the kernel then delivers it. A connection that is
@@ -372,9 +372,9 @@ GYRE_API int gyre_conn_set_idle_timeout(struct gyre_conn *c, int64_t timeout_ns)
  *   read: the time without a byte from the peer, until its FIN. The time does not count while the connection is paused,
  *     has `read_max_bytes` unread, or forwards to a congested connection.
  *   write: the time without a byte accepted by the kernel or taken by the peer, while bytes are queued and not corked.
- *     Noticed within 1.25 times that time. A peer that takes 32 KiB within that time does not exceed it.
+ *     Noticed within 1.25 times that time. A peer that takes 32 KiB within that time does not exceed the limit.
  *   lifetime: the time from this call, also while closing; exceeded only once
- * Moving bytes only stores the time. Return 0. Errors: common, and
+ * Receiving and sending do not restart a timer: they only record the time. Return 0. Errors: common, and
  *   GYRE_EOPTION: the time is negative */
 GYRE_API int gyre_conn_set_read_timeout(struct gyre_conn *c, int64_t timeout_ns);
 GYRE_API int gyre_conn_set_write_timeout(struct gyre_conn *c, int64_t timeout_ns);
@@ -394,8 +394,8 @@ GYRE_API int gyre_conn_fd(const struct gyre_conn *c);
 
 /* Get the local or the peer's address, as getsockname(2) and getpeername(2). Available from before on_open until
  * on_close returns. If connecting failed, the peer address is the address that was tried. On systems other than Linux
- * the peer address is available only while the connection is open. The peer address of a unix socket is not available
- * before it is connected. Return 0. Errors: GYRE_ECLOSED: `c` is NULL; GYRE_ETHREAD; and
+ * the peer address is available only while the connection is open. The peer address of a unix socket is available once
+ * the socket is connected. Return 0. Errors: GYRE_ECLOSED: `c` is NULL; GYRE_ETHREAD; and
  *   -ENOTCONN: the address is not available now
  *   -EINVAL: an out parameter is NULL
  *   -errno: the error of the system call */
@@ -403,8 +403,8 @@ GYRE_API int gyre_conn_local_address(struct sockaddr_storage *out, socklen_t *ou
 GYRE_API int gyre_conn_peer_address(struct sockaddr_storage *out, socklen_t *out_len, const struct gyre_conn *c);
 
 /* Get the original destination of an accepted TCP connection that this machine's firewall redirected
- * (SO_ORIGINAL_DST, with IPv6 IP6T_SO_ORIGINAL_DST). A transparent proxy connects to it. A connection that is tracked
- * but not redirected has its own local address. Returns 0. Errors: GYRE_ECLOSED, GYRE_ETHREAD, and
+ * (SO_ORIGINAL_DST, with IPv6 IP6T_SO_ORIGINAL_DST). A transparent proxy connects to that address. If the connection
+ * is tracked but not redirected, the result is the local address. Returns 0. Errors: GYRE_ECLOSED, GYRE_ETHREAD, and
  *   -ENOENT: the kernel does not track this connection
  *   -ENOPROTOOPT: the kernel tracks no connections
  *   -EOPNOTSUPP: a unix socket, the simulator, or a system other than Linux
@@ -413,8 +413,8 @@ GYRE_API int gyre_conn_original_address(struct sockaddr_storage *out, socklen_t 
 
 /* ---- From other threads ----
  *
- * Post errors. A call that posts to the connection's loop returns 0 or one of these. After an error its `done` does not
- * run.
+ * Post errors. A call that posts to the connection's loop returns 0 or one of these. After an error the `done` of the
+ * call does not run.
  *   -EAGAIN: `tasks_max` tasks are queued
  *   -EINVAL: `id.loop` or a required pointer is NULL, or a size is out of range
  *   -ENOMEM: out of memory
@@ -422,7 +422,7 @@ GYRE_API int gyre_conn_original_address(struct sockaddr_storage *out, socklen_t 
  *   GYRE_EFORK: the loop belongs to the parent process */
 
 /* Identifies a connection and may outlive it. After the connection closed, the id is stale: it never refers to another
- * connection (until 2^32 connections have used the same slot). It may be copied. The loop must outlive its use. */
+ * connection (until 2^32 connections have used the same slot). An id may be copied. The loop must outlive its use. */
 struct gyre_conn_id {
     struct gyre_loop *loop;
     uint32_t slot;
@@ -432,13 +432,13 @@ struct gyre_conn_id {
 /* Return the connection's id. Thread: the connection's loop. */
 GYRE_API struct gyre_conn_id gyre_conn_id_of(const struct gyre_conn *c);
 
-/* Return the connection, borrowed, or NULL if it has closed. Thread: the loop's. */
+/* Return the connection, borrowed, or NULL if the id is stale. Thread: the loop's. */
 GYRE_API struct gyre_conn *gyre_conn_from_id(struct gyre_conn_id id);
 
 /* Queue a copy of `len` bytes on the connection's loop. The call posts, also on the loop's own thread: bytes that
- * gyre_conn_write() queues meanwhile go first. `done(err, user)` (may be NULL) runs once on that loop. `err` is 0 when
- * the kernel has accepted the bytes, GYRE_ESTALE if the connection was gone, the error of gyre_conn_write(), or the
- * error that ended the connection. Returns 0 or a post error. Thread: any. */
+ * gyre_conn_write() queues before the posted task runs go first. `done(err, user)` (may be NULL) runs once on that
+ * loop. `err` is 0 when the kernel has accepted the bytes, GYRE_ESTALE if the connection was gone, the error of
+ * gyre_conn_write(), or the error that ended the connection. Returns 0 or a post error. Thread: any. */
 GYRE_API int gyre_conn_id_write(struct gyre_conn_id id, const void *data, size_t len, gyre_sent_fn *done, void *user);
 
 /* gyre_conn_id_write() of `iov_count` (0 to 1024) pieces, which are copied as one write. Thread: any. */
@@ -458,9 +458,9 @@ GYRE_API int gyre_conn_id_abort(struct gyre_conn_id id);
 
 typedef void gyre_closed_fn(int err, void *user);
 
-/* gyre_conn_id_close(), then run `done(err, user)` once on the connection's loop, after on_close and with its error,
- * also if the connection was closing already. GYRE_ESTALE: the connection was gone. -ENOMEM: it was not closed.
- * Returns 0 or a post error. Thread: any. */
+/* Close as gyre_conn_id_close(). `done(err, user)` runs once on the connection's loop, after on_close, with the error
+ * of on_close, also if the connection was closing already. `err` may also be GYRE_ESTALE: the connection was gone; or
+ * -ENOMEM: out of memory, and the connection was not closed. Returns 0 or a post error. Thread: any. */
 GYRE_API int gyre_conn_id_close_then(struct gyre_conn_id id, gyre_closed_fn *done, void *user);
 
 /* ---- All connections of a loop ---- */
@@ -469,17 +469,17 @@ GYRE_API int gyre_conn_id_close_then(struct gyre_conn_id id, gyre_closed_fn *don
 typedef bool gyre_each_fn(struct gyre_conn *c, void *user);
 
 /* Call `fn(c, user)`, during this call, for every connection of the loop that is open or connecting. `fn` may call
- * anything, also close and connect. It is not specified whether `fn` is called for connections made meanwhile.
+ * anything, also close and connect. Whether `fn` is called for connections made during the call is not specified.
  * Returns the number of calls. Errors: -EINVAL: an argument is NULL; GYRE_ETHREAD. Thread: the loop's. */
 GYRE_API int64_t gyre_loop_each_conn(struct gyre_loop *loop, gyre_each_fn *fn, void *user);
 
 /* Let other threads read, by id, a pointer of yours and the number of queued bytes. Before this call, and from just
- * before on_close, they get GYRE_ESTALE. Another call changes the pointer. You own what it points to: count references
- * if a thread may still use it while on_close runs. Returns 0. Errors: common. Thread: the connection's loop. */
+ * before on_close, those threads get GYRE_ESTALE. Another call changes the pointer. You own the object that `shared`
+ * points to. Count references if a thread may use the object while on_close runs. Returns 0. Errors: common.
+ * Thread: the connection's loop. */
 GYRE_API int gyre_conn_share(struct gyre_conn *c, void *shared);
 
-/* Return the shared pointer, or NULL if none was set. It is available in on_close, where you release it.
- * Thread: the connection's loop. */
+/* Return the shared pointer, or NULL if none was set. Release the object in on_close. Thread: the connection's loop. */
 GYRE_API void *gyre_conn_shared(const struct gyre_conn *c);
 
 /* Get the shared pointer, or replace it. `*old` (may be NULL) receives the previous one. A thread that gets the pointer
@@ -489,7 +489,7 @@ GYRE_API int gyre_conn_id_shared(void **out, struct gyre_conn_id id);
 GYRE_API int gyre_conn_id_set_shared(void **old, struct gyre_conn_id id, void *shared);
 
 /* Return the queued bytes of a shared connection at this moment: gyre_conn_outbound() plus the bytes that
- * gyre_conn_id_write() and its variants have posted since gyre_conn_share() and the loop has not queued yet.
+ * gyre_conn_id_write() and its variants have posted since gyre_conn_share() and that the loop has not queued yet.
  * Errors: GYRE_ESTALE; -EINVAL: `id.loop` is NULL. Thread: any. */
 GYRE_API int64_t gyre_conn_id_outbound(struct gyre_conn_id id);
 

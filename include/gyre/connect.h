@@ -10,7 +10,7 @@
  *   GYRE_ETHREAD: the calling thread is not the loop's
  *   GYRE_EFORK: the loop belongs to the parent process
  *   GYRE_ESHUTDOWN: the loop is draining or stopping
- *   -E2BIG: the options have something set that this library does not know
+ *   -E2BIG: an option is set that this library does not know
  *   -EINVAL: a required argument is NULL
  *   -ENOMEM, -EMFILE, -ENFILE: out of memory or descriptors
  *   -errno: the system refused a socket option, the device or the source address; or the error of `on_socket` */
@@ -27,11 +27,11 @@ struct gyre_engine;
 
 /* Connect to `address` on `loop`, without blocking. Addresses: "tcp://127.0.0.1:7000", "tcp://[::1]:7000",
  * "unix:///run/x.sock", "unix://@abstract". Host names are not resolved. `*out` (may be NULL) receives the connection,
- * borrowed, valid until its on_close returns. You may write at once; the bytes leave when the connection is
- * established. on_open runs when it is established. If connecting fails, on_close runs with the error: -ECONNREFUSED,
- * -ENOENT, -EHOSTUNREACH, another -errno, or GYRE_ETIMEOUT after `connect_timeout_ns`. If the listener's backlog is
- * full, connecting goes on until that time has passed, on unix sockets, too. (FreeBSD and macOS report -ECONNREFUSED
- * for a full unix backlog.)
+ * borrowed, valid until its on_close returns. You may write at once. When the connection is established, on_open runs
+ * and the bytes are sent. If connecting fails, on_close runs with the error: -ECONNREFUSED, -ENOENT, -EHOSTUNREACH,
+ * another -errno, or GYRE_ETIMEOUT after `connect_timeout_ns`. While the backlog of the listener is full, connecting is
+ * tried until that time has passed, on unix sockets, too. (FreeBSD and macOS report -ECONNREFUSED for a full unix
+ * backlog.)
  * Returns 0 or a connect error. Thread: the loop's. */
 #define gyre_connect(out, loop, address, handlers, ...)                                                                \
     gyre_connect_sized((out), (loop), (address), (handlers),                                                           \
@@ -42,13 +42,14 @@ GYRE_API int gyre_connect_sized(struct gyre_conn **out, struct gyre_loop *loop, 
 
 typedef void gyre_connected_fn(struct gyre_loop *loop, struct gyre_conn *c, int err, void *user);
 
-/* Connect on the loop of `engine` that has the fewest connections, in turn among equals. (A proxy that needs the loop
- * of another connection calls gyre_connect() with gyre_conn_loop() there.) `done` (may be NULL) runs once on that loop,
- * never inside this call, and before any other callback of the connection. `c` is the connection, borrowed and still
- * connecting, and `err` is 0. If gyre_connect() failed there, `c` is NULL and `err` is its error. If the engine drains
- * or stops first, `c` is NULL and `err` is GYRE_ESHUTDOWN; that happens in gyre_engine_destroy() at the latest.
+/* Connect on the loop of `engine` that has the fewest connections. Loops with equally few take turns. (To connect on
+ * the loop of another connection, as a proxy does, call gyre_connect() with gyre_conn_loop() instead.) `done` (may be
+ * NULL) runs once on the chosen loop, never inside this call, and before any other callback of the connection. `c` is
+ * the connection, borrowed and still connecting, and `err` is 0. If gyre_connect() fails on that loop, `c` is NULL and
+ * `err` is the error. If the engine drains or stops first, `c` is NULL and `err` is GYRE_ESHUTDOWN. `done` runs in
+ * gyre_engine_destroy() at the latest.
  *
- * Returns 0 or a connect error; after an error `done` does not run. In this call:
+ * Returns 0 or a connect error; after an error `done` does not run. For this call:
  *   GYRE_ECONNS: every loop has `conns_max` connections
  *   GYRE_ESHUTDOWN: the engine is being destroyed
  *   -EAGAIN: `tasks_max` tasks are queued on the loop
@@ -61,9 +62,9 @@ GYRE_API int gyre_engine_connect_sized(struct gyre_engine *engine, const char *a
                                        const struct gyre_conn_options *options, size_t size_bytes);
 
 /* Make a connection from `fd`, a descriptor that is already connected: TCP, unix, or one end of a socketpair(2). `*out`
- * as in gyre_connect(). on_open runs later, from the loop. You may write before on_open. On success gyre owns `fd`: it
- * makes it close-on-exec, and blocking or non-blocking as the backend needs. Duplicates of `fd` share that blocking
- * mode. Nobody else may read or write the socket.
+ * is set as by gyre_connect(). on_open runs later, from the loop. You may write before on_open. On success gyre owns
+ * `fd`. gyre makes the descriptor close-on-exec, and blocking or non-blocking as the backend needs. Duplicates of `fd`
+ * share that blocking mode. Nobody else may read or write the socket.
  *
  * Returns 0 or an error: a connect error or one of these. After an error `fd` stays open and yours, but some of its
  * socket options may have been set.

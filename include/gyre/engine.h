@@ -21,9 +21,9 @@ enum { GYRE_LOOPS_PER_CORE = UINT16_MAX };
 
 /* The callbacks of an engine. Each may be NULL. */
 struct gyre_engine_handlers {
-    void (*on_boot)(struct gyre_engine *engine);     /* on loop 0, before loop 0 serves; the other loops may
+    void (*on_boot)(struct gyre_engine *engine);     /* called on loop 0, before loop 0 serves; the other loops may
                                                         serve already */
-    void (*on_shutdown)(struct gyre_engine *engine); /* after the last on_close, on the thread that called
+    void (*on_shutdown)(struct gyre_engine *engine); /* called after the last on_close, on the thread that called
                                                         gyre_engine_run() */
     /* Called on each loop when the loop starts. Return the delay in nanoseconds until the next call, or a negative
      * value to stop. For one ticker per engine, return a negative value on every loop except
@@ -72,7 +72,7 @@ GYRE_API int gyre_engine_create_sized(struct gyre_engine **out, const struct gyr
                                       size_t size_bytes, size_t loop_size_bytes);
 
 /* Destroy the engine, its pool, its loops and its listeners. The engine must not be running. NULL is allowed.
- * Thread: the one that ran the engine, or that created it if it never ran. */
+ * Thread: the thread that ran the engine. If the engine never ran: the thread that created the engine. */
 GYRE_API void gyre_engine_destroy(struct gyre_engine *engine);
 
 /* Run the engine until gyre_engine_stop() or gyre_engine_drain(). Loop 0 runs on the calling thread, every other loop
@@ -90,15 +90,15 @@ GYRE_API void gyre_engine_destroy(struct gyre_engine *engine);
 GYRE_API int gyre_engine_run(struct gyre_engine *engine);
 
 /* Make gyre_engine_run() return. Accepting stops and open connections are aborted; their on_close gets GYRE_ESHUTDOWN.
- * If the engine does not run yet, gyre_engine_run() returns soon after its start. NULL, which a signal handler may
- * find, does nothing. Async-signal-safe.
+ * If the engine does not run yet, gyre_engine_run() returns soon after its start. `engine` NULL does nothing, so a
+ * signal handler may call this function before the engine exists. Async-signal-safe.
  * Thread: any. */
 GYRE_API void gyre_engine_stop(struct gyre_engine *engine);
 
 /* Make gyre_engine_run() return gracefully. Accepting stops, and every open connection and datagram socket is closed
  * once its queued data has been sent. Connections that are still connecting are aborted. After `timeout_ns` nanoseconds
- * the rest is aborted as by gyre_engine_stop(); 0 or negative: at once. NULL, which a signal handler may find, does
- * nothing. Async-signal-safe.
+ * the remaining connections are aborted as by gyre_engine_stop(); 0 or negative: at once. `engine` NULL does nothing.
+ * Async-signal-safe.
  * Thread: any. */
 GYRE_API void gyre_engine_drain(struct gyre_engine *engine, int64_t timeout_ns);
 
@@ -113,7 +113,7 @@ GYRE_API uint64_t gyre_engine_conn_count(const struct gyre_engine *engine);
 
 /* ---- On every loop ---- */
 
-/* Called once, when all loops have done their part, on the loop that was last. */
+/* Called once, when all loops have done their part, on the loop that finished last. */
 typedef void gyre_all_done_fn(struct gyre_engine *engine, void *user);
 
 /* Call `task(loop, user)` once on every loop, then `done(engine, user)` on the loop that finished last. `done` may be
@@ -144,7 +144,7 @@ enum gyre_slow {
 };
 
 struct gyre_broadcast_result {
-    uint64_t queued;  /* connections that the bytes were queued on */
+    uint64_t queued;  /* connections on which the bytes were queued */
     uint64_t skipped; /* connections skipped because they were congested or at `write_max_bytes` */
     uint64_t aborted; /* connections aborted by GYRE_SLOW_ABORT */
     uint64_t failed;  /* connections that could not queue: out of memory, `len` above write_max_bytes, shut down
@@ -153,8 +153,8 @@ struct gyre_broadcast_result {
 
 struct gyre_broadcast_options {
     enum gyre_slow slow;  /* for congested connections; 0: GYRE_SLOW_SKIP */
-    gyre_each_fn *filter; /* returns false to leave a connection out; runs on its loop; NULL: all connections */
-    /* Called once, on the loop that was last, after every connection has been visited. NULL: no callback. */
+    gyre_each_fn *filter; /* returns false to skip a connection; runs on the connection's loop; NULL: skip none */
+    /* Called once, on the loop that finished last, after every connection has been visited. NULL: no callback. */
     void (*done)(struct gyre_engine *engine, const struct gyre_broadcast_result *result, void *user);
     void *user; /* passed to `filter` and `done` */
 };
@@ -191,7 +191,7 @@ GYRE_API int gyre_engine_listen_udp_sized(struct gyre_udp_id *ids, struct gyre_e
                                           const struct gyre_udp_handlers *handlers,
                                           const struct gyre_udp_options *options, size_t size_bytes);
 
-/* Write the engine's pool of threads to `*out`, borrowed. The first call creates the pool, with the `work_…` options of
+/* Get the engine's pool of threads in `*out`, borrowed. The first call creates the pool, with the `work_…` options of
  * the engine. gyre_engine_destroy() destroys the pool.
  *
  * Returns 0, or an error as gyre_pool_create(), and:

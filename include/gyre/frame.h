@@ -2,22 +2,23 @@
  * Framing: dividing received bytes into frames, and encoding frames for sending.
  *
  * A framer knows where a frame begins and ends. Four kinds are built in: lines, delimiter, fixed length, length field.
- * For another protocol, fill a struct gyre_framer with your own functions. Using a framer never changes it, so one
- * static framer serves all connections on all threads. The connection keeps how far it was searched, so a frame that
- * arrives byte by byte is searched only once.
+ * For another protocol, fill a struct gyre_framer with your own functions. Using a framer never changes the framer, so
+ * one static framer serves all connections on all threads. The connection remembers how far the received bytes have
+ * been searched. So a frame that arrives byte by byte is searched only once.
  *
  * There are two ways to receive frames.
  *   Push: set gyre_conn_options.framer and an `on_frame` handler instead of `on_data`. on_frame runs for each whole
- *     frame. It may change the framer for the bytes that follow, or switch to on_data (gyre_conn_set_framer()).
+ *     frame. The handler may call gyre_conn_set_framer() to use another framer, or on_data, for the bytes that follow.
  *   Pull: call gyre_frame_next() in on_data until it returns -EAGAIN. Each call may use another framer.
  *
  * A frame may be longer than `read_max_bytes` and longer than all receive buffers together. Receiving continues until
  * the frame is whole, up to `frame_max_bytes` of the framer.
  *
- * Errors. A frame that is too long or invalid is GYRE_EFRAME. gyre_frame_next() returns this error, also when called
- * again. With push, on_bad_frame gets it. Without that handler the connection is closed gracefully, and on_close gets
- * it. An incomplete frame before the peer's FIN is not an error: in on_eof, gyre_conn_inbound() returns its length.
- * With push, an incomplete frame does not keep the connection open after both sides have sent FIN. */
+ * Errors. A frame that is too long or invalid is the error GYRE_EFRAME. gyre_frame_next() returns this error, also when
+ * called again. With push, on_bad_frame gets the error. Without that handler the connection is closed gracefully, and
+ * on_close gets the error. An incomplete frame before the peer's FIN is not an error: in on_eof, gyre_conn_inbound()
+ * returns the length of the incomplete frame. With push, an incomplete frame does not keep the connection open after
+ * both sides have sent FIN. */
 #ifndef GYRE_FRAME_H
 #define GYRE_FRAME_H
 
@@ -34,8 +35,8 @@ struct gyre_frame {
     size_t len;  /* bytes of the payload, for on_frame */
     size_t drop; /* bytes after the payload, to drop */
     /* If the frame is not whole yet. */
-    size_t need;    /* the decoder is called again when this many bytes are here; 0: when one more is here */
-    uint64_t state; /* for the decoder, such as how far it has searched: 0 at first, then what the decoder left */
+    size_t need;    /* bytes that must be here before the decoder is called again; 0: one more than now */
+    uint64_t state; /* for the decoder, such as the length searched so far; 0 at first, then as the decoder set it */
 };
 
 /* Where a length field is and what its value means. The whole frame is `offset + width + value + adjustment` bytes. */
@@ -58,7 +59,7 @@ enum { GYRE_DELIMITER_MAX = 64, GYRE_FRAME_HEAD_MAX = 256 };
 struct gyre_framer {
     /* Describe the frame at the front of the bytes that `c` received. At least one byte is here, and at least
      * frame->need. The function may look at bytes (gyre_conn_copy, gyre_conn_peekv, gyre_conn_find, gyre_conn_inbound).
-     * It must not consume, write or close.
+     * The function must not consume, write or close.
      * Returns 0 with skip, len and drop set; their sum is at least 1 and at most the bytes received. Errors:
      *   -EAGAIN: the frame is not whole; need and state are set
      *   GYRE_EFRAME, usually, or another error: the frame is invalid */
@@ -113,28 +114,29 @@ GYRE_API int gyre_framer_init_length(struct gyre_framer *out, const struct gyre_
  * Thread: the connection's loop. */
 GYRE_API int gyre_frame_next(struct gyre_slice *out, struct gyre_conn *c, const struct gyre_framer *framer);
 
-/* Change the framer, or with NULL pass the bytes to on_data. Bytes that are already here are included; in on_frame,
- * only those after the current frame. The framer is borrowed until the connection is closed or gets another framer.
- * Returns 0. Errors: the common ones of conn.h, and
+/* Change the framer, or with NULL pass the bytes to on_data. The change applies to all bytes that are not consumed; in
+ * on_frame, to the bytes after the current frame. The framer is borrowed until the connection is closed or gets another
+ * framer.
+ * Returns 0. Errors: the common errors of conn.h, and
  *   GYRE_EHANDLERS: on_frame, or for NULL on_data, is missing
  *   GYRE_EOPTION: the framer has no decode, or `frame_max_bytes` is more than 1 GiB
  * Thread: the connection's loop. */
 GYRE_API int gyre_conn_set_framer(struct gyre_conn *c, const struct gyre_framer *framer);
 
-/* Encode `len` bytes as one frame and queue it. A peer that uses the same framer receives the same payload. A delimiter
- * is appended, or a length field is put in front. With GYRE_FRAME_KEEP the data must already end with the delimiter.
- * With a length field, the frame is `strip` zero bytes and then the data, and the field is written into that at
- * `offset`.
+/* Encode `len` bytes as one frame and queue the frame. A peer that uses the same framer receives the same payload.
+ *   lines, delimiter: the delimiter is appended. With GYRE_FRAME_KEEP the data must already end with the delimiter.
+ *   length field: the frame is `strip` zero bytes and then the data. The length is then written at `offset`.
  * Returns 0. Errors as gyre_conn_write(), and
- *   -EINVAL: the data contains the delimiter, or with GYRE_FRAME_KEEP does not end with its only delimiter; a line ends
- *     with \r; the data is not of the fixed length, or too short to contain the length field; `framer` is NULL
+ *   -EINVAL: `framer` is NULL; the data contains the delimiter; with GYRE_FRAME_KEEP, the data does not end with a
+ *     delimiter or contains another one; a line ends with \r; the data is not of the fixed length; the data is too
+ *     short to contain the length field
  *   -EMSGSIZE: the frame is longer than `frame_max_bytes`, or its length does not fit the field
  *   -EOPNOTSUPP: the framer has no encode
  * Thread: the connection's loop. */
 GYRE_API int gyre_frame_write(struct gyre_conn *c, const struct gyre_framer *framer, const void *data, size_t len);
 
-/* Encode several pieces as one frame and queue it. `iov_count` is 0 to 1022, otherwise -EINVAL. Else as
- * gyre_frame_write(). */
+/* Encode several pieces as one frame and queue the frame. Returns as gyre_frame_write(), and -EINVAL if `iov_count` is
+ * not 0 to 1022. */
 GYRE_API int gyre_frame_writev(struct gyre_conn *c, const struct gyre_framer *framer, const struct iovec *iov,
                                int iov_count);
 

@@ -196,13 +196,13 @@ GYRE_API int gyre_loop_listen_fd_sized(struct gyre_listener **out, struct gyre_l
                                        const struct gyre_listener_options *options, size_t size_bytes,
                                        size_t conn_size_bytes);
 
-/* Stop accepting for good and close the listening sockets. Accepted connections stay open, those that the library
- * accepts while it closes included: `filter`, on_open and the other handlers may run for them. Clients in the backlog
- * are reset, unless another process or loop has the socket, too. Sockets on other loops, and sockets that are accepting
- * at this moment, are closed in the next turn of their loop. `on_closed` runs when all sockets are closed. The listener
- * becomes invalid when its sockets and its last connection are closed, which may be before this call returns. A second
- * call does nothing until the engine or the loop listens again, because the memory of an invalid listener may then be
- * reused. NULL is allowed.
+/* Stop accepting for good and close the listening sockets. Accepted connections stay open. Until the sockets are closed
+ * the library may accept more connections, for which `filter`, on_open and the other handlers run. Clients in the
+ * backlog are reset, unless another process or loop has the socket, too. Sockets on other loops, and sockets that are
+ * accepting at this moment, are closed in the next turn of their loop. `on_closed` runs when all sockets are closed.
+ * The listener becomes invalid when its sockets and its last connection are closed, which may be before this call
+ * returns. A second call does nothing until the engine or the loop listens again, because the memory of an invalid
+ * listener may then be reused. NULL is allowed.
  *
  * Returns 0, or:
  *   GYRE_ETHREAD  the listener belongs to one loop, and the calling thread is not the loop's
@@ -241,8 +241,8 @@ GYRE_API uint32_t gyre_listener_conn_count(const struct gyre_listener *listener)
  * 0 when the listener is closed.
  *
  * gyre_listener_dup_fd() duplicates the listening socket at `index`. The duplicate is close-on-exec, non-blocking and
- * owned by the caller. The socket keeps listening until all its descriptors are closed. A client that connects
- * meanwhile waits until some process accepts the connection. Returns the descriptor, or:
+ * owned by the caller. The socket keeps listening until all its descriptors are closed. A client that connects while no
+ * process is accepting waits until a process accepts. Returns the descriptor, or:
  *   -EINVAL      no socket at `index`, or `listener` is NULL
  *   GYRE_ESTATE  the listener is closed
  *   -EMFILE      out of descriptors

@@ -38,14 +38,14 @@ struct gyre_reconnector_options {
     uint32_t failures_max; /* give up after this many failures in a row; 0: never */
     uint64_t seed;         /* seed of the random waits; 0: different each time, but on the simulator the same */
     const struct gyre_reconnector_handlers *handlers; /* borrowed until the reconnector is destroyed; NULL: none */
-    void *user;                                       /* for `handlers`; connections get conn.user */
+    void *user;                                       /* passed to `handlers`; connections get conn.user */
     struct gyre_conn_options conn; /* options of each connection; what they point to is borrowed until the reconnector
                                       is destroyed; the last field */
 };
 
 /* Create a stopped reconnector for connections to `address` with `handlers`. `address` is copied. Borrows `handlers`
- * until the reconnector is destroyed and its connection has closed. Returns owned in `*out`; free the reconnector with
- * gyre_reconnector_destroy().
+ * until the reconnector is destroyed and its last connection has closed. Returns owned in `*out`; free the reconnector
+ * with gyre_reconnector_destroy().
  *
  * Returns 0, or:
  *   -EINVAL         `out`, `loop` or `address` is NULL
@@ -67,23 +67,23 @@ GYRE_API int gyre_reconnector_create_sized(struct gyre_reconnector **out, struct
                                            const struct gyre_reconnector_options *options, size_t size_bytes,
                                            size_t conn_size_bytes);
 
-/* Stop and free the reconnector. Its connection stays open, with its handlers, until the connection is closed. May be
- * called in every callback. Destroy a reconnector before its loop. NULL is allowed.
+/* Stop and free the reconnector. The current connection stays open and keeps its handlers until you close the
+ * connection. May be called in any callback. Destroy a reconnector before its loop. NULL is allowed.
  *
  * Returns 0, or:
  *   GYRE_ETHREAD  called from another thread; the reconnector stays as it is
  * Thread: the loop's. */
 GYRE_API int gyre_reconnector_destroy(struct gyre_reconnector *reconnector);
 
-/* Connect now, and keep connected. After the end of each connection the next attempt follows, even if you ended the
+/* Connect now, and keep connected. After the end of each connection the next attempt follows, even if you closed the
  * connection with gyre_conn_close(). Only gyre_reconnector_stop(), `failures_max` and the end of the loop stop the
- * attempts. The call sets the number of failures to 0. If the reconnector is waiting, the wait ends now. If there is a
- * connection, the connection stays as it is.
+ * attempts. This call sets the number of failures to 0. If the reconnector is waiting, the wait ends now. A current
+ * connection stays as it is.
  *
  * Returns 0, or:
  *   GYRE_ETHREAD    called from another thread
  *   GYRE_ESHUTDOWN  the loop is draining or being destroyed
- * Returns 0 even if connecting fails at once: this is a failure like any other.
+ * Returns 0 even if connecting fails at once. This counts as a failure, and the next attempt follows after a wait.
  * Thread: the loop's. */
 GYRE_API int gyre_reconnector_start(struct gyre_reconnector *reconnector);
 

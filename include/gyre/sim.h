@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
  * The simulated network, for testing handlers.
  *
- * A simulation is a network in memory with its own clock. A loop runs on it if its options name it
- * (gyre_loop_options.sim). Handlers see no difference, but the loop makes no system calls and hours pass in
- * milliseconds. What may go wrong on a real network goes wrong here: receives and sends are short; connections are
- * refused, reset and aborted; segments are lost and arrive late; cancelled operations finish long afterwards; buffers
- * run out; completions of different connections change places. The seed decides what happens when. The same seed and
- * the same program always give the same run, on any machine. To report a failure, report its seed.
+ * A simulation is a network in memory with its own clock. To run a loop on a simulation, name the simulation in the
+ * options of the loop (gyre_loop_options.sim). Handlers see no difference, but the loop makes no system calls, and
+ * hours pass in milliseconds. What may go wrong on a real network goes wrong here. Receives and sends are short.
+ * Connections are refused, reset and aborted. Segments are lost or arrive late. Cancelled operations finish long
+ * afterwards. Buffers run out. Operations of different connections complete in a different order. The seed decides what
+ * happens and when. The same seed and the same program always give the same run, on any machine. To report a failure,
+ * report the seed.
  *
  *     struct gyre_sim *sim;
  *     struct gyre_loop *loop;
@@ -17,14 +18,15 @@
  *
  * Addresses exist only inside the simulation: a program may listen on and connect to any host, and unix paths are just
  * names. Established connections follow the rules of TCP and unix sockets on Linux. FIN arrives after all data. RST
- * keeps the bytes that the peer's side has received and loses those still in flight. Closing with unread bytes resets.
+ * keeps the bytes that the peer's side has received and loses the bytes still in flight. Closing with unread bytes
+ * sends RST.
  *
- * Scripted peers are the other ends of connections, driven by the test one call at a time. With them a test shows how a
+ * A scripted peer is the other end of a connection. The test drives it, one call at a time. So a test can show how a
  * handler copes with a peer that stalls, sends one byte at a time, half-closes or resets.
  *
- * The simulator also checks the library and the program. It aborts the program if an operation is submitted twice, if a
- * descriptor is closed while an operation uses it, if bytes change while they are being sent (gyre_conn_write_ref()
- * borrows them until `done`), or if receive buffers are lost.
+ * The simulator also checks the library and the program. The simulator aborts the program if an operation is submitted
+ * twice, if a descriptor is closed while an operation uses the descriptor, if bytes change while they are being sent
+ * (gyre_conn_write_ref() borrows the bytes until `done`), or if receive buffers are lost.
  *
  * Thread: a simulation and all its loops belong to one thread. Other threads may call gyre_loop_post(),
  * gyre_loop_stop() and the other functions marked "any", as on other loops. */
@@ -42,7 +44,7 @@ struct gyre_sim;
 struct gyre_sim_listener;
 struct gyre_sim_peer;
 
-/* The defaults of options that are 0. */
+/* A profile gives the defaults for options that are 0. */
 enum gyre_sim_profile {
     GYRE_SIM_CHAOS = 0, /* every fault happens now and then */
     GYRE_SIM_QUIET      /* no faults, no delays, operations finish in order */
@@ -62,9 +64,9 @@ struct gyre_sim_options {
     /* Operations. */
     uint16_t recv_short_permille;         /* a receive returns fewer bytes than are available; 0: 200 */
     uint16_t send_short_permille;         /* a send takes fewer bytes than there is room for; 0: 200 */
-    uint16_t more_dropped_permille;       /* a multishot operation ends with an event; its data arrives; 0: 100 */
+    uint16_t more_dropped_permille;       /* an event ends its multishot operation early; no data is lost; 0: 100 */
     uint16_t cancel_late_permille;        /* a cancelled operation takes several turns to end; 0: 300 */
-    uint16_t enobufs_permille;            /* a receive fails for want of a buffer although there are some; 0: 20 */
+    uint16_t enobufs_permille;            /* a receive finds no buffer, although some are free; 0: 20 */
     uint16_t shuffle_permille;            /* a ready operation changes places with another; 0: 1000 */
     uint16_t few_events_permille;         /* a turn returns fewer events than are ready; 0: 200 */
     uint16_t accept_emfile_permille;      /* an accept fails with -EMFILE; 0: 5 */
@@ -74,9 +76,9 @@ struct gyre_sim_options {
     /* The network. */
     uint16_t connect_timeout_permille;    /* a connect fails with -ETIMEDOUT after 1 to 20 s; 0: 3 */
     uint16_t connect_unreachable_permille; /* a connect fails with -EHOSTUNREACH; 0: 3 */
-    uint16_t reset_permille;              /* per segment: the connection is reset for both ends; 0: 1 */
-    uint16_t loss_permille;               /* per segment: it is sent again 200 to 800 ms later; per UDP datagram: it is
-                                             lost; 0: 10 */
+    uint16_t reset_permille;              /* a segment resets the connection for both ends; 0: 1 */
+    uint16_t loss_permille;               /* a segment is sent again 200 to 800 ms later; a UDP datagram is lost;
+                                             0: 10 */
     uint64_t delay_min_ns;                /* shortest delay of a segment; 0: none; at most 1 hour */
     uint64_t delay_max_ns;                /* longest delay of a segment; 0: 2 ms, or none with GYRE_SIM_QUIET; at most
                                              1 hour; GYRE_SIM_NO_DELAY: segments arrive at once unless they are lost */
@@ -85,10 +87,11 @@ struct gyre_sim_options {
     uint32_t send_buffer_bytes;           /* limit on bytes sent and not acknowledged; at most 16 MiB; 0: random from
                                              512 to 65536 for each direction of each connection, or 65536 with
                                              GYRE_SIM_QUIET */
-    uint32_t recv_buffer_bytes;           /* limit on bytes received and not read; range and default as above */
+    uint32_t recv_buffer_bytes;           /* limit on bytes received and not read; range and default as
+                                             send_buffer_bytes */
     uint32_t fds_max;                     /* limit on open descriptors, then -EMFILE; 0: 1048576; at most 1048576 */
 
-    uint16_t duplicate_permille;          /* per UDP datagram: it arrives twice; 0: 5 */
+    uint16_t duplicate_permille;          /* a UDP datagram arrives twice; 0: 5 */
 };
 
 /* Create a simulation. The caller owns `*out` and frees it with gyre_sim_destroy(). `options` is copied; NULL means all
@@ -110,15 +113,15 @@ GYRE_API void gyre_sim_destroy(struct gyre_sim *sim);
 /* Returns the seed of the simulation. */
 GYRE_API uint64_t gyre_sim_seed(const struct gyre_sim *sim);
 
-/* Returns a hash over all events so far, with their order and times. Two runs with equal hashes did the same things; a
- * test proves with it that a run was repeated exactly. */
+/* Returns a hash over all events so far, with their order and times. Two runs with equal hashes did the same things. A
+ * test compares hashes to prove that a run was repeated exactly. */
 GYRE_API uint64_t gyre_sim_trace_hash(const struct gyre_sim *sim);
 
 /* Counts of what happened in a simulation. */
 struct gyre_sim_counts {
     uint64_t events;           /* events that loops received */
     uint64_t segments;         /* segments sent */
-    uint64_t bytes;            /* bytes in them */
+    uint64_t bytes;            /* bytes in these segments */
     uint64_t recvs_short;
     uint64_t sends_short;
     uint64_t mores_dropped;
@@ -134,7 +137,7 @@ struct gyre_sim_counts {
     uint64_t datagrams_repeated;
 };
 
-/* Copy the counts so far to `*out`. A test checks with them that the faults it is about did happen. */
+/* Copy the counts so far to `*out`. A test can check that the faults which it needs did happen. */
 GYRE_API void gyre_sim_stats(struct gyre_sim_counts *out, const struct gyre_sim *sim);
 
 /* ---- Time ---- */
@@ -142,28 +145,29 @@ GYRE_API void gyre_sim_stats(struct gyre_sim_counts *out, const struct gyre_sim 
 /* Returns the time of the simulation and its loops, in nanoseconds. */
 GYRE_API uint64_t gyre_sim_now_ns(const struct gyre_sim *sim);
 
-/* Advance the clock by `ns` nanoseconds. Everything due on the network in that time happens, each thing at its own
- * time. Loops see it when they run next.
+/* Advance the clock by `ns` nanoseconds. Everything that is due on the network in that time happens, each thing at its
+ * own time. Loops see the results when they run next.
  *
- * gyre_loop_run_nowait() does not advance the clock. gyre_loop_run() advances it whenever it waits: to its next timer
- * or to the next thing due on the network, whichever comes first. If several loops share a simulation, use
- * gyre_sim_run(). gyre_sim_run() also returns when nothing can happen any more, while gyre_loop_run() keeps turning
- * until it is stopped. */
+ * gyre_loop_run_nowait() does not advance the clock. gyre_loop_run() advances the clock whenever the loop waits: to the
+ * next timer of the loop or to the next thing due on the network, whichever comes first. If several loops share a
+ * simulation, use gyre_sim_run(). gyre_sim_run() also returns when nothing can happen any more. gyre_loop_run() returns
+ * only when the loop is stopped. */
 GYRE_API void gyre_sim_advance(struct gyre_sim *sim, uint64_t ns);
 
-/* Advance the clock to the next thing due on the network and let it happen. Returns false if there is none. */
+/* Advance the clock to the next thing that is due on the network, which then happens. Returns false if nothing is due.
+ */
 GYRE_API bool gyre_sim_step(struct gyre_sim *sim);
 
 /* Returns whether nothing can happen any more unless a handler, a timer or a peer acts. */
 GYRE_API bool gyre_sim_idle(const struct gyre_sim *sim);
 
-/* Returns whether gyre_sim_run() has reached its goal. It may also act, for example through scripted peers. */
+/* Returns whether gyre_sim_run() has reached its goal. The function may also act, such as through scripted peers. */
 typedef bool gyre_sim_until_fn(void *user);
 
 /* Run `count` loops in rounds, one turn of each per round, without waiting. When all loops are idle, advance the clock
  * to the next timer or the next thing due on the network. Return when `until(user)`, called before each round, returns
- * true. `until` may be NULL: then run until nothing can happen any more. Use this function also for the loops of an
- * engine, all of them, instead of gyre_engine_run(), which would need one thread per loop.
+ * true. If `until` is NULL, run until nothing can happen any more. Use this function also for an engine: pass all loops
+ * of the engine instead of calling gyre_engine_run(), which would need one thread per loop.
  *
  * Returns 0, or:
  *   -ETIMEDOUT  `rounds_max` rounds passed
@@ -183,7 +187,7 @@ enum gyre_sim_peer_phase {
 };
 
 /* Connect a scripted peer to `address` ("tcp://127.0.0.1:7000", "tcp://[::1]:7000", "unix:///any/name",
- * "unix://@name"). Connecting takes simulated time; gyre_sim_peer_state() returns how far it is. The caller owns `*out`
+ * "unix://@name"). Connecting takes simulated time; gyre_sim_peer_state() returns the progress. The caller owns `*out`
  * and frees it with gyre_sim_peer_close() or gyre_sim_peer_reset().
  *
  * Returns 0, or:
@@ -202,8 +206,8 @@ GYRE_API int gyre_sim_connect(struct gyre_sim_peer **out, struct gyre_sim *sim, 
  *   -ENOMEM        out of memory */
 GYRE_API int gyre_sim_listen_peer(struct gyre_sim_listener **out, struct gyre_sim *sim, const char *address);
 
-/* Returns the address that it listens on, with port 0 resolved, in the form that gyre_connect() takes. Borrowed: valid
- * as long as the listener. */
+/* Returns the address of the listener, with port 0 resolved, in the form that gyre_connect() takes. Borrowed: valid
+ * until the listener is closed. */
 GYRE_API const char *gyre_sim_listener_address(const struct gyre_sim_listener *listener);
 
 /* Accept the next waiting connection. The caller owns `*out`, as from gyre_sim_connect().
@@ -213,18 +217,17 @@ GYRE_API const char *gyre_sim_listener_address(const struct gyre_sim_listener *l
  *   -ENOMEM  out of memory; the connection is closed */
 GYRE_API int gyre_sim_listener_accept(struct gyre_sim_peer **out, struct gyre_sim_listener *listener);
 
-/* Stop listening and free the listener. Connections that were not accepted are reset. Accepted connections stay open.
- * */
+/* Stop listening and free the listener. Connections that were not accepted are reset. Accepted ones stay open. */
 GYRE_API void gyre_sim_listener_close(struct gyre_sim_listener *listener);
 
 /* Send up to `len` bytes at once, as one segment. The bytes are copied.
  *
  * Returns the number of bytes sent, which is limited by the room in the window; 0 if there is no room now or the
- * connection is still connecting. Or returns -EPIPE, -ECONNRESET or another error of the connection. */
+ * connection is still connecting. On failure returns -EPIPE, -ECONNRESET or another error of the connection. */
 GYRE_API int64_t gyre_sim_peer_send(struct gyre_sim_peer *peer, const void *data, size_t len);
 
-/* Receive: copy up to `len` of the bytes that have arrived to `buf` and take them. While a test does not call this, the
- * other end stalls once the buffers are full.
+/* Receive up to `len` of the bytes that have arrived: copy the bytes to `buf` and consume them. If a test does not call
+ * this function, the other end stalls once the buffers are full.
  *
  * Returns the number of bytes, 0 at the end of the stream, or:
  *   -EAGAIN      nothing has arrived, or the connection is still connecting
@@ -237,7 +240,8 @@ GYRE_API int64_t gyre_sim_peer_recv(void *buf, size_t len, struct gyre_sim_peer 
 GYRE_API size_t gyre_sim_peer_inbound(const struct gyre_sim_peer *peer);
 GYRE_API size_t gyre_sim_peer_unacked(const struct gyre_sim_peer *peer);
 
-/* Send FIN after all bytes sent so far. Returns 0, or -ENOTCONN: not connected, or both directions have ended. */
+/* Send FIN after all bytes sent so far. Returns 0, or -ENOTCONN: the peer is not connected, or both directions have
+ * ended. */
 GYRE_API int gyre_sim_peer_shutdown(struct gyre_sim_peer *peer);
 
 /* Returns the peer's state. */
@@ -247,8 +251,8 @@ GYRE_API bool gyre_sim_peer_eof(const struct gyre_sim_peer *peer);
 /* Returns the error (-ECONNREFUSED, -ECONNRESET, …) if the state is GYRE_SIM_PEER_FAILED, otherwise 0. */
 GYRE_API int gyre_sim_peer_error(const struct gyre_sim_peer *peer);
 
-/* Close the connection as a process does that exits. All bytes sent are delivered, then FIN. If bytes are unread, or
- * arrive later, RST is sent instead. Frees `peer`. NULL is allowed. */
+/* Close the connection, as the kernel does when a process exits. All bytes sent are delivered, then FIN. If bytes are
+ * unread, or arrive later, RST is sent instead. Frees `peer`. NULL is allowed. */
 GYRE_API void gyre_sim_peer_close(struct gyre_sim_peer *peer);
 
 /* Send RST. Bytes still in flight are lost. Frees `peer`. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * Socket options of a connection: set and read while the connection is open. Options that must be set before there is
- * a connection (buffers, keepalive, transparent, mark, …) are also in gyre_conn_options. Accepted connections inherit
- * those of their listener.
+ * Socket options of a connection: set and read while the connection is open. Options that are useful or needed before
+ * the connection exists (buffers, keepalive, transparent, mark, …) are also in gyre_conn_options. Accepted connections
+ * inherit the options of the listener.
  *
  * All functions here return 0, or:
  *   -EOPNOTSUPP: the system or this kind of socket does not have the option. Most options are for TCP. The simulator
@@ -24,8 +24,8 @@ extern "C" {
 struct gyre_conn;
 
 /* Integer options. These are switches, set to 0 or 1 and read as 0 or 1: NODELAY, QUICKACK, CORK, KEEPALIVE,
- * TRANSPARENT, FREEBIND, BIND_NO_PORT, PREFER_BUSY_POLL. Where no range or default is given, the system's holds.
- * Setting a privileged option needs root or CAP_NET_ADMIN. */
+ * TRANSPARENT, FREEBIND, BIND_NO_PORT, PREFER_BUSY_POLL. Ranges and defaults that are not given here are those of the
+ * system. Setting a privileged option needs root or CAP_NET_ADMIN. */
 enum gyre_sockopt {
     GYRE_SOCKOPT_NODELAY = 1,          /* TCP_NODELAY; on, unless the options set `nagle` */
     GYRE_SOCKOPT_QUICKACK,             /* TCP_QUICKACK: acknowledge at once; the kernel may switch it off again */
@@ -48,7 +48,7 @@ enum gyre_sockopt {
     GYRE_SOCKOPT_TRANSPARENT,          /* IP_TRANSPARENT; privileged; has an effect only before binding */
     GYRE_SOCKOPT_FREEBIND,             /* IP_FREEBIND; has an effect only before binding */
     GYRE_SOCKOPT_BIND_NO_PORT,         /* IP_BIND_ADDRESS_NO_PORT; has an effect only before binding */
-    GYRE_SOCKOPT_INCOMING_CPU,         /* SO_INCOMING_CPU: reading returns the processor that receives its packets */
+    GYRE_SOCKOPT_INCOMING_CPU,         /* SO_INCOMING_CPU: reading returns the processor that receives the packets */
     GYRE_SOCKOPT_BUSY_POLL_US,         /* SO_BUSY_POLL: how long to poll the device before sleeping; privileged */
     GYRE_SOCKOPT_COOKIE,               /* SO_COOKIE: read only; a number that no other socket of the system ever has */
     GYRE_SOCKOPT_PREFER_BUSY_POLL,     /* SO_PREFER_BUSY_POLL: hold interrupts off while polling; privileged */
@@ -86,7 +86,7 @@ struct gyre_tcp_info {
     uint32_t cwnd;          /* congestion window */
     uint32_t ssthresh;      /* slow start threshold */
     uint32_t unacked;       /* sent and not acknowledged */
-    uint32_t lost;          /* those of `unacked` that are considered lost */
+    uint32_t lost;          /* segments of `unacked` that are considered lost */
     uint32_t retransmits;   /* consecutive retransmissions without an acknowledgement */
     uint32_t total_retransmits;
     uint32_t last_recv_ms;  /* time since data was last received */
@@ -113,8 +113,8 @@ enum gyre_socket_purpose {
 };
 
 /* Sets options for which the library has no setter. The function is called once for each new socket, after the library
- * has set its own options. `fd` is borrowed until the function returns: set and read options, and do nothing else with
- * it. `user` is gyre_conn_options.user. The function must not call the library.
+ * has set its own options. `fd` is borrowed until the function returns: only set and read options of `fd`. `user` is
+ * gyre_conn_options.user. The function must not call the library.
  *
  * Returns 0 or -errno. (A value above 0 counts as -EINVAL.) On an error the socket is closed. Listening or connecting
  * returns that error. For an accepted socket only on_close runs, with GYRE_CLOSE_ERROR and that error. If allocation

@@ -2,7 +2,7 @@
  * Counters, gauges and histograms of a loop or an engine, and the same as text for Prometheus.
  *
  * Counters start at 0 when the loop is created. Any thread may read them while the loop runs. Each value is read whole,
- * and counters never decrease. The values are read one after the other, so a sum over several of them is exact only
+ * and counters never decrease. The values are read one after the other, so a sum over several values is exact only
  * while the loop is idle.
  *
  * When something is slow, look at these fields of struct gyre_stats:
@@ -13,23 +13,24 @@
  *                              bulk data on io_uring.
  *   turn_ns has high buckets   A handler, timer or task blocks the loop, and tasks_waiting grows meanwhile. Move slow
  *                              work to another thread; gyre_loop_post() brings the result back.
- *   enobufs, starved           Receives found no buffer: raise buf_count_max. If bufs_held is close to bufs_max too,
- *                              destinations are slow, or handlers hold what they received (gyre_buf_hold).
- *   recvs_heap                 Handlers and queues hold all receive buffers: as above, and urgent.
+ *   enobufs, starved           Receives found no buffer: raise buf_count_max. If bufs_held is close to bufs_max, too,
+ *                              destinations are slow, or handlers hold buffers (gyre_buf_hold).
+ *   recvs_heap                 Handlers and queues hold all receive buffers. Act as for enobufs, and soon.
  *   recv_bytes near buf_size_bytes
  *                              Messages are larger than a receive buffer: raise buf_size_bytes.
  *   bytes_copied_in            Handlers leave bytes for later. Take bytes as they arrive, or forward them.
  *   bytes_copied_out           gyre_conn_write() copies. gyre_conn_write_ref() and gyre_conn_forward() do not.
  *   bytes_forward_copied       Forwarding copied because receive buffers were scarce: raise buf_count_max.
- *   bytes_spliced              If this is far below bytes_forwarded on a relay of bulk data over TCP: handlers look at
- *                              the bytes, forward only part of them, or no descriptors are left for pipes.
+ *   bytes_spliced              If this is far below bytes_forwarded on a relay of bulk data over TCP: handlers read
+ *                              bytes or forward only a part, or no descriptors are left for pipes.
  *   sends_short, congestions   Peers read more slowly than this side sends. forward_waits counts how often a source
- *                              had to wait for that; without this back-pressure a proxy's memory would grow.
- *                              bytes_outbound is what is queued now.
+ *                              had to wait for a slow destination. Without these waits a proxy's memory would grow.
+ *                              bytes_outbound is the number of bytes queued now.
  *   writes_refused             Handlers write although the connection is congested: wait for on_drain.
- *   send_pieces / sends near 1 Although there are many writes, each leaves as a send of its own, because the writes are
+ *   send_pieces / sends near 1 If there are many writes: each write leaves as a send of its own, because the writes are
  *                              made in different turns.
- *   rearms                     Multishot operations end early: see enobufs and overflows. Or the kernel has none.
+ *   rearms                     Multishot operations end early: see enobufs and overflows. Or the kernel has no
+ *                              multishot operations.
  *   rearms_idle                If this grows by thousands a second, the loop spins: report it as a bug.
  *   overflows                  The completion queue is too small for the events of one turn: raise ops_max.
  *   accept_pauses              conns_max is reached, or descriptors (ulimit -n) or memory run out. The log says which.
@@ -56,31 +57,31 @@ struct gyre_histogram {
     uint64_t buckets[GYRE_HISTOGRAM_BUCKETS];
 };
 
-/* All counters, gauges and histograms. New ones are appended.
+/* All counters, gauges and histograms. New entries are appended.
  *
  * C(field, name, text): a counter, gyre_NAME_total in Prometheus.
- * G(field, name, text): a gauge, gyre_NAME in Prometheus. Its value is that of the end of the loop's last turn, or
- * newer. H(field, name, first, last, unit, text): a histogram, gyre_NAME in Prometheus with the buckets from `first` to
+ * G(field, name, text): a gauge, gyre_NAME in Prometheus. The value is as of the end of the loop's last turn, or newer.
+ * H(field, name, first, last, unit, text): a histogram, gyre_NAME in Prometheus, with the buckets from `first` to
  * `last`. `unit` is GYRE_UNIT_ONE, or GYRE_UNIT_NS for nanoseconds, which Prometheus gets as seconds. */
 #define GYRE_STATS(C, G, H)                                                                                            \
-    C(turns, "turns", "turns of the loop: waits, each followed by the callbacks of what it brought")                   \
+    C(turns, "turns", "turns of the loop: one wait, then the callbacks of its events")                                 \
     C(enters, "enters", "system calls that wait or submit: io_uring_enter, epoll_wait, kevent")                        \
     C(sqes, "submission_entries", "entries that the kernel took from the submission queue (io_uring)")                 \
     C(calls, "socket_calls", "system calls on sockets made directly: recv, send, accept, connect")                     \
-    C(events, "events", "events that came out of the backend")                                                         \
+    C(events, "events", "events that the backend returned")                                                            \
     C(ops, "operations", "operations submitted")                                                                       \
-    C(cancels, "cancels", "operations asked to cancel")                                                                \
+    C(cancels, "cancels", "operations that were asked to cancel")                                                      \
     C(rearms, "rearms", "multishot operations that had ended and were armed again")                                    \
     C(enobufs, "receives_without_buffer", "receives that found no buffer (ENOBUFS)")                                   \
     C(stale, "stale_completions", "completions whose operation was gone")                                              \
     C(overflows, "completion_overflows", "times the completion queue overflowed (io_uring)")                           \
     C(wakes, "wakeups", "times another thread woke the loop")                                                          \
     C(accepted, "accepted_connections", "connections accepted")                                                        \
-    C(accept_errors, "accept_errors", "accepts that failed, and accepted connections that had no place")               \
+    C(accept_errors, "accept_errors", "accepts that failed, and accepted connections that could not be opened")        \
     C(connected, "made_connections", "connections made")                                                               \
-    C(closed, "closed_connections", "connections closed, those included that could not be made")                       \
+    C(closed, "closed_connections", "connections closed, including those that could not be made")                      \
     C(bytes_in, "received_bytes", "bytes received")                                                                    \
-    C(bytes_out, "sent_bytes", "bytes the kernel took to send")                                                        \
+    C(bytes_out, "sent_bytes", "bytes that the kernel accepted for sending")                                           \
     C(bytes_copied_in, "copied_in_bytes", "bytes copied into elastic inbound buffers: left, joined or held")           \
     C(bytes_forwarded, "forwarded_bytes", "bytes forwarded in place")                                                  \
     C(sends, "sends", "send operations submitted")                                                                     \
@@ -89,49 +90,49 @@ struct gyre_histogram {
     G(bufs_max, "receive_buffers", "receive buffers that exist: the most that were in use at once")                    \
     C(bytes_forward_copied, "forward_copied_bytes", "bytes forwarded with a copy because buffers were scarce")         \
     C(bytes_copied_out, "copied_out_bytes", "bytes copied by writes")                                                  \
-    C(bytes_queued, "queued_bytes", "bytes queued to be sent, by writes and by forwarding")                            \
+    C(bytes_queued, "queued_bytes", "bytes queued for sending, by writes and by forwarding")                           \
     C(bytes_dropped, "dropped_bytes", "bytes queued and never sent: the connection broke, was aborted or timed out")   \
     C(sends_gathered, "gathered_sends", "send operations of more than one piece")                                      \
     C(send_pieces, "sent_pieces", "pieces (queued writes, forwarded buffers) in all send operations")                  \
-    C(sends_short, "short_sends", "sends of which the kernel took a part only")                                        \
+    C(sends_short, "short_sends", "sends that the kernel accepted only in part")                                       \
     C(congestions, "congestions", "times a connection's queue passed write_high_bytes")                                \
     C(forward_waits, "forward_waits", "times a source stopped receiving until its destination had drained")            \
-    C(writes_refused, "refused_writes", "writes refused because write_max_bytes would wait (EAGAIN)")                  \
-    C(read_limits, "read_limits", "times receiving stopped because read_max_bytes were not taken")                     \
-    C(recvs_heap, "heap_receives", "receives into other memory because every receive buffer was held")                 \
+    C(writes_refused, "refused_writes", "writes refused because the queue would exceed write_max_bytes (EAGAIN)")      \
+    C(read_limits, "read_limits", "times receiving stopped because read_max_bytes were unread")                        \
+    C(recvs_heap, "heap_receives", "receives into heap memory because every receive buffer was held")                  \
     C(connect_errors, "connect_errors", "connections that could not be made")                                          \
-    C(failures, "failed_connections", "connections that ended with an error, those that could not be made included")   \
-    C(timeouts, "timed_out_connections", "of those, the ones whose connect, idle or linger time had passed")           \
+    C(failures, "failed_connections", "connections that ended with an error, including those that could not be made")  \
+    C(timeouts, "timed_out_connections", "connections that ended because a time limit was exceeded")                   \
     C(accept_pauses, "accept_pauses", "times accepting paused: conns_max, or no descriptors or memory")                \
-    C(timers_started, "timers_started", "timers started, the library's own and restarts included")                     \
-    C(tasks_refused, "refused_tasks", "posts refused because tasks_max waited (EAGAIN)")                               \
-    G(conns, "connections", "connections open, those included that are being made or closed")                          \
+    C(timers_started, "timers_started", "timers started, including restarts and the library's own timers")             \
+    C(tasks_refused, "refused_tasks", "posts refused: tasks_max were queued (EAGAIN)")                                 \
+    G(conns, "connections", "connections open, including those that are being made or closed")                         \
     G(bytes_outbound, "outbound_bytes", "bytes queued and not yet sent")                                               \
-    G(bufs_posted, "receive_buffers_posted", "receive buffers with the kernel, ready to be filled")                    \
+    G(bufs_posted, "receive_buffers_posted", "receive buffers that the kernel has, ready to be filled")                \
     G(bufs_held, "receive_buffers_held", "receive buffers that queues and handlers hold")                              \
     G(bufs_held_max, "receive_buffers_held_max", "most receive buffers held at once")                                  \
     G(starved, "starved_receives", "connections that wait for a receive buffer")                                       \
     G(tasks_waiting, "tasks_waiting", "posted tasks that have yet to run")                                             \
     G(accepts_paused, "accepts_paused", "listening sockets on which accepting pauses")                                 \
     C(datagrams_in, "received_datagrams", "datagrams received; each socket counts more (udp.h)")                       \
-    C(datagrams_out, "sent_datagrams", "datagrams that the kernel took")                                               \
+    C(datagrams_out, "sent_datagrams", "datagrams that the kernel accepted")                                           \
     H(turn_events, "turn_events", 0, 9, GYRE_UNIT_ONE, "events of one turn")                                           \
     H(enter_completions, "enter_completions", 0, 10, GYRE_UNIT_ONE,                                                    \
       "completions (io_uring) or ready descriptors (epoll, kqueue) that one entering system call brought")             \
     H(recv_bytes, "receive_bytes", 7, 21, GYRE_UNIT_ONE, "bytes of one receive")                                       \
     H(turn_ns, "turn_duration_seconds", 11, 31, GYRE_UNIT_NS,                                                          \
-      "time from the end of one wait to the next, where the clock is read anyway: not before turns that do not wait")  \
-    C(refused, "refused_connections", "connections closed as soon as accepted: the filter or a limit said so")         \
-    C(balance_errors, "balance_errors", "times the user's balance function named a loop that there is not")            \
-    C(adopted, "adopted_connections", "connections made of a descriptor that the user gave")                           \
-    C(detached, "detached_connections", "of those closed, the ones whose descriptor went to the user")             \
-    C(bytes_spliced, "spliced_bytes", "bytes of those forwarded that went from socket to socket within the kernel")    \
-    C(urgent_tasks, "urgent_tasks", "of the posted tasks run, the urgent ones")                                        \
-    C(urgent_tasks_refused, "refused_urgent_tasks", "urgent posts refused because urgent_tasks_max waited (EAGAIN)")   \
-    G(bufs_resident, "receive_buffers_resident", "receive buffers with memory of their own; the others gave it back")  \
-    C(bufs_trimmed, "receive_buffers_trimmed", "times that a receive buffer gave its memory back to the system")       \
-    G(watches, "watches", "descriptors of the user's that are watched")                                                \
-    C(rearms_idle, "idle_rearms", "waits for a socket that ended although nothing could be done, and went on")
+      "time from one wait to the next; not measured before turns that do not wait")                                    \
+    C(refused, "refused_connections", "accepted connections closed at once because of the filter or a limit")          \
+    C(balance_errors, "balance_errors", "times the balance function returned an index out of range")                   \
+    C(adopted, "adopted_connections", "connections made from a descriptor of the user")                                \
+    C(detached, "detached_connections", "closed connections whose descriptor was handed to the user")                  \
+    C(bytes_spliced, "spliced_bytes", "forwarded bytes that stayed in the kernel (splice)")                            \
+    C(urgent_tasks, "urgent_tasks", "posted tasks run that were urgent")                                               \
+    C(urgent_tasks_refused, "refused_urgent_tasks", "urgent posts refused: urgent_tasks_max were queued (EAGAIN)")     \
+    G(bufs_resident, "receive_buffers_resident", "receive buffers whose memory has not been released to the system")   \
+    C(bufs_trimmed, "receive_buffers_trimmed", "times the memory of a receive buffer was released to the system")      \
+    G(watches, "watches", "watched descriptors")                                                                       \
+    C(rearms_idle, "idle_rearms", "waits for a socket that ended although the socket was not ready")
 
 enum { GYRE_UNIT_ONE = 0, GYRE_UNIT_NS };
 

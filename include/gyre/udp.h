@@ -81,7 +81,7 @@ struct gyre_udp_handlers {
 enum gyre_udp_gro {
     GYRE_UDP_GRO_OFF = 0,
     GYRE_UDP_GRO_SPLIT, /* on_datagram is called once for each datagram */
-    GYRE_UDP_GRO_WHOLE  /* on_datagram is called once for all of them, with `segment_bytes` set */
+    GYRE_UDP_GRO_WHOLE  /* on_datagram is called once for all joined datagrams, with `segment_bytes` set */
 };
 
 /* Options of a socket. If the system refuses an option, opening fails with the system's errno. */
@@ -90,8 +90,8 @@ struct gyre_udp_options {
     uint32_t send_queue_max_count; /* limit on queued datagrams; 0: 1024; at most 1048576 */
     uint32_t recv_buffer_bytes;    /* SO_RCVBUF; 0: the system's default; at most INT32_MAX */
     uint32_t send_buffer_bytes;    /* SO_SNDBUF; 0: the system's default; at most INT32_MAX */
-    int64_t linger_timeout_ns;     /* limit on the time to send what is queued after gyre_udp_close(); 0: 1 s; not
-                                      negative */
+    int64_t linger_timeout_ns;     /* limit on the time to send queued datagrams after gyre_udp_close(); 0: 1 s;
+                                      not negative */
     const char *device;            /* interface name (SO_BINDTODEVICE); borrowed during the call; NULL: any */
     const char *source_address;    /* gyre_udp_connect() only: the address to bind to before connecting; borrowed during
                                       the call; NULL: the system chooses */
@@ -113,7 +113,7 @@ struct gyre_udp_options {
     bool start_paused;             /* start as if gyre_udp_pause() had been called */
     enum gyre_udp_gro gro;
     void *user;                    /* initial value of gyre_udp_user() */
-    bool no_runs;                  /* send each datagram on its own: do not join consecutive ones to one receiver */
+    bool no_runs;                  /* send each datagram on its own: never join datagrams for one receiver */
 };
 
 /* ---- Opening ---- */
@@ -313,8 +313,7 @@ GYRE_API int gyre_udp_leave(struct gyre_udp *u, const struct sockaddr *group, so
  * on_close runs. A second call does nothing. Returns 0 or GYRE_ETHREAD. */
 GYRE_API int gyre_udp_close(struct gyre_udp *u);
 
-/* Close the socket without sending what is queued. Queued datagrams are dropped and on_close follows. Returns 0 or
- * GYRE_ETHREAD. */
+/* Close the socket at once. Queued datagrams are dropped and on_close follows. Returns 0 or GYRE_ETHREAD. */
 GYRE_API int gyre_udp_abort(struct gyre_udp *u);
 
 /* ---- Properties. Thread: the socket's loop. ---- */

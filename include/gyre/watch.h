@@ -7,10 +7,10 @@
  * still get their share of each turn. The condition was true a moment ago and may have changed. If anyone else uses the
  * descriptor too, make the descriptor non-blocking and handle EAGAIN.
  *
- * Ownership. The descriptor stays the caller's. gyre changes nothing about the descriptor, and the caller closes it.
+ * Ownership. The descriptor stays the caller's: gyre changes nothing about the descriptor, and the caller closes it.
  * The loop watches a duplicate, which uses one more descriptor. So any number of watches may be on one descriptor,
- * including the descriptor of a connection (gyre_conn_fd()). If you close the descriptor before its watch, the
- * connection stays open and its peer sees no close until the watch is closed.
+ * including the descriptor of a connection (gyre_conn_fd()). If you close a socket before its watch, the socket stays
+ * open and its peer sees no close until the watch is closed.
  *
  * On the simulator only descriptors of the simulator can be watched. */
 #ifndef GYRE_WATCH_H

@@ -4,8 +4,7 @@
  *
  * A job has two functions. `work` runs on a thread of the pool. `done` runs afterwards on the loop. `work` must not
  * touch any object of a loop; pass its input and output in `user`. If the job is about a connection, put the
- * connection's gyre_conn_id there. The connection may be closed when `done` runs; gyre_conn_from_id() then returns
- * NULL. */
+ * connection's gyre_conn_id there. If the connection has closed when `done` runs, gyre_conn_from_id() returns NULL. */
 #ifndef GYRE_WORK_H
 #define GYRE_WORK_H
 
@@ -50,12 +49,12 @@ GYRE_API void gyre_pool_destroy(struct gyre_pool *pool);
 /* The work of a job. Called on a thread of the pool. The return value is passed to `done`. */
 typedef int gyre_work_fn(struct gyre_work *work, void *user);
 
-/* The end of a job. Called once, on the loop. `result` is what `work` returned, or -ECANCELED if the job was cancelled
- * before it started. */
+/* The end of a job. Called once, on the loop. `result` is the return value of `work`, or -ECANCELED if the job was
+ * cancelled before its start. */
 typedef void gyre_work_done_fn(struct gyre_loop *loop, int result, void *user);
 
-/* Names a job, to cancel it. The id becomes stale when `work` has returned or the job was cancelled before it
- * started. */
+/* Identifies a job, for gyre_pool_cancel(). The id becomes stale when `work` has returned, or when the job is cancelled
+ * before its start. */
 struct gyre_work_id {
     uint32_t slot;
     uint32_t generation;
@@ -78,7 +77,8 @@ GYRE_API int gyre_pool_submit(struct gyre_work_id *out, struct gyre_pool *pool, 
  *
  * Returns:
  *   0            the job was queued and does not start; `done` gets -ECANCELED
- *   1            the job is running; gyre_work_cancelled() is true for it from now on; `done` gets what `work` returns
+ *   1            the job is running; gyre_work_cancelled() returns true in the job from now on; `done` gets the return
+ *                value of `work`
  *   GYRE_ESTALE  the job is over
  *   -EINVAL      `pool` is NULL, or no such id exists
  *   GYRE_EFORK   the pool belongs to the parent process
