@@ -27,7 +27,8 @@
  *     an ACCEPT that waits keeps no other process from a connection, nor does its cancel.
  * 10. One thread uses a backend at a time: the one that creates it until the first wait(), from then on the one that
  *     waits. wake() alone may be called from any other, and from a signal handler.
- * 11. The end of a stream (RECV res 0) comes after all its data, ends the op, and carries no buffer.
+ * 11. The end of a stream (RECV res 0) comes after all its data, ends the op, and carries no buffer. A socket tells an
+ *     error once: after a reset that a send was told of, RECV may be told the end.
  * 12. No descriptor starves: whatever one peer sends, the others' events come within a bounded number of waits.
  * 13. A RECVMSG event is one datagram, an empty one too, in a buffer of its own; what does not fit is cut off and
  *     flagged. An error that the network reported ends the op and not the socket. SENDMSG on a GYRE_FDF_DGRAM

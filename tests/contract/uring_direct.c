@@ -35,7 +35,8 @@ Test(uring_direct, bulk_streams_arrive_whole, .timeout = 60)
     }
 }
 
-/* Without the feature there is no call, neither for receives nor for large sends. */
+/* Without the feature there is no call, neither for receives nor for large sends. But a kernel without multishot
+ * receive has every receive made by a call. */
 Test(uring_direct, switched_off_makes_no_calls, .timeout = 20)
 {
     struct seam s;
@@ -45,7 +46,8 @@ Test(uring_direct, switched_off_makes_no_calls, .timeout = 20)
     stream_receive(&b, MULTI);
     stream_send(&a, 1 << 20);
     expect_all(&s, &a, &b);
-    cr_assert_eq(s.be->stats.calls, 0);
+    if (seam_uses(&s, "multishot_recv"))
+        cr_assert_eq(s.be->stats.calls, 0);
     close_both(&a, &b);
     seam_close(&s);
 }
@@ -90,7 +92,8 @@ Test(uring_direct, cancel_at_every_stage, .timeout = 90)
     }
 }
 
-/* The peer resets the connection in mid-stream: what came is right, and one last event says so. */
+/* The peer resets the connection in mid-stream: what came is right, and one last event says so. The socket has the
+ * error once: if the send met it, the receive is told the end. */
 Test(uring_direct, reset_by_the_peer, .timeout = 60)
 {
     for EACH_TRANSPORT (t) {
@@ -109,7 +112,8 @@ Test(uring_direct, reset_by_the_peer, .timeout = 60)
             stream_close(&a);
             seam_until(&s, b.eof || (b.recv_err != 0 && seam_idle(b.recv)));
             cr_assert(b.recv_err == -ECONNRESET || b.eof, "%d", b.recv_err);
-            cr_assert(b.eof == false || transports[t] != TRANSPORT_TCP4, "a reset looks like the end");
+            cr_assert(!b.eof || b.send_err == -ECONNRESET || transports[t] != TRANSPORT_TCP4,
+                      "after %u turns a reset looks like the end", turns);
             cr_assert_leq(b.got, a.sent);
             stream_close(&b);
         }
@@ -194,7 +198,7 @@ Test(uring_direct, all_buffers_posted, .timeout = 60)
     }
 }
 
-/* Small messages after bulk: back to the multishot receive, which makes no calls. */
+/* Small messages after bulk: back to the multishot receive, if the kernel has it, which makes no calls. */
 Test(uring_direct, small_messages_go_back, .timeout = 30)
 {
     for EACH_TRANSPORT (t) {
@@ -213,8 +217,9 @@ Test(uring_direct, small_messages_go_back, .timeout = 30)
                 stream_send(&a, 100);
                 seam_until(&s, b.got == a.send_goal);
             }
-            cr_assert_eq(s.be->stats.calls, calls, "%llu calls for 150 small messages",
-                         (unsigned long long)(s.be->stats.calls - calls));
+            if (seam_uses(&s, "multishot_recv"))
+                cr_assert_eq(s.be->stats.calls, calls, "%llu calls for 150 small messages",
+                             (unsigned long long)(s.be->stats.calls - calls));
         }
         expect_all(&s, &a, &b);
         close_both(&a, &b);
