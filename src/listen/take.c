@@ -6,7 +6,7 @@
 
 /* Take over a descriptor that was accepted, in the place reserved for it: on_open, receiving. Closes it on failure.
  * Returns 0 or an error. */
-static int make_conn(struct gyre_loop *l, int fd, struct gyre__profile *profile, bool inet)
+static int make_conn(struct gyre_loop *l, int fd, struct gyre__profile *profile, const struct gyre_listener *listener)
 {
     struct gyre_conn *c;
     if (l->phase != GYRE_PHASE_SERVING) {
@@ -14,8 +14,10 @@ static int make_conn(struct gyre_loop *l, int fd, struct gyre__profile *profile,
         l->be->ops->sock->close(l->be, fd);
         return GYRE_ESHUTDOWN;
     }
-    unsigned how = GYRE_CONN_RESERVED | GYRE_FDF_ACCEPTED | (inet ? GYRE_FDF_INET : 0u);
-    gyre__options_apply_accepted(l->be, fd, &profile->options, inet);
+    unsigned how = GYRE_CONN_RESERVED | GYRE_FDF_ACCEPTED | (listener->inet ? GYRE_FDF_INET : 0u);
+    if (atomic_load_explicit(&listener->shared, memory_order_relaxed))
+        how |= GYRE_CONN_TOUCHED;
+    gyre__options_apply_accepted(l->be, fd, &profile->options, listener->inet);
     int refused = gyre__options_ask(&profile->options, fd, GYRE_SOCKET_ACCEPT);
     int err = gyre__conn_new(&c, l, fd, profile, how);
     if (err != 0)
@@ -40,7 +42,7 @@ struct handover {
 /* Its place was reserved and counted. */
 static void adopt(struct gyre__acceptor *a, int fd)
 {
-    if (make_conn(a->loop, fd, &a->profile, a->listener->inet) == 0)
+    if (make_conn(a->loop, fd, &a->profile, a->listener) == 0)
         return;
     gyre__count(&a->loop->be->stats.accept_errors, 1);
     gyre__listener_give_place(a);

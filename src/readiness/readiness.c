@@ -389,10 +389,10 @@ static void let_go(struct gyre__rd *rd, struct gyre__fd *f)
 void gyre__rd_close(struct gyre__backend *be, struct gyre__fd *f)
 {
     let_go(gyre__rd_of(be), f);
-    if (f->flags & (GYRE_FDF_FOREIGN | GYRE_FDF_DGRAM))
-        (void)close(f->fd); /* what is set on it is its owner's, or has no effect */
-    else
+    if (f->flags & GYRE_FDF_TOUCHED)
         gyre__sock_close_now(f->fd);
+    else
+        (void)close(f->fd);
     f->fd = -1;
 }
 

@@ -126,6 +126,8 @@ enum {
     GYRE_FDF_FOREIGN = 1u << 4,  /* of any kind, and in use elsewhere: POLL only. attach() replaces it by a copy */
     GYRE_FDF_LISTEN = 1u << 5,   /* listens: ACCEPT only. attach() makes it non-blocking, and it stays so */
     GYRE_FDF_SHARED = 1u << 6,   /* listens, and others may accept on it, too. Core sets it while no op is in flight */
+    GYRE_FDF_TOUCHED = 1u << 7,  /* a stream that others have had their hands on: they may have set SO_LINGER. Core sets
+                                    it at any time */
 };
 
 /* How RECVMSG fills a buffer: this, the sender's address, control data (each in as much room as the op gave), and the

@@ -419,7 +419,8 @@ bool gyre__sock_may_accept(int listener)
 }
 
 /* With SO_LINGER and a time, close(2) would wait for the peer, in whatever mode the socket is. An on_socket may have
- * set it, or whoever made an adopted or inherited socket. With no time it resets, which waits for nobody, and stays. */
+ * set it, or whoever made an adopted or inherited socket (GYRE_FDF_TOUCHED). With no time it resets, which waits for
+ * nobody, and stays. */
 void gyre__sock_close_now(int fd)
 {
     struct linger linger = {.l_onoff = 0};

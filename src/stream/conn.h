@@ -202,7 +202,8 @@ void gyre__conn_give_slot(struct gyre_conn *c);
 /* With GYRE_FDF_ACCEPTED and GYRE_FDF_INET: how a connection comes to be. */
 enum {
     GYRE_CONN_RESERVED = 1u << 8, /* gyre__loop_reserve() was called for it */
-    GYRE_CONN_FOREIGN = 1u << 9,  /* on failure the descriptor stays open */
+    GYRE_CONN_FOREIGN = 1u << 9,  /* somebody else's so far; on failure it stays open */
+    GYRE_CONN_TOUCHED = 1u << 10, /* accepted on a socket that others have had, whose options it inherited */
 };
 
 /* A connection in state CONNECTING around `fd`, attached; the caller then starts it. On failure the descriptor is
@@ -267,6 +268,18 @@ static inline int gyre__conn_usable(const struct gyre_conn *c)
 static inline void gyre__conn_note_active(struct gyre_conn *c)
 {
     c->active = (uint32_t)c->loop->now_tick;
+}
+
+/* The user gets the descriptor, and may set on it what makes closing wait. Of the connection nothing else changes. */
+static inline void gyre__conn_touch(const struct gyre_conn *c)
+{
+    ((struct gyre_conn *)(uintptr_t)c)->f.flags |= GYRE_FDF_TOUCHED;
+}
+
+/* Whether a receive is in flight, that nobody has asked to end. */
+static inline bool gyre__conn_receives(const struct gyre_conn *c)
+{
+    return c->recv.state == GYRE_OPS_INFLIGHT && c->recv.kind == GYRE_OP_RECV;
 }
 
 /* Whether on_data may be called. */

@@ -12,7 +12,10 @@
 int gyre_conn_dup_fd(const struct gyre_conn *c)
 {
     int err = gyre__conn_usable(c);
-    return err != 0 ? err : c->loop->be->ops->sock->dup(c->loop->be, c->f.fd);
+    if (err != 0)
+        return err;
+    gyre__conn_touch(c);
+    return c->loop->be->ops->sock->dup(c->loop->be, c->f.fd);
 }
 
 int gyre_conn_detach(struct gyre_conn *c, gyre_detached_fn *done, void *user)

@@ -29,6 +29,7 @@ void gyre_conn_set_user(struct gyre_conn *c, void *user)
 
 int gyre_conn_fd(const struct gyre_conn *c)
 {
+    gyre__conn_touch(c);
     return c->f.fd;
 }
 

@@ -21,6 +21,8 @@ int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct g
     }
     c->f.fd = fd;
     c->f.flags = (uint8_t)(how & (GYRE_FDF_ACCEPTED | GYRE_FDF_INET));
+    if (profile->options.on_socket != NULL || (how & (GYRE_CONN_FOREIGN | GYRE_CONN_TOUCHED)))
+        c->f.flags |= GYRE_FDF_TOUCHED;
     c->recv.f = &c->f;
     c->recv.done = GYRE_DONE_RECV;
     c->send.f = &c->f;

@@ -338,10 +338,10 @@ static void forget(struct gyre__uring *u, const struct gyre__fd *f)
 static void uring_close(struct gyre__backend *be, struct gyre__fd *f)
 {
     forget(gyre__uring_of(be), f);
-    if (f->flags & (GYRE_FDF_FOREIGN | GYRE_FDF_DGRAM))
-        (void)close(f->fd); /* what is set on it is its owner's, or has no effect */
-    else
+    if (f->flags & GYRE_FDF_TOUCHED)
         gyre__sock_close_now(f->fd);
+    else
+        (void)close(f->fd);
     f->fd = -1;
 }
 

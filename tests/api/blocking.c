@@ -2,7 +2,13 @@
  * Nothing that a user sets on a socket makes the loop's thread wait. */
 #include "fixture.h"
 
+#include <netinet/in.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#endif
+#include <unistd.h>
 
 enum { ANSWER = 100000, LINGER_S = 20 };
 
@@ -78,3 +84,128 @@ REAL_TEST(api_blocking, linger_set_by_descriptor)
     peer_close(&peer);
     api_close(&api);
 }
+
+/* ---- To ask costs a system call for each connection: only where somebody can have set it. ---- */
+
+#ifdef __linux__
+enum { ROUNDS = 8 };
+
+static atomic_uint asked;
+
+/* In place of the C library's, for this program and the library in it. */
+int getsockopt(int fd, int level, int name, void *restrict value, socklen_t *restrict len)
+{
+    if (level == SOL_SOCKET && name == SO_LINGER)
+        atomic_fetch_add(&asked, 1);
+    return (int)syscall(SYS_getsockopt, fd, level, name, value, len);
+}
+
+static int set_nothing(int fd, enum gyre_socket_purpose purpose, void *user)
+{
+    (void)fd;
+    (void)purpose;
+    (void)user;
+    return 0;
+}
+
+/* Returns how often the sockets of some connections were asked, for each accepted and closed. */
+static unsigned asked_of_accepted(struct api *api)
+{
+    unsigned before = atomic_load(&asked);
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        struct peer peer;
+        struct end *e = peer_open(api, &peer);
+        cr_assert_eq(gyre_conn_close(e->c), 0);
+        peer_until_end(&peer);
+        peer_close(&peer);
+        api_until(api, e->closes == 1);
+    }
+    return (atomic_load(&asked) - before) / ROUNDS;
+}
+
+REAL_TEST(api_blocking, accepted_sockets_are_asked_if_touched)
+{
+    for (unsigned touched = 0; touched < 3; touched++) {
+        struct api api;
+        struct gyre_listener_options options = {.conn.on_socket = touched == 1 ? set_nothing : NULL};
+        api_init(&api, p);
+        api_open(&api);
+        api_listen(&api, &script, &options);
+        int copy = touched == 2 ? gyre_listener_dup_fd(api.listener, 0) : -1;
+        cr_assert_eq(asked_of_accepted(&api), touched > 0, "case %u", touched);
+        if (copy >= 0)
+            (void)close(copy);
+        api_close(&api);
+    }
+}
+
+REAL_TEST(api_blocking, connected_sockets_are_asked_if_touched)
+{
+    for (unsigned touched = 0; touched < 4; touched++) {
+        struct api api;
+        struct peer peer;
+        struct stage stage;
+        struct gyre_conn_options options = {.on_socket = touched == 1 ? set_nothing : NULL};
+        api_start(&api, p, NULL);
+        stage_open(&api, &stage);
+        struct end *e = api_connect(&api, stage.address, &script, &options);
+        stage_accept(&stage, &peer, e);
+        if (touched == 2)
+            cr_assert_geq(gyre_conn_fd(e->c), 0);
+        int copy = touched == 3 ? gyre_conn_dup_fd(e->c) : -1;
+        if (copy >= 0)
+            (void)close(copy);
+        unsigned before = atomic_load(&asked);
+        cr_assert_eq(gyre_conn_close(e->c), 0);
+        peer_until_end(&peer);
+        peer_close(&peer);
+        api_until(&api, e->closes == 1);
+        cr_assert_eq(atomic_load(&asked) - before, touched > 0, "case %u", touched);
+        stage_close(&stage);
+        api_close(&api);
+    }
+}
+
+static void drop(struct gyre_conn *c)
+{
+    (void)gyre_conn_discard(c, SIZE_MAX);
+}
+
+static void count_close(struct gyre_conn *c, int err)
+{
+    unsigned *closes = gyre_conn_user(c);
+    cr_assert_eq(err, 0);
+    ++*closes;
+}
+
+/* What came from elsewhere: a connection, and what a listening socket accepts. */
+REAL_TEST(api_blocking, sockets_from_elsewhere_are_asked)
+{
+    static const struct gyre_conn_handlers handlers = {.on_data = drop, .on_close = count_close};
+    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof addr;
+    struct api api;
+    unsigned closes = 0;
+    int fds[2];
+    api_start(&api, p, NULL);
+    int listening = socket(AF_INET, SOCK_STREAM, 0), client = socket(AF_INET, SOCK_STREAM, 0);
+    unsigned before = atomic_load(&asked);
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    struct gyre_conn_options adopted = {.user = &closes};
+    cr_assert_eq(gyre_conn_adopt_fd(NULL, api.loop, fds[0], &handlers, &adopted), 0);
+    (void)close(fds[1]);
+    api_until(&api, closes == 1);
+    cr_assert_eq(atomic_load(&asked) - before, 1);
+
+    cr_assert_eq(bind(listening, (struct sockaddr *)&addr, sizeof addr), 0);
+    cr_assert_eq(listen(listening, 8), 0);
+    cr_assert_eq(getsockname(listening, (struct sockaddr *)&addr, &len), 0);
+    struct gyre_listener_options options = {.conn.user = &closes};
+    cr_assert_eq(gyre_loop_listen_fd(NULL, api.loop, listening, &handlers, &options), 0);
+    cr_assert_eq(connect(client, (struct sockaddr *)&addr, sizeof addr), 0);
+    cr_assert_eq(close(client), 0);
+    api_until(&api, closes == 2);
+    cr_assert_eq(atomic_load(&asked) - before, 2);
+    api_close(&api);
+}
+#endif
