@@ -44,6 +44,7 @@
  *   gyre_conn_shutdown()            | sent, FIN     | kept         | none; receiving continues
  *   shutdown and peer's FIN, on_eof | sent, FIN     | kept         | on_eof, all read, then on_close: GYRE_CLOSE_EOF, 0
  *   receiving fails (peer's RST)    | dropped       | discarded    | on_close: GYRE_CLOSE_ERROR, -ECONNRESET or -errno
+ *   peer's RST after its FIN        | dropped       | kept         | all read; on_close: GYRE_CLOSE_ERROR, -ECONNRESET
  *   sending fails while receiving   | dropped       | kept         | on_data until the peer's end, then as the next row
  *   sending fails otherwise         | dropped       | discarded    | on_close: GYRE_CLOSE_ERROR, -errno of the send
  *   gyre_conn_close()               | sent, FIN     | discarded    | on_close: GYRE_CLOSE_USER, 0
@@ -300,8 +301,7 @@ GYRE_API int64_t gyre_conn_try_write(struct gyre_conn *c, const void *data, size
  * read in pieces of at most 64 KiB as the socket accepts them. Only the piece that was read counts as queued, so
  * `write_max_bytes` and the watermarks do not apply. io_uring reads without blocking the loop. With epoll and kqueue
  * the loop waits for the disk. If the file turns out to be shorter, or cannot be read, the connection is reset: `done`
- * and on_close get GYRE_EFILE or -errno.
- * Returns 0. Errors as gyre_conn_write(), and
+ * and on_close get GYRE_EFILE or -errno. Returns 0. Errors as gyre_conn_write(), and
  *   -EINVAL: `fd` is not a regular file open for reading
  *   GYRE_EFILE: the file is shorter than `offset + len`
  *   -EBADF: `fd` is not open */

@@ -48,9 +48,10 @@ static bool says_less(const struct gyre__op *op, int32_t res)
     case GYRE_OP_SENDMSG:
     case GYRE_OP_SPLICE:
         return res == -EPIPE;
+    case GYRE_OP_POLL:
+        return true;
     case GYRE_OP_ACCEPT:
     case GYRE_OP_READ:
-    case GYRE_OP_POLL:
         break;
     }
     return false;

@@ -40,9 +40,11 @@
  *     in it, unless it fails: an error is told even where some bytes were moved before. Neither raises a signal or
  *     waits. A backend whose sockets have no pipes knows neither.
  * 15. A POLL ends when something it asks for holds, be that since long before it was submitted, or hang-up or error; a
- *     descriptor has one at a time and no other op. What `res` names was true at some time in between: others use the
- *     descriptor too, and have perhaps taken what there was. What it does not name may be true all the same. Where
- *     urgent data cannot be waited for, POLLPRI ends it with -EOPNOTSUPP. */
+ *     foreign descriptor has one at a time and no other op; a stream whose end has come may have one that asks for
+ *     nothing, in place of a receive, costs nothing until it ends, and may end with the socket's error. What `res`
+ *     names was true at some time in between: others use the descriptor too, and have perhaps taken what there was.
+ *     What it does not name may be true all the same. Where urgent data cannot be waited for, POLLPRI ends it with
+ *     -EOPNOTSUPP. */
 #ifndef GYRE_SEAM_BACKEND_H
 #define GYRE_SEAM_BACKEND_H
 
@@ -150,6 +152,7 @@ struct gyre__sock_ops {
      * No SEND or SENDMSG may be in flight on it. */
     int64_t (*try_send)(struct gyre__backend *be, int fd, const void *data, size_t len);
     int64_t (*unacked)(struct gyre__backend *be, int fd); /* of TCP: bytes sent, not acknowledged; 0 if unknown */
+    int (*error)(struct gyre__backend *be, int fd);       /* what it would tell the next call, taken from it; or 0 */
     void (*close)(struct gyre__backend *be, int fd);      /* of a descriptor that was never attached */
     const struct gyre__sockopt_ops *options;
     const struct gyre__pipe_ops *pipe; /* NULL: none */

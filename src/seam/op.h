@@ -32,8 +32,8 @@ enum gyre__op_kind {
     GYRE_OP_READ,       /* of the file in `u.read`, not of `f`, which is a connected socket; res: bytes; may be short; 0
                            is the end of the file */
     GYRE_OP_SPLICE,     /* from the pipe in `u.splice` into `f`; res: bytes, at least 1; may be short */
-    GYRE_OP_POLL,       /* of a GYRE_FDF_FOREIGN descriptor; res: those of `u.poll.events` that hold, POLLHUP, POLLERR;
-                           at least one of them */
+    GYRE_OP_POLL,       /* of a GYRE_FDF_FOREIGN descriptor, or of a stream after its end; res: those of
+                           `u.poll.events` that hold, POLLHUP, POLLERR; at least one of them */
 };
 
 enum {

@@ -123,6 +123,15 @@ static int sock_name(struct gyre__backend *be, int fd, bool peer, struct gyre__a
     return 0;
 }
 
+static int sock_error(struct gyre__backend *be, int fd)
+{
+    struct sim_sock *s = find(be, fd);
+    int err = s != NULL ? s->err : -EBADF;
+    if (s != NULL)
+        s->err = 0;
+    return err;
+}
+
 static int64_t sock_unacked(struct gyre__backend *be, int fd)
 {
     struct sim_sock *s = find(be, fd);
@@ -239,6 +248,7 @@ const struct gyre__sock_ops gyre__sock_sim = {
     .name = sock_name,
     .try_send = sock_try_send,
     .unacked = sock_unacked,
+    .error = sock_error,
     .close = sock_close,
     .options = &gyre__sockopt_sim,
     .dgram_open = dgram_open,

@@ -369,6 +369,14 @@ int32_t gyre__sock_send_error(int err)
     return err == EPROTOTYPE ? -ECONNRESET : -err;
 }
 
+int gyre__sock_error(struct gyre__backend *be, int fd)
+{
+    int err = 0;
+    socklen_t len = sizeof err;
+    (void)be;
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) == 0 ? -err : -errno;
+}
+
 int64_t gyre__sock_try_send(struct gyre__backend *be, int fd, const void *data, size_t len)
 {
     ssize_t n;

@@ -43,6 +43,7 @@ int gyre__sock_shutdown(struct gyre__backend *be, int fd);
 int gyre__sock_set_nodelay(struct gyre__backend *be, int fd);
 int gyre__sock_set_reset(struct gyre__backend *be, int fd);
 int gyre__sock_name(struct gyre__backend *be, int fd, bool peer, struct gyre__addr *out);
+int gyre__sock_error(struct gyre__backend *be, int fd);
 int64_t gyre__sock_try_send(struct gyre__backend *be, int fd, const void *data, size_t len);
 int64_t gyre__sock_unacked(struct gyre__backend *be, int fd);
 void gyre__sock_close(struct gyre__backend *be, int fd);

@@ -15,6 +15,7 @@ const struct gyre__sock_ops gyre__sock_system = {
     .set_reset = gyre__sock_set_reset,
     .name = gyre__sock_name,
     .try_send = gyre__sock_try_send,
+    .error = gyre__sock_error,
     .unacked = gyre__sock_unacked,
     .close = gyre__sock_close,
     .options = &gyre__sockopt_system,

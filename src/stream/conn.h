@@ -31,7 +31,7 @@ enum gyre__conn_state {
 
     /* Bytes flow. A receive is in flight unless the user, a blocked forward, a limit or a lack of buffers holds it
      * back; a send is in flight while something is queued. gyre_conn_shutdown() and the peer's FIN do not change the
-     * state. */
+     * state. After the peer's FIN, when all was taken, a poll for a reset is in the place of the receive. */
     GYRE_CONN_OPEN,
 
     /* A graceful close has begun. What is queued is still sent; what comes in is thrown away. When all is sent the FIN
@@ -77,6 +77,7 @@ enum {
     GYRE_CF_ENTERED = 1u << 23,     /* its state was changed by a mark; settling has yet to act on that */
     GYRE_CF_AGAIN = 1u << 24,       /* on the loop's list of those that wait to connect again */
     GYRE_CF_REFUSED = 1u << 25,     /* and was there before */
+    GYRE_CF_HUNG_UP = 1u << 26,     /* after the peer's end its hang-up was seen, too: there is nothing to be watched */
 };
 
 /* Options of the connections of one listener, or of one gyre_connect(); checked and with the defaults filled in. */

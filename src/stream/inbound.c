@@ -6,10 +6,12 @@
  *
  * What can go wrong: the receive ends without a buffer (-ENOBUFS): the connection waits on the starved list, first come
  * first served, until buffers are free; if the user holds them all, it receives into a chunk instead. The receive
- * ends for other reasons (a full completion queue): it is armed again. */
+ * ends for other reasons (a full completion queue): it is armed again. After the peer's end a reset may follow, which
+ * no receive would tell: a poll waits for it. */
 #include "conn.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 
 enum {
@@ -42,9 +44,45 @@ static void submit_recv(struct gyre_conn *c, unsigned hints)
     gyre__op_submit(c->loop, &c->recv);
 }
 
+/* ---- after the peer's end ---- */
+
+/* Nothing comes any more but a reset. While there are bytes to be taken it would come too early. */
+static bool wants_watch(const struct gyre_conn *c)
+{
+    const unsigned flags = GYRE_CF_EOF_TOLD | GYRE_CF_SHUT | GYRE_CF_SEND_FAILED | GYRE_CF_HUNG_UP;
+    return c->recv.state == GYRE_OPS_IDLE && (c->flags & flags) == GYRE_CF_EOF_TOLD && c->in.tail == NULL;
+}
+
+static void watch(struct gyre_conn *c)
+{
+    c->recv.kind = GYRE_OP_POLL;
+    c->recv.flags = 0;
+    c->recv.u.poll.events = 0;
+    gyre__op_submit(c->loop, &c->recv);
+}
+
+/* A unix socket hangs up when its peer closes, which TCP would not tell: that alone is no error. Nor is an entry of the
+ * error queue, which would end each poll at once. Linux says EPIPE of a reset that comes after FIN. */
+static void hung_up(struct gyre_conn *c, int res)
+{
+    struct gyre__backend *be = c->loop->be;
+    gyre__conn_settle_later(c);
+    if (c->state != GYRE_CONN_OPEN || res == -ECANCELED)
+        return;
+    c->flags |= GYRE_CF_HUNG_UP;
+    int err = res < 0 ? res : be->ops->sock->error(be, c->f.fd);
+    if (err == -EPIPE || (err == 0 && (res & POLLHUP) && (c->f.flags & GYRE_FDF_INET)))
+        err = -ECONNRESET;
+    if (err != 0)
+        gyre__conn_end(c, GYRE_CLOSE_ERROR, err);
+}
+
 void gyre__conn_update_recv(struct gyre_conn *c)
 {
-    if (!wants_bytes(c)) {
+    if (GYRE_UNLIKELY(c->state == GYRE_CONN_OPEN && (c->flags & GYRE_CF_EOF))) {
+        if (wants_watch(c))
+            watch(c);
+    } else if (!wants_bytes(c)) {
         if (c->recv.state == GYRE_OPS_INFLIGHT && c->state == GYRE_CONN_OPEN)
             gyre__count(&c->loop->be->stats.read_limits, c->in.bytes >= c->profile->options.read_max_bytes);
         gyre__conn_unstarve(c);
@@ -291,6 +329,10 @@ void gyre__conn_on_recv(struct gyre__op *op, const struct gyre__event *ev)
     struct gyre_conn *c = GYRE_CONTAINER(op, struct gyre_conn, recv);
     struct gyre_loop *l = c->loop;
     int err = 0;
+    if (GYRE_UNLIKELY(op->kind == GYRE_OP_POLL)) {
+        hung_up(c, ev->res);
+        return;
+    }
     struct gyre__seg *seg = received(c, ev, &err);
     if (seg != NULL) {
         gyre__count(&l->be->stats.bytes_in, seg->len);

@@ -115,7 +115,7 @@ static void send_failed(struct gyre_conn *c, int err)
     gyre__count(&l->be->stats.bytes_dropped, c->out.bytes);
     gyre__segq_clear(&c->out, &l->segs, err);
     gyre__forward_release_waiters(c);
-    if (c->state != GYRE_CONN_OPEN || c->recv.state != GYRE_OPS_INFLIGHT)
+    if (c->state != GYRE_CONN_OPEN || !gyre__conn_receives(c))
         gyre__conn_end(c, GYRE_CLOSE_ERROR, err);
     else
         gyre__op_cancel(l, &c->recv); /* its last event arms the next, one-shot; see submit_recv() */

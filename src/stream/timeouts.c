@@ -33,7 +33,7 @@ static bool is_closing(const struct gyre_conn *c)
 
 static bool waits_for_peer(const struct gyre_conn *c)
 {
-    return c->recv.state == GYRE_OPS_INFLIGHT;
+    return gyre__conn_receives(c);
 }
 
 /* Bytes that the kernel has and the peer's side has not. Of unix sockets: with what the kernel adds. */

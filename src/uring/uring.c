@@ -68,6 +68,8 @@ static void uring_submit(struct gyre__backend *be, struct gyre__op *op)
             op->flags |= GYRE_UOP_WAITS;
         break;
     case GYRE_OP_POLL:
+        if (!(op->f->flags & GYRE_FDF_FOREIGN)) /* a stream's, after its end, which holds for ever */
+            op->f->be.ur.odd = true;
         gyre__await_begin(op);
         break;
     case GYRE_OP_CONNECT:

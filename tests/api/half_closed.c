@@ -3,6 +3,7 @@
  * for them, and a loop that has them ends at once. The fixture looks for kernel workers at the end of each test. */
 #include "fixture.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <gyre/stats.h>
 #include <poll.h>
@@ -128,5 +129,110 @@ TRANSPORT_TEST(api_half_closed, relays_to_those_that_do_not_read)
         peer_close(&a[i]);
         peer_close(&b[i]);
     }
+    api_close(&api);
+}
+
+/* ---- A reset after FIN, with nothing on its way: no receive and no send would tell of it. ---- */
+
+static const struct script waits = {.eof = end_ignore};
+
+/* On TCP whatever was sent, on unix sockets if something was not read. */
+TRANSPORT_TEST(api_half_closed, reset_is_noticed)
+{
+    struct api api;
+    struct peer peer;
+    for (unsigned put = 0; put < 2; put++) {
+        api_start(&api, p, &waits);
+        struct end *e = peer_open(&api, &peer);
+        if (put)
+            end_put(e, 100);
+        api_watch(&api, MS(2));
+        peer_shutdown(&peer);
+        api_until(&api, e->eofs == 1);
+        cr_assert_eq(gyre_conn_pause(e->c), 0);
+        cr_assert_eq(gyre_conn_resume(e->c), 0);
+        idles(&api, put);
+        bool told = put || is_tcp(&api);
+        peer_reset(&peer);
+        if (!told) { /* it has only closed: that is the end again */
+            idles(&api, put);
+            cr_assert_eq(e->closes, 0);
+            cr_assert_eq(gyre_conn_close(e->c), 0);
+        }
+        api_until(&api, e->closes == 1);
+        cr_assert_eq(e->reason, told ? GYRE_CLOSE_ERROR : GYRE_CLOSE_USER);
+        cr_assert_eq(e->err, told ? -ECONNRESET : 0, "%d", e->err);
+        cr_assert_eq(e->eofs, 1);
+        api_close(&api);
+    }
+}
+
+static void take_later(struct end *e)
+{
+    if (e->n > 0)
+        (void)end_take(e);
+}
+
+/* Bytes that were not taken are not lost by it; then it is told. */
+TRANSPORT_TEST(api_half_closed, reset_waits_for_what_was_not_taken)
+{
+    const struct script script = {.data = take_later, .eof = end_ignore};
+    struct api api;
+    struct peer peer;
+    api_start(&api, p, &script);
+    struct end *e = peer_open(&api, &peer);
+    end_put(e, 100);
+    api_watch(&api, MS(2));
+    peer_send(&peer, 5000);
+    peer_shutdown(&peer);
+    api_until(&api, e->eofs == 1);
+    peer_reset(&peer);
+    api_watch(&api, MS(20));
+    cr_assert_eq(e->closes, 0);
+    cr_assert_eq(gyre_conn_inbound(e->c), 5000);
+    e->n = 1;
+    cr_assert_eq(gyre_conn_wake(e->c), 0);
+    api_until(&api, e->closes == 1);
+    cr_assert_eq(e->got, 5000);
+    cr_assert_eq(e->err, -ECONNRESET);
+    api_close(&api);
+}
+
+static void detached(struct gyre_conn *c, int fd, void *user)
+{
+    (void)c;
+    *(int *)user = fd;
+}
+
+/* What a connection that waits so is asked for goes on as ever: limits, a late answer, detaching. */
+REAL_TEST(api_half_closed, others_go_on_while_it_waits)
+{
+    struct api api;
+    struct peer peers[3];
+    struct end *e[3];
+    int fd = -1;
+    api_start(&api, p, &waits);
+    for (unsigned i = 0; i < 3; i++) {
+        e[i] = peer_open(&api, &peers[i]);
+        cr_assert_eq(gyre_conn_set_read_timeout(e[i]->c, MS(20)), 0);
+        peer_shutdown(&peers[i]);
+        api_until(&api, e[i]->eofs == 1);
+    }
+    api_watch(&api, MS(60));
+    cr_assert_eq(e[0]->closes, 0, "the time to receive passed after the end");
+    end_put(e[0], 100000);
+    peer_expect(&peers[0], 100000);
+    cr_assert_eq(gyre_conn_close(e[0]->c), 0);
+    cr_assert_eq(gyre_conn_detach(e[1]->c, detached, &fd), 0);
+    cr_assert_eq(gyre_conn_shutdown(e[2]->c), 0);
+    api_until(&api, fd >= 0 && e[0]->closes == 1 && e[2]->closes == 1);
+    cr_assert_eq(e[0]->reason, GYRE_CLOSE_USER);
+    cr_assert_eq(e[2]->reason, GYRE_CLOSE_EOF);
+    cr_assert_eq(e[0]->err | e[2]->err, 0);
+    (void)close(fd);
+    e[1]->closes = 1; /* it has no on_close */
+    e[1]->c = NULL;
+    for (unsigned i = 0; i < 3; i++)
+        peer_close(&peers[i]);
     api_close(&api);
 }

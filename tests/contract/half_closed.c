@@ -5,6 +5,7 @@
 #include "stream.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -194,5 +195,42 @@ TRANSPORT_TEST(half_closed, many_starve_nobody)
         stream_close(&a[i]);
         stream_close(&b[i]);
     }
+    seam_close(&s);
+}
+
+/* After the end a poll for nothing waits for a reset, whatever is sent meanwhile, and can be cancelled. */
+TRANSPORT_TEST(half_closed, poll_waits_for_a_reset)
+{
+    struct seam s;
+    struct stream a, b;
+    seam_open(&s, p);
+    stream_pair(&s, &a, &b, 1);
+    stream_receive(&a, 0);
+    stream_finish(&b);
+    seam_until(&s, a.eof);
+    struct seam_op *watch = seam_op_new(&s);
+    seam_poll(watch, &a.f, 0);
+    seam_submit(&s, watch);
+    idles(&s);
+    cr_assert_not(seam_idle(watch));
+    seam_cancel(&s, watch);
+    seam_until(&s, seam_idle(watch));
+    cr_assert_eq(watch->res, -ECANCELED);
+
+    seam_poll(watch, &a.f, 0);
+    seam_submit(&s, watch);
+    stream_send(&a, 100); /* which a unix socket closed with this unread resets */
+    seam_until(&s, a.sent == 100);
+    idles(&s);
+    cr_assert_not(seam_idle(watch));
+    cr_assert_eq(s.ops->sock->set_reset(s.be, b.f.fd), 0);
+    stream_close(&b);
+    seam_until(&s, seam_idle(watch));
+    cr_assert(watch->res == -ECONNRESET || (watch->res > 0 && (watch->res & (POLLERR | POLLHUP))), "%d", watch->res);
+    int err = watch->res < 0 ? watch->res : s.ops->sock->error(s.be, a.f.fd);
+    cr_assert(err == -ECONNRESET || err == -EPIPE, "%d", err);
+    if (watch->res > 0) /* else the socket may have it still */
+        cr_assert_eq(s.ops->sock->error(s.be, a.f.fd), 0, "it is told twice");
+    stream_close(&a);
     seam_close(&s);
 }
