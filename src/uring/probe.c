@@ -267,10 +267,21 @@ static int trial_run(const struct gyre__backend_ops *ops, const struct gyre__bac
 /* The last trial's outcome, for the same features wanted. */
 static struct {
     pthread_mutex_t lock;
-    bool valid;
+    _Atomic(bool) valid;
     uint32_t want, use;
     struct gyre__uring_failure failure;
 } last = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* The thread that was at it is not in the child, and would never give the lock back. The outcome is valid or marked. */
+static void in_child(void)
+{
+    (void)pthread_mutex_init(&last.lock, NULL);
+}
+
+static void watch_forks(void)
+{
+    (void)pthread_atfork(NULL, NULL, in_child);
+}
 
 static bool passing(int err)
 {
@@ -280,9 +291,12 @@ static bool passing(int err)
 int gyre__uring_trial(const struct gyre__backend_ops *ops, const struct gyre__backend_config *cfg, uint32_t *use,
                       struct gyre__uring_failure *failure)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     uint32_t want = *use;
+    (void)pthread_once(&once, watch_forks);
     (void)pthread_mutex_lock(&last.lock);
     if (!last.valid || last.want != want) {
+        last.valid = false;
         last.failure = (struct gyre__uring_failure){0};
         last.use = want;
         last.want = want;

@@ -6,7 +6,11 @@
 #include <errno.h>
 #include <gyre/work.h>
 #include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -207,4 +211,78 @@ TRANSPORT_TEST(api_fork, abort_is_told_with_a_child_alive)
         peer_close(&peer);
         api_close(&api);
     }
+}
+
+/* ---- A fork while another thread makes a loop, at each of its calls for memory: some come from the trial exchange
+ * that the first loop of a process makes on io_uring, with a lock held. ---- */
+
+struct maker {
+    const char *backend;
+    sem_t asked, answered;
+    _Atomic(bool) done;
+    int err;
+};
+
+static void *ask_first(void *ptr, size_t size_bytes, void *user)
+{
+    struct maker *m = user;
+    if (ptr == NULL && size_bytes > 0) {
+        (void)sem_post(&m->asked);
+        while (sem_wait(&m->answered) != 0)
+            ;
+    }
+    if (size_bytes > 0)
+        return realloc(ptr, size_bytes);
+    free(ptr);
+    return NULL;
+}
+
+static void *make(void *arg)
+{
+    struct maker *m = arg;
+    struct gyre_loop *l;
+    const struct gyre_mem mem = {.resize = ask_first, .user = m};
+    m->err = gyre_loop_create(&l, &(struct gyre_loop_options){.backend = m->backend, .mem = &mem});
+    if (m->err == 0)
+        gyre_loop_destroy(l);
+    atomic_store(&m->done, true);
+    (void)sem_post(&m->asked);
+    return NULL;
+}
+
+static void fork_now(const char *backend, unsigned call)
+{
+    pid_t pid = fork();
+    cr_assert_geq(pid, 0);
+    if (pid == 0) {
+        (void)alarm(API_PATIENCE_MS / 1000);
+        own(backend);
+        _exit(0);
+    }
+    int status = -1;
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_assert(WIFEXITED(status), "at call %u the child died of signal %d", call, WTERMSIG(status));
+    cr_assert_eq(WEXITSTATUS(status), 0, "at call %u: step %d", call, WEXITSTATUS(status));
+}
+
+REAL_TEST(api_fork, while_a_loop_is_being_made)
+{
+    struct maker m = {.backend = p->backend};
+    unsigned calls = 0;
+    pthread_t thread;
+    backends_leave_out(p);
+    cr_assert_eq(sem_init(&m.asked, 0, 0) | sem_init(&m.answered, 0, 0), 0);
+    cr_assert_eq(pthread_create(&thread, NULL, make, &m), 0);
+    for (;;) {
+        while (sem_wait(&m.asked) != 0)
+            ;
+        if (atomic_load(&m.done))
+            break;
+        if (calls++ < 16)
+            fork_now(p->backend, calls);
+        (void)sem_post(&m.answered);
+    }
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_assert_eq(m.err, 0);
+    cr_assert_gt(calls, 3);
 }
