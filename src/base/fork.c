@@ -3,6 +3,12 @@
 #include "thread.h"
 
 _Atomic(uint32_t) gyre__forks;
+_Atomic(bool) gyre__has_forked;
+
+static void in_parent(void)
+{
+    atomic_store_explicit(&gyre__has_forked, true, memory_order_relaxed);
+}
 
 static void in_child(void)
 {
@@ -11,7 +17,7 @@ static void in_child(void)
 
 static void watch(void)
 {
-    (void)pthread_atfork(NULL, NULL, in_child);
+    (void)pthread_atfork(NULL, in_parent, in_child);
 }
 
 void gyre__forks_watch(void)

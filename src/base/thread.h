@@ -24,8 +24,12 @@ uint32_t gyre__processor(uint32_t index);
 int gyre__thread_pin(pthread_t thread, uint32_t cpu);
 
 /* How many forks this process is away from the one that first called gyre__forks_watch(): what was made when it was
- * less is the parent's. The library's only variable that is no constant, for nobody else learns of a fork. */
+ * less is the parent's. With the next one the library's only variables that are no constants, for nobody else learns of
+ * a fork. */
 extern _Atomic(uint32_t) gyre__forks;
+
+/* Whether it has had children since, who may have its descriptors: closing them tells nobody. */
+extern _Atomic(bool) gyre__has_forked;
 
 /* Begin to count. Any thread, any number of times. */
 void gyre__forks_watch(void);

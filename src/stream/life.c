@@ -77,6 +77,15 @@ static void count_end(const struct gyre_conn *c)
     gyre__count(&stats->connect_errors, c->reason == GYRE_CLOSE_CONNECT);
 }
 
+static void send_fin(struct gyre_conn *c)
+{
+    struct gyre__backend *be = c->loop->be;
+    if (c->flags & GYRE_CF_FIN_SENT)
+        return;
+    c->flags |= GYRE_CF_FIN_SENT;
+    (void)be->ops->sock->shutdown(be, c->f.fd); /* if the peer is gone, the receive says so */
+}
+
 /* Nothing is in flight any more: tell the user, close, free. */
 static void finish(struct gyre_conn *c)
 {
@@ -95,6 +104,8 @@ static void finish(struct gyre_conn *c)
 
     if (c->flags & GYRE_CF_RESET)
         (void)be->ops->sock->set_reset(be, c->f.fd);
+    else if (GYRE_UNLIKELY(atomic_load_explicit(&gyre__has_forked, memory_order_relaxed)))
+        send_fin(c); /* close() would say it only when no child has the descriptor any more */
     be->ops->close(be, &c->f);
     count_end(c);
     c->profile->release(l, c->profile);
@@ -140,15 +151,6 @@ void gyre__conns_abandon(struct gyre_loop *l)
 static bool all_sent(const struct gyre_conn *c)
 {
     return c->out.tail == NULL && c->send.state == GYRE_OPS_IDLE && (c->flags & GYRE_CF_CONNECTED);
-}
-
-static void send_fin(struct gyre_conn *c)
-{
-    struct gyre__backend *be = c->loop->be;
-    if (c->flags & GYRE_CF_FIN_SENT)
-        return;
-    c->flags |= GYRE_CF_FIN_SENT;
-    (void)be->ops->sock->shutdown(be, c->f.fd); /* if the peer is gone, the receive says so */
 }
 
 static void settle_open(struct gyre_conn *c)

@@ -213,6 +213,36 @@ TRANSPORT_TEST(api_fork, abort_is_told_with_a_child_alive)
     }
 }
 
+/* A graceful close after the peer's FIN, and the end that a connection without on_eof comes to by itself. */
+TRANSPORT_TEST(api_fork, end_is_told_with_a_child_alive)
+{
+    static const struct script scripts[] = {{.eof = end_ignore}, {.eof = NULL}};
+    struct api api;
+    struct peer peer;
+    if (!backends_is_real(p->backend))
+        return;
+    for (unsigned by_itself = 0; by_itself < 2; by_itself++) {
+        api_start(&api, p, &scripts[by_itself]);
+        struct end *e = peer_open(&api, &peer);
+        api_watch(&api, MS(2));
+        pid_t pid = idle_child();
+        uint64_t begin_ns = env_now_ns();
+        peer_shutdown(&peer);
+        if (!by_itself) {
+            api_until(&api, e->eofs == 1);
+            cr_assert_eq(gyre_conn_close(e->c), 0);
+        }
+        api_until(&api, e->closes == 1);
+        peer_until_end(&peer);
+        cr_assert_lt(env_now_ns() - begin_ns, (uint64_t)MS(API_PATIENCE_MS / 2), "told when the child had ended");
+        cr_assert(peer.eof && peer.err == 0, "%d", peer.err);
+        cr_assert_eq(kill(pid, SIGKILL), 0);
+        cr_assert_eq(waitpid(pid, NULL, 0), pid);
+        peer_close(&peer);
+        api_close(&api);
+    }
+}
+
 /* ---- A fork while another thread makes a loop, at each of its calls for memory: some come from the trial exchange
  * that the first loop of a process makes on io_uring, with a lock held. ---- */
 
