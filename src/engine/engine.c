@@ -260,6 +260,8 @@ int gyre_engine_listen_udp_sized(struct gyre_udp_id *ids, struct gyre_engine *en
 {
     if (engine == NULL || engine->magic != ENGINE_MAGIC || address == NULL)
         return -EINVAL;
+    if (gyre__loop_is_forked(engine->set.loops[0]))
+        return GYRE_EFORK;
     if (atomic_load(&engine->state) != ENGINE_NEW)
         return GYRE_ESTATE;
     return gyre__udp_listen(ids, engine->set.loops, engine->set.count, address, handlers, options, size_bytes);

@@ -49,6 +49,12 @@ static void drop(struct gyre_conn *c)
 
 static const struct gyre_conn_handlers handlers = {.on_data = drop};
 
+static void drop_datagram(struct gyre_udp *u, const struct gyre_datagram *d)
+{
+    (void)u;
+    (void)d;
+}
+
 #define STEP(number, cond)                                                                                             \
     do {                                                                                                               \
         if (!(cond))                                                                                                   \
@@ -75,6 +81,8 @@ static void refused(const struct child *ch)
     STEP(15, gyre_engine_post_all(ch->engine, nothing, NULL, NULL) == GYRE_EFORK);
     STEP(16, gyre_engine_broadcast(ch->engine, "x", 1, NULL) == GYRE_EFORK);
     STEP(17, !gyre_loop_is_current(l));
+    static const struct gyre_udp_handlers udp_handlers = {.on_datagram = drop_datagram};
+    STEP(18, gyre_engine_listen_udp(NULL, ch->engine, "udp://127.0.0.1:0", &udp_handlers, NULL) == GYRE_EFORK);
     gyre_engine_stop(ch->engine);
     gyre_loop_stop(l);
     gyre_pool_destroy(ch->pool);
