@@ -241,3 +241,37 @@ DGRAM_REAL_TEST(api_udp_runs, segments_that_the_kernel_will_not_cut)
     cr_assert_eq(from.stats.sent, 3 * (COUNT + 2));
     api_close(&api);
 }
+
+/* A run to where nothing may be sent: each of its datagrams is then tried alone, and has its own error, once. */
+DGRAM_REAL_TEST(api_udp_runs, forbidden)
+{
+    enum { COUNT = 10 };
+    struct api api;
+    struct dsock s, other;
+    struct sockaddr_storage to;
+    socklen_t to_len;
+    if (p->transport != TRANSPORT_TCP4)
+        return;
+    udp_start(&api, p);
+    udp_bind(&api, &s, NULL, NULL);
+    udp_bind(&api, &other, NULL, NULL);
+    cr_assert_eq(gyre_udp_parse(&to, &to_len, "udp://127.255.255.255:9"), 0); /* everybody, without leave */
+    for (unsigned round = 1; round <= 2; round++) {
+        for (uint32_t i = 0; i < COUNT; i++)
+            cr_assert_eq(gyre_udp_send_to(s.u, (struct sockaddr *)&to, to_len, "not for all", 11), 0);
+        api_until(&api, gyre_udp_outbound(s.u) == 0);
+        cr_assert_eq(s.errors, round * COUNT, "told of %u errors", s.errors);
+        cr_assert_eq(s.last_err, -EACCES, "%s", gyre_err_name(s.last_err));
+    }
+    uint64_t ops = ops_of(&api);
+    for (uint32_t i = 0; i < COUNT; i++)
+        send_named(&s, &other, i, 100);
+    api_until(&api, other.datagrams == COUNT);
+    cr_assert_lt(ops_of(&api) - ops, COUNT / 2, "what others met keeps the next ones from leaving together");
+    udp_close(&s);
+    udp_close(&other);
+    cr_assert_eq(s.stats.sent, COUNT);
+    cr_assert_eq(s.stats.send_errors, 2 * COUNT);
+    cr_assert_eq(s.stats.errors, 0);
+    api_close(&api);
+}

@@ -5,6 +5,7 @@
 #include "stream.h"
 
 #include <string.h>
+#include <sys/socket.h>
 
 enum { PAIRS = 40, BUFFERS = 128, FIRST = 4, SIZE = 1024, BYTES = 30000 };
 
@@ -113,4 +114,40 @@ Test(pool_trim, without_deferred_work, .timeout = 60)
         seam_open_config(&s, &p, (struct gyre__backend_config){.ops_max = 256, .off = off[i]});
         burst_and_quiet(&s, false);
     }
+}
+
+/* Completions that the queue has no room for, and that nobody has looked at, have buffers, too. */
+Test(pool_trim, with_completions_beyond_the_queue, .timeout = 60)
+{
+    enum { ENTRIES = 8, LITTLE = 100 };
+    static struct stream a[PAIRS], b[PAIRS];
+    struct backend_param p = {.backend = "io_uring", .transport = TRANSPORT_UNIX};
+    struct gyre__backend_config config = {.ops_max = 256, .sq_entries = ENTRIES, .cq_entries = ENTRIES};
+    uint8_t bytes[LITTLE];
+    struct seam s;
+    if (gyre__backend_find(p.backend) == NULL)
+        cr_skip_test("io_uring is not compiled in");
+    seam_open_config(&s, &p, config);
+    if (!seam_uses(&s, "defer_taskrun") || !seam_uses(&s, "multishot_recv")) {
+        seam_close(&s);
+        return; /* see above */
+    }
+    open_pairs(&s, a, b);
+    send_all(a);
+    seam_until(&s, all_got(b, BYTES));
+    seam_settle(&s, SEAM_MS(5));
+    trim(&s);
+    cr_assert_gt(posted(&s), PAIRS, "the burst had few buffers posted");
+    for (unsigned i = 0; i < PAIRS; i++) {
+        env_pattern_fill(bytes, LITTLE, a[i].key_out, a[i].sent);
+        cr_assert_eq(send(a[i].f.fd, bytes, LITTLE, MSG_DONTWAIT), LITTLE);
+    }
+    uint64_t overflows = s.be->stats.overflows;
+    s.cap = 1;
+    while (s.be->stats.overflows == overflows)
+        cr_assert_gt(seam_turn(&s, 0), 0, "the queue had room for all");
+    trim(&s);
+    s.cap = SEAM_BATCH;
+    seam_until(&s, all_got(b, BYTES + LITTLE));
+    close_pairs(&s, a, b);
 }

@@ -382,6 +382,52 @@ READINESS_TEST(readiness_edges, hang_up_before_the_connect_is_forgotten)
     seam_close(&s);
 }
 
+/* A connect begins with no belief in reading, for what was seen before was not about the connection: a receive after it
+ * makes no call until bytes come. If it fails, a receive that waits fails, too, though no edge tells of it. */
+READINESS_TEST(readiness_edges, connect_and_the_belief_in_reading)
+{
+    struct seam s;
+    struct gyre__addr addr;
+    struct gyre__fd f;
+    char in[4];
+    p->transport = TRANSPORT_UNIX;
+    seam_open(&s, p);
+    seam_addr(&s, &addr);
+    struct seam_op *connect = seam_op_new(&s), *recv = seam_op_new(&s);
+    seam_attach(&s, &f, seam_socket(&s), 0);
+    seam_connect(connect, &f, &addr);
+    seam_recv(recv, &f, in, sizeof in);
+    seam_submit(&s, connect);
+    seam_submit(&s, recv);
+    seam_until(&s, seam_idle(connect));
+    cr_assert_eq(connect->res, -ENOENT, "%d", connect->res);
+    seam_until(&s, seam_idle(recv));
+    cr_assert_lt(recv->res, 0);
+    seam_fd_close(&s, &f);
+
+    int listener = seam_socket(&s);
+    cr_assert_eq(s.ops->sock->listen(s.be, listener, &addr, &(struct gyre__listen_config){.backlog = 1}), 0);
+    seam_attach(&s, &f, seam_socket(&s), 0);
+    seam_connect(connect, &f, &addr);
+    seam_submit(&s, connect);
+    seam_until(&s, seam_idle(connect));
+    cr_assert_eq(connect->res, 0);
+    int peer = accept(listener, NULL, NULL);
+    cr_assert_geq(peer, 0);
+    uint64_t calls = s.be->stats.calls;
+    seam_recv(recv, &f, in, sizeof in);
+    seam_submit(&s, recv);
+    seam_turn(&s, 0);
+    cr_assert_eq(s.be->stats.calls, calls, "a call though nothing has come");
+    cr_assert_eq(write(peer, "x", 1), 1);
+    seam_until(&s, seam_idle(recv));
+    cr_assert_eq(recv->res, 1);
+    close(peer);
+    close(listener);
+    seam_fd_close(&s, &f);
+    seam_close(&s);
+}
+
 static void *wake_often(void *arg)
 {
     struct seam *s = arg;
