@@ -152,7 +152,7 @@ static struct gyre__udp_item *cut_one(struct gyre_loop *l, const struct gyre__ud
     piece->seq = s->seq;
     piece->pieces = 1;
     piece->segment_bytes = 0;
-    piece->retried = false;
+    piece->met = 0;
     piece->alone = true;
     return piece;
 }

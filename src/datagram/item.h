@@ -26,7 +26,7 @@ struct gyre__udp_item {
     uint64_t seq;    /* the order of queueing */
     uint16_t pieces; /* datagrams the kernel makes of it */
     uint16_t segment_bytes; /* of each but the last, if it is no run; 0: it is one datagram */
-    bool retried;    /* it met an error that was another's */
+    int16_t met;     /* 0, or the error of its first try, which may have been another's */
     bool alone;      /* of a run that failed: never again in one */
     _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(uint16_t)) + CMSG_SPACE(sizeof(struct in6_pktinfo))];
     union gyre__udp_name to;

@@ -6,15 +6,18 @@
  *
  * What can go wrong: the receive ends without a buffer (-ENOBUFS) or without memory: the socket waits on the starved
  * list. It ends with one of the few errors that are the socket's own: so does the socket. Any other error was reported
- * by the network: on_error, and the receive is armed again. Datagrams that were under way when the user paused are
- * kept, whole buffers, and come first on resume. */
+ * by the network: on_error, and the receive is armed again, after many errors in a row with a pause. Datagrams that
+ * were under way when the user paused are kept, whole buffers, and come first on resume. */
 #include "udp.h"
 #include "buffer/buf.h"
 
 #include <errno.h>
 #include <string.h>
 
-enum { FAMINE_NS = 10000000 };
+enum {
+    FAMINE_NS = 10000000,
+    ERRORS_IN_A_ROW = 64, /* with no datagram between: a pause before the next receive, in case that they do not end */
+};
 
 static bool wants_datagrams(const struct gyre_udp *u)
 {
@@ -183,6 +186,7 @@ static void received(struct gyre_udp *u, const struct gyre__event *ev)
     struct gyre__bufpool *pool = &u->loop->pool;
     uint32_t len = (uint32_t)ev->res;
     size_t skip = 0;
+    u->errors = 0;
     gyre__bufpool_receive(pool, ev->buf);
     if (u->state != GYRE_UDP_OPEN)
         gyre__count(&u->stats.dropped, 1);
@@ -193,7 +197,7 @@ static void received(struct gyre_udp *u, const struct gyre__event *ev)
 
 /* An error of the socket itself, or of how it is used. Every other one was reported by the network, of some datagram
  * that was sent before: what ICMP tells, and what becomes of it on its way here, is a long list that grows. */
-static bool is_sockets(int err)
+bool gyre__udp_is_sockets(int err)
 {
     switch (-err) {
     case EBADF:
@@ -210,6 +214,15 @@ static bool is_sockets(int err)
     }
 }
 
+/* Try again after a while. */
+static void pause_receiving(struct gyre_udp *u)
+{
+    struct gyre_loop *l = u->loop;
+    starve(u);
+    if (!gyre__timer_is_set(&l->famine_timer))
+        gyre__wheel_start(&l->wheel, &l->famine_timer, l->now_ns + FAMINE_NS);
+}
+
 static void recv_failed(struct gyre_udp *u, int err)
 {
     struct gyre_loop *l = u->loop;
@@ -222,13 +235,15 @@ static void recv_failed(struct gyre_udp *u, int err)
             gyre__wheel_start(&l->wheel, &l->famine_timer, l->now_ns + FAMINE_NS);
         return;
     }
-    if (is_sockets(err)) {
+    if (gyre__udp_is_sockets(err)) {
         gyre__udp_end(u, err);
         return;
     }
     gyre__count(&u->stats.errors, 1);
     if (u->handlers->on_error != NULL)
         u->handlers->on_error(u, err);
+    if (++u->errors >= ERRORS_IN_A_ROW && wants_datagrams(u))
+        pause_receiving(u);
 }
 
 void gyre__udp_on_recv(struct gyre__op *op, const struct gyre__event *ev)

@@ -13,7 +13,7 @@
  * user's.
  *
  * The network's errors are told to whichever call comes next, and that may be a send, which then did not take place: it
- * is tried once more. */
+ * is tried once more. If it fails again in the same way the error was its own, and is told once. */
 #include "item.h"
 
 #include <errno.h>
@@ -141,9 +141,10 @@ static bool goes_back(struct gyre_udp *u, struct gyre__udp_item *s, int res)
         u->window = 1;
         return true;
     }
-    if (res != -ECONNREFUSED || is_unix(u) || s->retried)
+    bool others = s->run == NULL ? !gyre__udp_is_sockets(res) : res == -ECONNREFUSED;
+    if (res >= 0 || res == -ECANCELED || !others || is_unix(u) || s->met != 0)
         return false;
-    s->retried = true;
+    s->met = (int16_t)res;
     return true;
 }
 
@@ -151,6 +152,16 @@ static void tell_error(struct gyre_udp *u, int err)
 {
     if (u->state == GYRE_UDP_OPEN && u->handlers->on_error != NULL)
         u->handlers->on_error(u, err);
+}
+
+/* Its first try met an error, and the second one did not: that was of an earlier datagram. A refused connection, which
+ * is no send's own, was told at once. */
+static void tell_met(struct gyre_udp *u, int met, int res)
+{
+    if (met == 0 || met == -ECONNREFUSED || met == res)
+        return;
+    gyre__count(&u->stats.errors, 1);
+    tell_error(u, met);
 }
 
 static void note_sent(struct gyre_udp *u, const struct gyre__udp_item *s, int res)
@@ -179,7 +190,7 @@ static bool run_sent(struct gyre_udp *u, struct gyre__udp_item *s, int res)
 {
     bool over = res >= 0 || res == -ECANCELED || u->state == GYRE_UDP_ENDING;
     bool back = !over && goes_back(u, s, res);
-    struct gyre__udp_item *next;
+    struct gyre__udp_item *first = s, *next;
     if (over)
         note_sent(u, s, res);
     else if (is_of_run(res))
@@ -188,6 +199,8 @@ static bool run_sent(struct gyre_udp *u, struct gyre__udp_item *s, int res)
         next = rest;
         rest = next != NULL ? next->next : NULL;
         s->alone = !over && !back;
+        if (s->alone && s == first && !is_of_run(res))
+            s->met = (int16_t)res;
         if (over)
             forget(u, s);
         else
@@ -224,11 +237,13 @@ static bool one_sent(struct gyre_udp *u, struct gyre__udp_item *s, int res)
     }
     if (goes_back(u, s, res)) {
         put_back(u, s);
-        gyre__count(&u->stats.errors, res != -EAGAIN);
-    } else {
-        note_sent(u, s, res);
-        forget(u, s);
+        gyre__count(&u->stats.errors, res == -ECONNREFUSED);
+        return res == -ECONNREFUSED;
     }
+    int met = s->met;
+    note_sent(u, s, res);
+    forget(u, s);
+    tell_met(u, met, res);
     return true;
 }
 
@@ -329,7 +344,7 @@ static int make(struct gyre__udp_item **out, struct gyre_udp *u, const struct or
     s->hdr = (struct msghdr){.msg_iov = &s->iov};
     s->pieces = (uint16_t)(o->segment_bytes > 0 ? (o->len + o->segment_bytes - 1) / o->segment_bytes : 1);
     s->run = NULL;
-    s->retried = false;
+    s->met = 0;
     s->alone = false;
     int err = gyre__udp_place(u, s, o->to, o->to_len);
     s->segment_bytes = (uint16_t)o->segment_bytes;

@@ -79,6 +79,7 @@ struct gyre_udp {
     uint32_t generation;
     int err;       /* for on_close */
     int family;
+    uint32_t errors; /* that receives have told since the last datagram */
     uint8_t state; /* enum gyre__udp_state */
     struct gyre__addr addr; /* bound */
     char address[GYRE_ADDR_TEXT_MAX];
@@ -135,6 +136,8 @@ static inline int gyre__udp_usable(const struct gyre_udp *u)
 
 void gyre__udp_on_recv(struct gyre__op *op, const struct gyre__event *ev);
 void gyre__udp_on_sent(struct gyre__op *op, const struct gyre__event *ev);
+/* Whether `err` is of the socket itself; else the network reported it, or one send failed. */
+bool gyre__udp_is_sockets(int err);
 void gyre__udp_on_timer(struct gyre__loop_timer *t);
 /* Arm or cancel the receive as the state of `u` asks; deliver what waits. */
 void gyre__udp_update_recv(struct gyre_udp *u);
