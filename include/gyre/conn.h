@@ -459,8 +459,8 @@ GYRE_API int gyre_conn_id_abort(struct gyre_conn_id id);
 typedef void gyre_closed_fn(int err, void *user);
 
 /* Close as gyre_conn_id_close(). `done(err, user)` runs once on the connection's loop, after on_close, with the error
- * of on_close, also if the connection was closing already. `err` may also be GYRE_ESTALE: the connection was gone; or
- * -ENOMEM: out of memory, and the connection was not closed. Returns 0 or a post error. Thread: any. */
+ * of on_close, also if the connection was closing already. `err` may also be GYRE_ESTALE: the connection was gone, or
+ * was detached; or -ENOMEM: it was not closed. Returns 0 or a post error. Thread: any. */
 GYRE_API int gyre_conn_id_close_then(struct gyre_conn_id id, gyre_closed_fn *done, void *user);
 
 /* ---- All connections of a loop ---- */

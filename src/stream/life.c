@@ -131,7 +131,7 @@ static void leave(struct gyre_conn *c)
     c->profile->release(l, c->profile);
     struct gyre__closed_waiter *waiters = c->extra->closed_waiters;
     gyre__conn_give_slot(c);
-    gyre__tell_closed(l, waiters, 0);
+    gyre__tell_closed(l, waiters, GYRE_ESTALE);
 }
 
 /* All are ENDING: what nobody will tell of ends as if it had been cancelled, and settling does the rest. */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <unistd.h>
 
 static void start(struct api *api, const struct backend_param *p)
 {
@@ -229,6 +230,33 @@ TRANSPORT_TEST(api_across, close_then)
     cr_assert_eq(told[2].err, GYRE_ESTALE);
     api_watch(&api, MS(2));
     cr_assert_eq(told[0].times + told[1].times + told[2].times, 3);
+    api_close(&api);
+}
+
+static void take_over(struct gyre_conn *c, int fd, void *user)
+{
+    (void)c;
+    *(int *)user = fd;
+}
+
+/* One that is being detached is not closed by it, and is said to be gone. */
+REAL_TEST(api_across, close_then_while_detaching)
+{
+    struct api api;
+    struct peer peer;
+    int fd = -1;
+    api_start(&api, p, NULL);
+    struct end *e = peer_open(&api, &peer);
+    struct told told = {.api = &api, .e = e};
+    cr_assert_eq(gyre_conn_detach(e->c, take_over, &fd), 0);
+    cr_assert_eq(gyre_conn_id_close_then(e->id, on_told, &told), 0);
+    api_until(&api, fd >= 0 && told.times == 1);
+    cr_assert_eq(told.err, GYRE_ESTALE, "%d", told.err);
+    (void)close(fd);
+    peer_until_end(&peer);
+    peer_close(&peer);
+    e->closes = 1; /* it has no on_close */
+    e->c = NULL;
     api_close(&api);
 }
 
