@@ -384,7 +384,9 @@ int64_t gyre__sock_try_send(struct gyre__backend *be, int fd, const void *data, 
     do
         n = send(fd, data, len < INT32_MAX ? len : INT32_MAX, TRY_FLAGS);
     while (n < 0 && errno == EINTR);
-    return n >= 0 ? n : gyre__sock_send_error(errno);
+    if (n == 0) /* of some bytes: none were taken, and nothing failed */
+        return -EAGAIN;
+    return n > 0 ? n : gyre__sock_send_error(errno);
 }
 
 #ifdef TIOCOUTQ

@@ -105,6 +105,7 @@ TRANSPORT_TEST(file, try_send)
     } while (n > 0);
     cr_assert_eq(n, -EAGAIN, "try_send on a full socket gave %lld", (long long)n);
     cr_assert_gt(sent, 0);
+    cr_assert_eq(s.ops->sock->try_send(s.be, a.f.fd, bytes, 0), -EAGAIN, "nothing was taken, and that is no failure");
     stream_receive(&b, 0);
     seam_until(&s, b.got == sent);
     a.sent = sent; /* the stream goes on from there */
