@@ -92,14 +92,14 @@ GYRE_API int gyre_engine_run(struct gyre_engine *engine);
 /* Make gyre_engine_run() return. Accepting stops and open connections are aborted; their on_close gets GYRE_ESHUTDOWN.
  * If the engine does not run yet, gyre_engine_run() returns soon after its start. `engine` NULL does nothing, so a
  * signal handler may call this function before the engine exists. Async-signal-safe.
- * Thread: any. */
+ * Thread: any, until the engine is destroyed. Do not destroy the engine before this call has returned. */
 GYRE_API void gyre_engine_stop(struct gyre_engine *engine);
 
 /* Make gyre_engine_run() return gracefully. Accepting stops, and every open connection and datagram socket is closed
  * once its queued data has been sent. Connections that are still connecting are aborted. After `timeout_ns` nanoseconds
  * the remaining connections are aborted as by gyre_engine_stop(); 0 or negative: at once. `engine` NULL does nothing.
  * Async-signal-safe.
- * Thread: any. */
+ * Thread: as gyre_engine_stop(). */
 GYRE_API void gyre_engine_drain(struct gyre_engine *engine, int64_t timeout_ns);
 
 /* Return the number of loops, the loop at `index` (borrowed), and the `user` of the options. Thread: any. */

@@ -132,8 +132,8 @@ GYRE_API int64_t gyre_loop_timeout_ns(const struct gyre_loop *loop);
 /* Make gyre_loop_run() return after the current turn. If the loop is not running, the next gyre_loop_run() returns at
  * once. gyre_loop_run_nowait() is not affected. Connections stay open. On a loop of an engine, this call is
  * gyre_engine_stop(), which aborts connections. NULL does nothing, so a signal handler may run before the loop is
- * created. Async-signal-safe.
- * Thread: any. */
+ * created. Async-signal-safe. Do not destroy the loop before this call has returned, even if gyre_loop_run() has.
+ * Thread: any, until the loop is destroyed. */
 GYRE_API void gyre_loop_stop(struct gyre_loop *loop);
 
 typedef void gyre_task_fn(struct gyre_loop *loop, void *user);
