@@ -283,6 +283,37 @@ BACKEND_TEST(api_across, abort_by_id)
     api_close(&api);
 }
 
+static void keep_fd(struct gyre_conn *c, int fd, void *user)
+{
+    (void)c;
+    *(int *)user = fd;
+}
+
+/* A connection that is being detached goes to the user all the same, and who waits for its close is told then. */
+REAL_TEST(api_across, close_then_while_detaching)
+{
+    struct api api;
+    struct peer peer;
+    int fd = -1;
+    api_start(&api, p, NULL);
+    struct end *e = peer_open(&api, &peer);
+    struct told told = {.api = &api, .e = e};
+    end_put(e, MIB(8)); /* more than the kernel takes */
+    cr_assert_eq(gyre_conn_detach(e->c, keep_fd, &fd), 0);
+    cr_assert_eq(gyre_conn_id_close_then(e->id, on_told, &told), 0);
+    api_watch(&api, MS(5));
+    cr_assert_eq(told.times, 0);
+    peer_expect(&peer, MIB(8));
+    api_until(&api, fd >= 0);
+    e->closes = 1; /* on_close does not come */
+    e->c = NULL;
+    api_until(&api, told.times == 1);
+    cr_assert_eq(told.err, 0);
+    (void)close(fd);
+    peer_close(&peer);
+    api_close(&api);
+}
+
 /* The loop is destroyed before the name is looked up, or while the peer is waited for: `done` comes all the same. */
 BACKEND_TEST(api_across, close_then_at_the_end)
 {

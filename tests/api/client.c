@@ -242,6 +242,44 @@ REAL_TEST(api_client, stopped_meanwhile)
     }
 }
 
+static int refuse_socket(int fd, enum gyre_socket_purpose purpose, void *user)
+{
+    (void)fd, (void)purpose, (void)user;
+    return -EACCES;
+}
+
+static void do_nothing(struct gyre_loop *loop, void *user)
+{
+    (void)loop, (void)user;
+}
+
+/* Whatever keeps a connect from becoming a connection, its place on the loop is free again. */
+REAL_TEST(api_client, failed_takes_no_place)
+{
+    const struct gyre_conn_options wrong = {.on_socket = refuse_socket};
+    struct rig r;
+    struct calls k = {.done = 0};
+    int err;
+    calls = &k;
+    rig_open_limited(&r, p, 1, 1, 0);
+    k.engine = r.engine;
+    k.address = "tcp://127.0.0.1:1";
+    while ((err = gyre_loop_post(gyre_engine_loop(r.engine, 0), do_nothing, NULL)) == 0)
+        ;
+    cr_assert_eq(err, -EAGAIN);
+    cr_assert_eq(call(&k), -EAGAIN, "there is room for no task");
+    rig_run(&r);
+    for (unsigned i = 1; i <= 3; i++) {
+        err = gyre_engine_connect(r.engine, k.address, &handlers, on_connected, &k, &wrong);
+        while (err == -EAGAIN) /* until the first tasks have run */
+            err = gyre_engine_connect(r.engine, k.address, &handlers, on_connected, &k, &wrong);
+        cr_assert_eq(err, 0, "%s", gyre_err_name(err));
+        await(k.done == i);
+        cr_assert_eq(k.last_err, -EACCES);
+    }
+    rig_stop(&r);
+}
+
 /* What cannot be is said at once: `done` does not come. */
 REAL_TEST(api_client, errors)
 {

@@ -430,3 +430,32 @@ BACKEND_TEST(api_connect, unix_backlog_full)
     stage_close(&healthy);
     api_close(&api);
 }
+
+/* Of those that wait for room the last one gives up, and the next comes in its place: that is connected, too. */
+REAL_TEST(api_connect, unix_backlog_full_and_one_gives_up)
+{
+    enum { LISTED = 3, MANY = LISTED + 3 };
+    struct api api;
+    struct stage stage;
+    struct end *ends[MANY];
+    struct peer peers[MANY];
+    start(&api, p);
+    api.transport = TRANSPORT_UNIX;
+    stage_open(&api, &stage);
+    cr_assert_eq(listen(stage.fd, LISTED), 0);
+    for (unsigned i = 0; i < MANY - 1; i++)
+        ends[i] = api_connect(&api, stage.address, NULL, NULL);
+    struct end *last = api_connect(&api, stage.address, NULL, NULL);
+    api_watch(&api, MS(300)); /* from here on they are tried every 100 ms */
+    cr_assert_eq(gyre_conn_abort(last->c), 0);
+    api_until(&api, last->closes == 1);
+    ends[MANY - 1] = api_connect(&api, stage.address, NULL, NULL);
+    for (unsigned i = 0; i < MANY; i++)
+        stage_accept(&stage, &peers[i], ends[i]);
+    for (unsigned i = 0; i < MANY; i++)
+        api_until(&api, ends[i]->opens == 1);
+    for (unsigned i = 0; i < MANY; i++)
+        peer_close(&peers[i]);
+    stage_close(&stage);
+    api_close(&api);
+}

@@ -154,6 +154,49 @@ REAL_TEST(api_places, a_pause_for_descriptors_counts_once)
     api_close(&api);
 }
 
+struct taker {
+    struct api *api;
+    struct stage *stage;
+    struct end *e;
+};
+
+/* Takes the loop's last place, which was free when the client was accepted. */
+static int take_last(struct gyre_listener *listener, const struct sockaddr *peer, socklen_t len, void *user)
+{
+    struct taker *t = user;
+    (void)listener, (void)peer, (void)len;
+    if (t->e == NULL)
+        t->e = api_connect(t->api, t->stage->address, NULL, NULL);
+    return GYRE_ACCEPT_YES;
+}
+
+/* A client that was accepted and finds no place on the loop is closed, and takes no place of the listener with it. */
+BACKEND_TEST(api_places, refused_takes_none)
+{
+    struct api api;
+    struct stage stage;
+    struct peer first, second;
+    struct taker taker = {.api = &api, .stage = &stage};
+    const struct gyre_listener_options options = {.conns_max = 1, .filter = take_last, .user = &taker};
+    api_init(&api, p);
+    api.quiet_sim = true;
+    api.options.conns_max = 1;
+    api_open(&api);
+    stage_open(&api, &stage);
+    api_listen(&api, NULL, &options);
+    peer_connect(&api, &first, api.address);
+    peer_until_end(&first);
+    cr_assert_eq(api_stats(&api).refused, 1);
+    cr_assert_eq(gyre_listener_conn_count(api.listener), 0);
+    cr_assert_eq(gyre_conn_abort(taker.e->c), 0);
+    api_until(&api, taker.e->closes == 1);
+    (void)peer_open(&api, &second);
+    peer_close(&first);
+    peer_close(&second);
+    stage_close(&stage);
+    api_close(&api);
+}
+
 static void keep(struct gyre_conn *c, int fd, void *user)
 {
     (void)gyre_conn_discard(c, SIZE_MAX);

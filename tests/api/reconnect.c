@@ -198,6 +198,33 @@ BACKEND_TEST(api_reconnect, short_connections_are_failures)
     api_close(&api);
 }
 
+/* Stopped before it is told that connecting failed at once: nothing is told, and started again it connects. */
+BACKEND_TEST(api_reconnect, stopped_before_a_failure_is_told)
+{
+    struct api api;
+    struct stage stage;
+    struct watch w = {.api = &api};
+    api_init(&api, p);
+    api.quiet_sim = true;
+    api.options.conns_max = 1;
+    api_open(&api);
+    stage_open(&api, &stage);
+    struct end *first = api_connect(&api, stage.address, NULL, NULL);
+    make(&w, stage.address, (struct gyre_reconnector_options){.delay_min_ns = MS(1)});
+    cr_assert_eq(gyre_reconnector_start(w.r), 0); /* there is no place for its connection */
+    cr_assert_eq(gyre_reconnector_stop(w.r), 0);
+    api_watch(&api, MS(5));
+    cr_assert_eq(w.waits + w.opens + w.closes, 0);
+    cr_assert_eq(gyre_conn_abort(first->c), 0);
+    api_until(&api, first->closes == 1);
+    cr_assert_eq(gyre_reconnector_start(w.r), 0);
+    api_until(&api, w.opens == 1);
+    cr_assert_eq(w.waits, 0);
+    cr_assert_eq(gyre_reconnector_destroy(w.r), 0);
+    stage_close(&stage);
+    api_close(&api);
+}
+
 /* Destroyed in its own callback, while connected (the connection lives on), while it waits; and the loop's end. */
 BACKEND_TEST(api_reconnect, destroyed)
 {

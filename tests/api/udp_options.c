@@ -307,11 +307,12 @@ static void pause_each(struct dsock *s, const struct gyre_datagram *d)
     cr_assert_eq(gyre_udp_pause(s->u), 0);
 }
 
-/* Pausing in the middle of a joined datagram: the rest comes on resume. */
+/* Pausing in the middle of a joined datagram, with another one on its way: the rest comes on resume, each once. */
 DGRAM_REAL_TEST(api_udp_options, gro_pause)
 {
     static const struct dscript pausing = {.datagram = pause_each};
-    static uint8_t data[12 * 1000];
+    enum { EACH = 12, COUNT = 2 * EACH };
+    static uint8_t data[COUNT * 1000];
     struct api api;
     struct dsock s, c;
     start_large(&api, p, 65792);
@@ -320,14 +321,15 @@ DGRAM_REAL_TEST(api_udp_options, gro_pause)
     if (gro_refused(&api, err))
         return;
     udp_connect(&api, &c, gyre_udp_address(s.u), NULL, NULL);
-    for (uint32_t i = 0; i < 12; i++)
+    for (uint32_t i = 0; i < COUNT; i++)
         udp_fill(data + (size_t)i * 1000, 1000, i);
-    cr_assert_eq(gyre_udp_send_segments(c.u, NULL, 0, data, sizeof data, 1000), 0);
-    for (unsigned i = 0; i < 12; i++) {
+    for (unsigned i = 0; i < COUNT; i += EACH)
+        cr_assert_eq(gyre_udp_send_segments(c.u, NULL, 0, data + (size_t)i * 1000, EACH * 1000, 1000), 0);
+    for (unsigned i = 0; i < COUNT; i++) {
         api_until(&api, s.datagrams == i + 1);
         cr_assert_eq(gyre_udp_resume(s.u), 0);
     }
-    cr_assert_eq(s.distinct, 12);
+    cr_assert_eq(s.distinct, COUNT);
     cr_assert(!s.disorder);
     udp_close(&c);
     udp_close(&s);

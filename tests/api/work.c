@@ -145,6 +145,36 @@ BACKEND_TEST(api_work, called_off)
     api_close(&api);
 }
 
+/* A job in the place of one that is over: the old name does not call it off, and it is not born cancelled. */
+BACKEND_TEST(api_work, place_used_again)
+{
+    struct api api;
+    struct gyre_pool *pool;
+    struct gyre_work_id old = {.slot = 0};
+    unsigned order = 0;
+    start(&api, p, &pool, &(struct gyre_pool_options){.threads = 1});
+    for (int i = 0; i < 4; i++) {
+        _Atomic(int) gate = 0;
+        struct job job = {
+            .api = &api, .number = i, .order = &order, .gate = i % 2 ? &gate : NULL, .wait_for_cancel = i % 2 == 0};
+        cr_assert_eq(gyre_pool_submit(&job.id, pool, api.loop, work, on_done, &job), 0);
+        crew_until(atomic_load(&job.begun) == 1);
+        if (i > 0) {
+            cr_assert_eq(job.id.slot, old.slot);
+            cr_assert_eq(gyre_pool_cancel(pool, old), GYRE_ESTALE);
+        }
+        old = job.id;
+        if (i % 2 == 0)
+            cr_assert_eq(gyre_pool_cancel(pool, job.id), 1);
+        atomic_store(&gate, 1);
+        api_until(&api, order == (unsigned)i + 1);
+        cr_assert_eq(atomic_load(&job.saw_cancel), i % 2 == 0);
+        cr_assert_eq(job.result, i);
+    }
+    gyre_pool_destroy(pool);
+    api_close(&api);
+}
+
 /* Destroying waits for what runs, which is told of it, and calls the rest off; the loop hears of all later. */
 BACKEND_TEST(api_work, destroyed_with_jobs)
 {
