@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT
  * What reaches every loop of an engine, and every connection: a function on each, a walk, a broadcast. */
 #include "crew.h"
+#include "rig.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 struct roll {
     struct crew *crew;
@@ -90,6 +93,41 @@ REAL_TEST(api_crowd, all_or_nothing)
     crew_until(gyre_engine_post_all(crew.engine, call, all_called, &roll) == 0);
     crew_until(atomic_load(&roll.dones) == 1);
     cr_assert_eq(sum(&roll), 8);
+    crew_close(&crew);
+}
+
+/* A client that cannot be handed over, because the other loop's queue is full, is closed, and its place there is free
+ * again. */
+REAL_TEST(api_crowd, refused_hand_over)
+{
+    struct crew crew;
+    struct roll roll = {.crew = &crew};
+    _Atomic(int) gate = 0;
+    int fds[3];
+    unsigned answers = 0;
+    crew_init(&crew, p, 2);
+    crew.loop_options.tasks_max = 5;
+    crew.loop_options.conns_max = 1;
+    crew_open(&crew);
+    crew_listen(&crew, NULL);
+    crew_start(&crew);
+    cr_assert_eq(gyre_loop_post(gyre_engine_loop(crew.engine, 1), hold_up, &gate), 0);
+    crew_until(atomic_load(&gate) == 1);
+    for (unsigned i = 0; i < 5; i++)
+        cr_assert_eq(gyre_loop_post(gyre_engine_loop(crew.engine, 1), call, &roll), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        char byte = 'x';
+        fds[i] = rig_client(gyre_listener_address(crew.listener));
+        (void)send(fds[i], &byte, 1, MSG_NOSIGNAL);
+        answers += recv(fds[i], &byte, 1, 0) == 1;
+    }
+    cr_assert_eq(answers, 1, "of two clients %u were answered", answers);
+    atomic_store(&gate, 2);
+    crew_until(atomic_load(&roll.calls[1]) == 5);
+    fds[2] = rig_client(gyre_listener_address(crew.listener));
+    rig_ping(fds[2]);
+    for (unsigned i = 0; i < 3; i++)
+        (void)close(fds[i]);
     crew_close(&crew);
 }
 

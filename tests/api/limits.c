@@ -162,6 +162,8 @@ TRANSPORT_TEST(api_limits, write)
     unsigned before = e->timeouts;
     api_watch(&api, MS(100));
     cr_assert_eq(e->timeouts, before, "after everything was sent");
+    end_put(e, 12 << 20); /* and what comes then is limited again */
+    api_until(&api, e->timeouts == before + 1);
     peer_close(&peer);
     api_close(&api);
 }

@@ -7,6 +7,8 @@
 #include "fixture.h"
 #include "rig.h"
 
+#include "loop/loop.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <gyre/stats.h>
@@ -104,8 +106,7 @@ struct scene {
     struct end *ea, *eb;
 };
 
-/* Pipes are full on both sides of the relay. */
-static void open_full(struct scene *s, const struct backend_param *p, const struct gyre_conn_options *options)
+static void open_relay(struct scene *s, const struct backend_param *p, const struct gyre_conn_options *options)
 {
     struct gyre_listener_options o = {.conn = {.user = NULL}};
     if (options != NULL)
@@ -116,6 +117,12 @@ static void open_full(struct scene *s, const struct backend_param *p, const stru
     heir = (struct heir){.api = &s->api};
     holding = false;
     peer_relay_open(&s->api, &s->a, &s->b, &s->ea, &s->eb);
+}
+
+/* Pipes are full on both sides of the relay. */
+static void open_full(struct scene *s, const struct backend_param *p, const struct gyre_conn_options *options)
+{
+    open_relay(s, p, options);
     if (s->b.fd >= 0) /* or the kernel may make room in it later */
         cr_assert_eq(setsockopt(s->b.fd, SOL_SOCKET, SO_RCVBUF, &(int){KIB(64)}, sizeof(int)), 0);
     peer_relay_warm_up(&s->api, &s->a, &s->b);
@@ -381,4 +388,56 @@ REAL_TEST(api_splice_end, engine)
             cr_assert_eq(close(fd), 0);
         rig_close(&r);
     }
+}
+
+/* A pipe whose bytes were thrown away with its connection brings none of them to the next one. */
+BACKEND_TEST(api_splice_end, aborted_leaves_no_bytes)
+{
+    struct scene s;
+    struct peer a, b;
+    struct end *ea, *eb;
+    open_full(&s, p, NULL);
+    cr_assert_eq(gyre_conn_abort(s.ea->c), 0);
+    cr_assert_eq(gyre_conn_abort(s.eb->c), 0);
+    api_until(&s.api, s.ea->closes == 1 && s.eb->closes == 1);
+    holding = false;
+    peer_relay_open(&s.api, &a, &b, &ea, &eb);
+    peer_relay_warm_up(&s.api, &a, &b); /* which compares every byte */
+    cr_assert_eq(gyre_conn_abort(ea->c), 0);
+    cr_assert_eq(gyre_conn_abort(eb->c), 0);
+    api_until(&s.api, ea->closes == 1 && eb->closes == 1);
+    peer_close(&a);
+    peer_close(&b);
+    close_scene(&s);
+}
+
+/* ---- without memory ---- */
+
+static void *(*resize)(void *ptr, size_t size_bytes, void *user);
+
+static void *only_free(void *ptr, size_t size_bytes, void *user)
+{
+    return size_bytes > 0 ? NULL : resize(ptr, 0, user);
+}
+
+/* Nothing is left to note what a pipe has received: the connection ends, and the pipe is closed with it. */
+BACKEND_TEST(api_splice_end, no_memory_for_a_pipe)
+{
+    struct scene s;
+    open_relay(&s, p, NULL);
+    peer_relay_warm_up(&s.api, &s.a, &s.b);
+    if (backends_splices(s.api.loop)) {
+        struct gyre__seg **last = &s.api.loop->segs.free, *kept = *last;
+        resize = s.api.mem.mem.resize;
+        s.api.mem.mem.resize = only_free;
+        *last = NULL;
+        (void)peer_send_some(&s.a, MIB(1));
+        api_until(&s.api, s.ea->closes == 1);
+        cr_assert_eq(s.ea->err, -ENOMEM, "%s", gyre_err_name(s.ea->err));
+        s.api.mem.mem.resize = resize;
+        while (*last != NULL)
+            last = &(*last)->next;
+        *last = kept;
+    }
+    close_scene(&s);
 }

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <gyre/stats.h>
 #include <string.h>
+#include <sys/socket.h>
 
 /* Bytes in, out and queued are the peers'; receives and sends are in the histograms; nothing was copied. */
 TRANSPORT_TEST(api_stats, forwarding)
@@ -155,6 +156,30 @@ TRANSPORT_TEST(api_stats, slow_peer)
     cr_assert_eq(s.bytes_dropped + s.bytes_out, e->put);
     cr_assert_eq(s.failures, 0, "an abort of the user's is no failure");
     peer_close(&peer);
+    api_close(&api);
+}
+
+/* A send that fails drops what was queued behind it, too. (A unix peer that shuts its receiving side makes it fail.) */
+REAL_TEST(api_stats, dropped_by_a_failed_send)
+{
+    enum { QUEUED = 3 << 20 };
+    struct api api;
+    struct peer peer;
+    api_init(&api, p);
+    api.transport = TRANSPORT_UNIX;
+    api_open(&api);
+    api_listen(&api, NULL, NULL);
+    struct end *e = peer_open(&api, &peer);
+    cr_assert_eq(shutdown(peer.fd, SHUT_RD), 0);
+    end_put(e, QUEUED);
+    api_until(&api, gyre_conn_outbound(e->c) == 0);
+    cr_assert_eq(api_stats(&api).bytes_dropped, QUEUED);
+    peer_close(&peer);
+    api_until(&api, e->closes == 1);
+    cr_assert_eq(e->reason, GYRE_CLOSE_ERROR);
+    cr_assert_eq(e->err, -EPIPE, "%s", gyre_err_name(e->err));
+    cr_assert_eq(e->unsent, QUEUED);
+    cr_assert_eq(api_stats(&api).bytes_dropped, QUEUED);
     api_close(&api);
 }
 

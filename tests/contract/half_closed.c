@@ -198,6 +198,68 @@ TRANSPORT_TEST(half_closed, many_starve_nobody)
     seam_close(&s);
 }
 
+/* Send until nothing more goes and the send waits. Returns how many bytes went. */
+static uint64_t send_until_full(struct seam *s, struct seam_op *so, struct gyre__fd *f, const void *bytes, uint32_t len)
+{
+    uint64_t went = 0;
+    for (;;) {
+        seam_send(so, f, bytes, len);
+        seam_submit(s, so);
+        seam_settle(s, SEAM_MS(10));
+        if (!seam_idle(so))
+            return went;
+        cr_assert_gt(so->res, 0, "the send gave %d", so->res);
+        went += (uint64_t)so->res;
+    }
+}
+
+static uint64_t take_all(const struct stream *b)
+{
+    static uint8_t bytes[256 << 10];
+    uint64_t got = 0;
+    for (ssize_t n; (n = recv(b->f.fd, bytes, sizeof bytes, MSG_DONTWAIT)) > 0; got += (uint64_t)n)
+        ;
+    return got;
+}
+
+/* The peer makes room, and the send that waited is cancelled in the same moment: what has gone is said to have gone. */
+REAL_TEST(half_closed, cancelled_send_says_what_went)
+{
+    enum { LEN = 1 << 20 };
+    struct seam s;
+    struct stream a, b;
+    uint8_t *bytes = calloc(1, LEN);
+    uint64_t went = 0, got = 0;
+    seam_open(&s, p);
+    stream_pair(&s, &a, &b, 1);
+    stream_receive(&a, 0);
+    stream_finish(&b);
+    seam_until(&s, a.eof);
+    struct seam_op *so = seam_op_new(&s);
+    for (unsigned i = 0; i < 6; i++) {
+        went += send_until_full(&s, so, &a.f, bytes, LEN);
+        got += take_all(&b);
+        for (unsigned turns = 0; turns < i % 3; turns++)
+            seam_look(&s);
+        if (!seam_idle(so))
+            seam_cancel(&s, so);
+        seam_until(&s, seam_idle(so));
+        went += so->res > 0 ? (uint64_t)so->res : 0;
+    }
+    for (unsigned quiet = 0; quiet < 10; quiet++) {
+        uint64_t more = take_all(&b);
+        got += more;
+        quiet = more > 0 ? 0 : quiet;
+        seam_settle(&s, SEAM_MS(2));
+    }
+    cr_assert_eq(got, went, "%llu bytes came, %llu were said to have gone", (unsigned long long)got,
+                 (unsigned long long)went);
+    free(bytes);
+    stream_close(&a);
+    stream_close(&b);
+    seam_close(&s);
+}
+
 /* After the end a poll for nothing waits for a reset, whatever is sent meanwhile, and can be cancelled. */
 TRANSPORT_TEST(half_closed, poll_waits_for_a_reset)
 {
