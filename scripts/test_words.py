@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """The contract and the API suite on io_uring, once with each kernel feature left out that GYRE_URING_OFF can name.
 
-One kernel stands in for many: what is left out is what older kernels lack. The words are read from src/uring/uring.h;
+One kernel stands in for many: what is left out is what older kernels lack. The words are read from src/uring/ring.h;
 three runs more leave out two at a time, and all there are. It is the release build: with sanitizers the suites have run
 before, and much of what differs is a matter of time. Tests of other backends are left out where the harness can tell
 (GYRE_TEST_ONLY).
@@ -38,7 +38,7 @@ def load_driver():
 
 def words():
     """The words of GYRE_URING_OFF, from the list that the library is made with."""
-    text = (ROOT / "src" / "uring" / "uring.h").read_text(encoding="utf-8")
+    text = (ROOT / "src" / "uring" / "ring.h").read_text(encoding="utf-8")
     return re.findall(r'X\([A-Z_]+, \d+, "([a-z_]+)"\)', text)
 
 
@@ -86,7 +86,7 @@ def plan(args):
     """What to run: the suite, what to leave out, a filter or None."""
     every = words()
     if len(every) < 2:
-        sys.exit("src/uring/uring.h: the list of features is not where it was")
+        sys.exit("src/uring/ring.h: the list of features is not where it was")
     unknown = [word for off in args.word or [] for word in off.split(",") if word not in every]
     if unknown:
         sys.exit(f"no such feature: {', '.join(unknown)}; there are: {', '.join(every)}")
