@@ -9,7 +9,7 @@ if(APPLE)
 endif()
 
 set(GYRE_DEFINES)
-set(GYRE_ROOMS base seam buffer socket sim loop stream datagram watch work listen connect reactor engine metrics)
+set(GYRE_ROOMS base seam buffer socket sim loop stream datagram watch work resolve listen connect reactor engine metrics)
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
   list(APPEND GYRE_ROOMS readiness epoll_fallback)
   list(APPEND GYRE_DEFINES GYRE_HAVE_EPOLL=1)

@@ -16,6 +16,7 @@
 #include <gyre/watch.h>
 #include <gyre/reconnect.h>
 #include <gyre/work.h>
+#include <gyre/resolve.h>
 #include <gyre/engine.h>
 #include <gyre/stats.h>
 #include <gyre/sim.h>

@@ -88,8 +88,8 @@ GYRE_API const char *gyre_version(void);
 #define GYRE_ERRORS(X)                                                                                                 \
     X(GYRE_ECLOSED, -100001, "the connection, socket or watch is closed or closing; it takes no more data")            \
     X(GYRE_ETHREAD, -100002, "called from the wrong thread; call it on the loop's thread, with gyre_loop_post()")      \
-    X(GYRE_EADDRESS, -100003, "the address is not valid here: streams use tcp://IP:PORT or unix:///PATH, datagrams "   \
-      "udp://IP:PORT or unixgram:///PATH (gyre_engine_listen_udp); an IP address is needed here, not a name")          \
+    X(GYRE_EADDRESS, -100003, "the address is not valid here: streams use tcp://HOST:PORT or unix:///PATH, datagrams " \
+      "udp://IP:PORT or unixgram:///PATH (gyre_engine_listen_udp); other calls than connecting need an IP address")    \
     X(GYRE_EPATHLEN, -100004, "the unix socket path is empty or longer than the system allows (107 bytes on Linux)")   \
     X(GYRE_EHANDLERS, -100005, "the handlers are NULL or lack a required one (on_data, on_frame, on_datagram)")        \
     X(GYRE_EBACKEND, -100006, "unknown backend name; use auto, io_uring, epoll or kqueue")                             \
@@ -105,7 +105,10 @@ GYRE_API const char *gyre_version(void);
     X(GYRE_EFRAME, -100015, "the peer sent an invalid frame: it is too long, or its length field is invalid")          \
     X(GYRE_EFILE, -100016, "the file ends before the last byte to send")                                               \
     X(GYRE_EFORK, -100017, "the object belongs to the parent process; after fork(2) the child must create its own")    \
-    X(GYRE_EFDTYPE, -100018, "a descriptor of this kind cannot be watched, such as a regular file")
+    X(GYRE_EFDTYPE, -100018, "a descriptor of this kind cannot be watched, such as a regular file")                    \
+    X(GYRE_ENONAME, -100019, "no such host: the name does not exist or has no address of the family asked for")        \
+    X(GYRE_ENAMESERVER, -100020, "the name could not be looked up: no name server answered, or it failed; try later")  \
+    X(GYRE_ESELF, -100021, "the connection leads to itself: nothing listens there, and the system chose the same port")
 
 enum {
 #define GYRE_ERROR_ENUM(name, number, text) name = number,

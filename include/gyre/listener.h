@@ -94,6 +94,9 @@ struct gyre_listener_options {
  *   "tcp://:7000"            every address, IPv4 and IPv6
  *   "tcp4://…", "tcp6://…"   the same, for one family only
  *   "tcp://127.0.0.1:0"      any free port; gyre_listener_address() returns the chosen port
+ *   "tcp://localhost:7000"   127.0.0.1, or with "tcp6://" ::1
+ *   "tcp://name:7000"        one address of the host name: the first IPv4 address, or if there is none, the first. The
+ *                            name is looked up during the call, which blocks. Not in a callback of the loop or engine.
  *   "unix:///run/x.sock"     a unix socket. A leftover socket file that nobody listens on is replaced. When the
  *                            listener closes, its file is removed, unless the socket was duplicated with
  *                            gyre_listener_dup_fd() and is still open elsewhere.
@@ -109,7 +112,10 @@ struct gyre_listener_options {
  *
  * Returns 0, or an error, and then nothing stays open:
  *   -EINVAL          `engine` or `address` is NULL
- *   GYRE_EADDRESS    `address` is not a stream address. For UDP use gyre_engine_listen_udp().
+ *   GYRE_EADDRESS    `address` is not a stream address (for UDP use gyre_engine_listen_udp()), or it has a name other
+ *                    than localhost and the call is made in a callback
+ *   GYRE_ENONAME, GYRE_ENAMESERVER
+ *                    the name does not exist, or could not be looked up
  *   GYRE_EPATHLEN    the unix path is empty or too long
  *   GYRE_EHANDLERS   `handlers` is NULL or lacks on_data (with a framer, on_frame)
  *   GYRE_EOPTION     an option is out of range; GYRE_BALANCE_KERNEL or an option marked "TCP only" is set for a unix

@@ -12,6 +12,7 @@ extern "C" {
 #endif
 
 struct gyre_loop;
+struct gyre_resolver;
 struct gyre_sim;
 
 struct gyre_loop_options {
@@ -44,6 +45,8 @@ struct gyre_loop_options {
     uint32_t urgent_tasks_max;   /* limit on queued urgent tasks (gyre_loop_post_urgent()); 0: 1024 */
     int64_t buf_keep_ns;         /* after this many nanoseconds without use, a receive buffer beyond `buf_count` returns
                                     its memory to the system; 0: 1 s; INT64_MAX: never; not negative */
+    struct gyre_resolver *resolver; /* looks names up for the loop (resolve.h); borrowed until the loop is destroyed;
+                                       NULL: one with the default limits, created when it is needed */
 };
 
 /* The limits of a loop, and what happens at each:

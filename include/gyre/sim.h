@@ -176,6 +176,22 @@ typedef bool gyre_sim_until_fn(void *user);
 GYRE_API int gyre_sim_run(struct gyre_sim *sim, struct gyre_loop *const *loops, size_t count, uint64_t rounds_max,
                           gyre_sim_until_fn *until, void *user);
 
+/* ---- Names ---- */
+
+/* Set what a lookup of `name` finds (resolve.h): `count` IP addresses as text without brackets, in this order, after
+ * `delay_ns` nanoseconds of simulated time. With `count` 0 the lookup fails with `err`, such as GYRE_ENAMESERVER. 0
+ * means GYRE_ENONAME, which is also the answer for every name that was not set. Replaces what was set before.
+ * Everything is copied. The cache of a resolver keeps its answers for its own time all the same. "localhost" is
+ * 127.0.0.1 and ::1 from the beginning.
+ *
+ * Returns 0, or:
+ *   GYRE_EADDRESS  `name` is not a host name, or an address does not parse
+ *   GYRE_EOPTION   `err` is not negative, or `count` is more than 1024
+ *   -EINVAL        `sim` or `name` is NULL, or `addresses` is NULL and `count` is not 0
+ *   -ENOMEM        out of memory */
+GYRE_API int gyre_sim_set_name(struct gyre_sim *sim, const char *name, const char *const *addresses, size_t count,
+                               int err, uint64_t delay_ns);
+
 /* ---- Scripted peers ---- */
 
 /* The state of a scripted peer, as gyre_sim_peer_state() returns it. */

@@ -15,6 +15,7 @@
 #include "reactor/reactor.h"
 
 #include <errno.h>
+#include <gyre/resolve.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -184,6 +185,7 @@ void gyre_engine_destroy(struct gyre_engine *engine)
     for (uint32_t i = 0; i < engine->set.count; i++)
         gyre__loop_run_late_tasks(engine->set.loops[i]);
     destroy_loops(engine);
+    gyre_resolver_destroy(engine->set.resolver);
     while (engine->listeners != NULL) {
         struct gyre_listener *listener = engine->listeners;
         engine->listeners = listener->next;
@@ -231,7 +233,12 @@ int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_engine *eng
 {
     struct gyre__listen_request request = {
         .address = address, .handlers = handlers, .options = options, .size = size_bytes, .conn_size = conn_size_bytes};
-    return engine == NULL || address == NULL ? -EINVAL : engine_listen(out, engine, &request);
+    if (engine == NULL || address == NULL)
+        return -EINVAL;
+    if (gyre__loop_is_forked(engine->set.loops[0]))
+        return GYRE_EFORK;
+    int err = gyre__listen_look_up(&request, engine->set.loops, engine->set.count);
+    return err != 0 ? err : engine_listen(out, engine, &request);
 }
 
 int gyre_engine_listen_fd_sized(struct gyre_listener **out, struct gyre_engine *engine, int fd,

@@ -141,12 +141,18 @@ struct gyre__listen_request {
     struct gyre__set *set;
     struct gyre_listener **list; /* the engine's, or the loop's */
     const char *address;         /* or NULL: */
+    struct gyre__address found;  /* if `named`: what the name in `address` stands for */
+    bool named;
     int fd;                      /* a listening socket, taken on success */
     const struct gyre_conn_handlers *handlers;
     const struct gyre_listener_options *options;
     size_t size; /* of `options` in the caller, and of `conn` in them */
     size_t conn_size;
 };
+
+/* Look up the name in the address of a request, if there is one. The calling thread may wait, so no lock is held.
+ * Returns 0, GYRE_EADDRESS or an error of a lookup. */
+int gyre__listen_look_up(struct gyre__listen_request *request, struct gyre_loop *const *loops, uint32_t loop_count);
 
 /* Make a listener. It is put on the list, even if opening fails later on, and is freed with gyre__listener_free() when
  * the loops have ended. Each loop that the calling thread may not touch starts its part by a task. Errors as

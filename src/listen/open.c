@@ -7,6 +7,7 @@
 #include "listener.h"
 #include "base/options.h"
 #include "base/refuse.h"
+#include "resolve/resolve.h"
 #include "socket/prepare.h"
 
 #include <errno.h>
@@ -143,10 +144,23 @@ static int inspect(struct plan *plan, const struct gyre__listen_request *request
     return info.stream && info.listening ? 0 : GYRE_ESOCKTYPE;
 }
 
+int gyre__listen_look_up(struct gyre__listen_request *request, struct gyre_loop *const *loops, uint32_t loop_count)
+{
+    struct gyre__host host;
+    request->named = gyre__addr_parse_host(&host, request->address) == 0;
+    return request->named ? gyre__resolve_now(&request->found, loops, loop_count, &host) : 0;
+}
+
 static int make_plan(struct plan *plan, const struct gyre__listen_request *request)
 {
     struct gyre_listener_options *o = &plan->options;
-    int err = request->address != NULL ? gyre__addr_parse(&plan->address, request->address) : inspect(plan, request);
+    int err = 0;
+    if (request->address == NULL)
+        err = inspect(plan, request);
+    else if (request->named)
+        plan->address = request->found;
+    else
+        err = gyre__addr_parse(&plan->address, request->address);
     if (err == 0)
         err = gyre__options_copy_nested(o, sizeof *o, sizeof o->conn, request->options, request->size,
                                         request->conn_size);
@@ -317,7 +331,9 @@ static int loop_listen(struct gyre_listener **out, struct gyre_loop *loop, struc
     request->loops = &loop;
     request->loop_count = 1;
     request->list = &loop->acceptors->listeners;
-    int err = gyre__listener_make(&listener, request);
+    int err = request->address != NULL ? gyre__listen_look_up(request, &loop, 1) : 0;
+    if (err == 0)
+        err = gyre__listener_make(&listener, request);
     if (err == 0 && out != NULL)
         *out = listener;
     return err;

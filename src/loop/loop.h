@@ -25,6 +25,7 @@
 
 struct gyre__acceptors;
 struct gyre__conns;
+struct gyre__resolves;
 struct gyre__set;
 struct gyre__shared;
 struct gyre__udps;
@@ -60,6 +61,7 @@ enum gyre__timer_kind {
     GYRE_TIMER_CONNECT,
     GYRE_TIMER_RECONNECT, /* connect/connect.h */
     GYRE_TIMER_TRIM, /* reactor/trim.c */
+    GYRE_TIMER_RESOLVE, /* resolve/resolve.h */
     GYRE_TIMERS,
 };
 
@@ -106,6 +108,7 @@ struct gyre_loop {
     struct gyre__watches *watches;     /* watch/watch.h */
     struct gyre__acceptors *acceptors; /* listen/listener.h */
     struct gyre__shared *shared;       /* stream/shared.h */
+    struct gyre__resolves *resolves;   /* resolve/resolve.h */
 
     struct gyre__tasks urgent; /* go before `tasks` */
     struct gyre__tasks tasks;

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 struct gyre_loop;
+struct gyre_resolver;
 
 struct gyre__set {
     struct gyre_loop **loops;
@@ -19,6 +20,7 @@ struct gyre__set {
     /* Held while threads are being started, or a listener is added or steered: until a loop has its owner, none could
      * tell a call from a wrong thread. */
     pthread_mutex_t gate;
+    struct gyre_resolver *resolver; /* of loops that were given none; NULL: not needed so far; guarded by the gate */
     void (*tick)(struct gyre_loop *l);    /* the set's regular task is due on `l` */
     void (*stop)(struct gyre__set *set);  /* end all loops. Thread: any; async-signal-safe */
 };

@@ -11,6 +11,7 @@
 #include "buffer/pipes.h"
 #include "datagram/udp.h"
 #include "listen/listener.h"
+#include "resolve/resolve.h"
 #include "watch/watch.h"
 
 #include <errno.h>
@@ -96,13 +97,15 @@ static void init(struct gyre_loop *l, const struct gyre_loop_options *o)
     l->trim_timer.kind = GYRE_TIMER_TRIM;
 }
 
-static int init_rooms(struct gyre_loop *l)
+static int init_rooms(struct gyre_loop *l, const struct gyre_loop_options *o)
 {
     int err = gyre__conns_init(l);
     if (err == 0)
         err = gyre__udps_init(l);
     if (err == 0)
         err = gyre__watches_init(l);
+    if (err == 0)
+        err = gyre__resolves_init(l, o->resolver);
     return err == 0 ? gyre__acceptors_init(l) : err;
 }
 
@@ -112,6 +115,7 @@ static void free_rooms(struct gyre_loop *l)
     gyre__conns_fini(l);
     gyre__udps_fini(l);
     gyre__watches_fini(l);
+    gyre__resolves_fini(l);
 }
 
 static int open_backend(struct gyre_loop *l, const struct gyre_loop_options *o, const struct gyre__backend_config *tune)
@@ -155,7 +159,7 @@ int gyre__loop_make(struct gyre_loop **out, const struct gyre_loop_options *opti
     if (l == NULL)
         return -ENOMEM;
     init(l, &o);
-    err = init_rooms(l);
+    err = init_rooms(l, &o);
     if (err == 0)
         err = open_backend(l, &o, tune);
     if (err != 0) {
@@ -191,6 +195,7 @@ void gyre__loop_end(struct gyre_loop *l)
     gyre__conns_each(l, gyre__turn_end_one);
     gyre__udps_each(l, gyre__udp_shut);
     gyre__watches_end(l);
+    gyre__resolves_end(l);
     while (err == 0 && (gyre_loop_conn_count(l) > 0 || l->acceptors->open > 0 || l->conns->settle_head != NULL ||
                         l->udps->open > 0 || l->watches->count > 0))
         err = gyre__loop_turn(l, -1);

@@ -10,6 +10,7 @@
 #include "connect/connect.h"
 #include "datagram/udp.h"
 #include "listen/listener.h"
+#include "resolve/resolve.h"
 #include "watch/watch.h"
 
 #include <string.h>
@@ -63,6 +64,7 @@ gyre__timer_fire_fn *const gyre__turn_fire_fns[GYRE_TIMERS] = {
     [GYRE_TIMER_CONNECT] = gyre__conns_on_again,
     [GYRE_TIMER_RECONNECT] = gyre__reconnector_on_timer,
     [GYRE_TIMER_TRIM] = gyre__trim_on_timer,
+    [GYRE_TIMER_RESOLVE] = gyre__resolve_on_timer,
 };
 
 static bool has_work(const struct gyre_loop *l)

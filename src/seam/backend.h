@@ -254,6 +254,12 @@ struct gyre__backend_ops {
      * backend posts nothing ahead. */
     void (*pool_trim)(struct gyre__backend *be, struct gyre__bufpool *pool);
 
+    /* The addresses of a name, in place of the system's: at most `max`, with port 0, of the family or AF_UNSPEC.
+     * Returns how many, or GYRE_ENONAME or what else the lookup fails with; `*delay_ns` says after how long. NULL: the
+     * system is asked. */
+    int (*lookup)(struct gyre__backend *be, struct sockaddr_storage *out, uint32_t max, const char *name, int family,
+                  uint64_t *delay_ns);
+
     /* Which kernel features are in use, comma-separated. */
     void (*features)(struct gyre__backend *be, char *out, size_t size);
 };

@@ -466,6 +466,7 @@ const struct gyre__backend_ops gyre__backend_sim = {
     .attach = sim_attach,
     .close = sim_close,
     .detach = sim_detach,
+    .lookup = gyre__sim_lookup,
     .submit = sim_submit,
     .cancel = sim_cancel,
     .wait = sim_wait,

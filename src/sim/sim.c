@@ -196,6 +196,7 @@ void gyre_sim_destroy(struct gyre_sim *sim)
     while (sim->socks != NULL)
         close_left_open(sim->socks);
     gyre__sim_packets_free(sim);
+    gyre__sim_names_free(sim);
     GYRE_CHECK(sim->streams == NULL && sim->dues.reserved == 0);
     gyre__free(sim->mem, sim->dues.heap);
     gyre__free(sim->mem, sim->fds);

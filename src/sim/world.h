@@ -7,7 +7,7 @@
  *     due.c      what happens when                                    sim.c      options, clock, beginning and end
  *     dgram.c    datagrams                                            option.c   socket options, which are only kept
  *     address.c  choosing ports, conflicts, who serves an address     chance.c   random numbers, delays, the trace
- *     requests.c the queues of requests
+ *     requests.c the queues of requests                       names.c    what names stand for
  *
  * reactor/sim_run.c drives several loops on one simulation.
  *
@@ -35,6 +35,7 @@ enum {
 };
 
 struct sim_backend;
+struct sim_name;
 struct sim_packet;
 struct sim_sock;
 struct sim_stream;
@@ -224,6 +225,7 @@ struct gyre_sim {
     struct sim_sock *listeners; /* in order of listening */
     struct sim_stream *streams;
     struct sim_packet *packets; /* on their way */
+    struct sim_name *names;
     struct sim_backend *backends;
     struct sim_sock **fds; /* by descriptor less SIM_FD_FIRST */
     uint32_t fds_cap;
@@ -311,6 +313,11 @@ void gyre__sim_packet_due(struct sim_due *due);
 void gyre__sim_packets_free(struct gyre_sim *sim);
 bool gyre__sim_perform_sendmsg(struct sim_backend *be, struct sim_req *req, struct gyre__event *ev);
 bool gyre__sim_perform_recvmsg(struct sim_backend *be, struct sim_req *req, struct gyre__event *ev, bool goes_on);
+
+/* names.c: the backend's lookup(); free all. */
+int gyre__sim_lookup(struct gyre__backend *base, struct sockaddr_storage *out, uint32_t max, const char *name,
+                     int family, uint64_t *delay_ns);
+void gyre__sim_names_free(struct gyre_sim *sim);
 
 /* stream.c: a stream between two sockets. Returns 0 or -ENOMEM. */
 int gyre__sim_stream_create(struct sim_sock *a, struct sim_sock *b);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Parsing and printing addresses. Names are not resolved here: a host is a number. */
+ * Parsing and printing addresses. Names are taken apart here and resolved elsewhere. */
 #include "addr.h"
 
 #include <arpa/inet.h>
@@ -128,6 +128,128 @@ int gyre__addr_parse(struct gyre__address *out, const char *text)
     if (err == 0)
         *out = address;
     return err;
+}
+
+static bool is_digit(char ch)
+{
+    return ch >= '0' && ch <= '9';
+}
+
+static bool is_letter(char ch)
+{
+    return (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z');
+}
+
+/* Whether getaddrinfo(3) could take the label for a number: "17", "0x11". */
+static bool is_number(const char *label, size_t len)
+{
+    bool hex = len > 1 && label[0] == '0' && (label[1] == 'x' || label[1] == 'X');
+    for (size_t i = hex ? 2 : 0; i < len; i++)
+        if (!is_digit(label[i]) && !(hex && is_letter(label[i]) && (label[i] | 0x20) <= 'f'))
+            return false;
+    return true;
+}
+
+bool gyre__addr_is_name(const char *text, size_t len)
+{
+    size_t label = 0; /* where the label begins */
+    len -= len > 0 && text[len - 1] == '.';
+    if (len == 0 || len > GYRE_HOST_MAX)
+        return false;
+    for (size_t i = 0; i <= len; i++) {
+        if (i < len && text[i] != '.') {
+            if (!is_digit(text[i]) && !is_letter(text[i]) && text[i] != '_' && (text[i] != '-' || i == label))
+                return false;
+            continue;
+        }
+        if (i == label || i - label > 63)
+            return false;
+        if (i == len)
+            return !is_number(text + label, len - label);
+        label = i + 1;
+    }
+    return false;
+}
+
+/* The family of the scheme of TCP that `*text` starts with, which is then skipped; -1: another scheme. */
+static int skip_tcp(const char **text)
+{
+    if (skip(text, "tcp://"))
+        return AF_UNSPEC;
+    if (skip(text, "tcp4://"))
+        return AF_INET;
+    return skip(text, "tcp6://") ? AF_INET6 : -1;
+}
+
+int gyre__addr_parse_host(struct gyre__host *out, const char *text)
+{
+    struct gyre__host host = {.family = skip_tcp(&text)};
+    if (host.family < 0)
+        return GYRE_EADDRESS;
+    const char *colon = strrchr(text, ':');
+    size_t len = colon != NULL ? (size_t)(colon - text) : 0;
+    if (len == 0 || len >= sizeof host.name || !gyre__addr_is_name(text, len) || parse_port(colon + 1, &host.port) != 0)
+        return GYRE_EADDRESS;
+    memcpy(host.name, text, len);
+    *out = host;
+    return 0;
+}
+
+uint32_t gyre__addr_list_count(const char *text)
+{
+    uint32_t count = 1;
+    if (skip_tcp(&text) < 0)
+        return 0;
+    for (; *text != '\0'; text++)
+        count += *text == ',';
+    return count;
+}
+
+int gyre__addr_list_item(struct gyre__address *out, const char *text, uint32_t index)
+{
+    char item[INET6_ADDRSTRLEN + IF_NAMESIZE + 16];
+    int family = skip_tcp(&text);
+    for (; index > 0; index--)
+        text = strchr(text, ',') + 1;
+    size_t len = strcspn(text, ",");
+    if (family < 0 || len >= sizeof item)
+        return GYRE_EADDRESS;
+    memcpy(item, text, len);
+    item[len] = '\0';
+    struct gyre__address address = {.v6_only = false};
+    int err = item[0] != ':' ? parse_inet(&address, item, family) : GYRE_EADDRESS;
+    if (err == 0)
+        *out = address;
+    return err;
+}
+
+in_port_t gyre__addr_port(const struct gyre__addr *addr)
+{
+    return addr->ss.ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)&addr->ss)->sin6_port
+                                          : ((const struct sockaddr_in *)&addr->ss)->sin_port;
+}
+
+bool gyre__addr_same_host(const struct gyre__addr *a, const struct gyre__addr *b)
+{
+    const struct sockaddr_in6 *a6 = (const struct sockaddr_in6 *)&a->ss, *b6 = (const struct sockaddr_in6 *)&b->ss;
+    const struct sockaddr_in *a4 = (const struct sockaddr_in *)&a->ss, *b4 = (const struct sockaddr_in *)&b->ss;
+    if (a->ss.ss_family != b->ss.ss_family)
+        return false;
+    if (a->ss.ss_family == AF_INET6)
+        return memcmp(&a6->sin6_addr, &b6->sin6_addr, sizeof a6->sin6_addr) == 0;
+    return a4->sin_addr.s_addr == b4->sin_addr.s_addr;
+}
+
+void gyre__addr_set(struct gyre__addr *out, const struct sockaddr_storage *ss, in_port_t port)
+{
+    out->ss = *ss;
+    if (ss->ss_family == AF_INET6) {
+        ((struct sockaddr_in6 *)&out->ss)->sin6_port = port;
+        out->len = sizeof(struct sockaddr_in6);
+    } else {
+        ((struct sockaddr_in *)&out->ss)->sin_port = port;
+        out->len = sizeof(struct sockaddr_in);
+    }
 }
 
 int gyre__addr_parse_dgram(struct gyre__address *out, const char *text)

@@ -17,6 +17,34 @@ struct gyre__address {
  * "[::1]", "[fe80::1%eth0]"), or empty for all. Returns 0, GYRE_EADDRESS or GYRE_EPATHLEN. */
 int gyre__addr_parse(struct gyre__address *out, const char *text);
 
+enum { GYRE_HOST_MAX = 253 }; /* of a host name, in bytes (RFC 1035); a trailing dot is not counted */
+
+/* An address whose host is a name. */
+struct gyre__host {
+    char name[GYRE_HOST_MAX + 2];
+    in_port_t port; /* as on the wire */
+    int family;     /* AF_UNSPEC: both */
+};
+
+/* Parse "tcp://NAME:PORT", "tcp4://…", "tcp6://…". Returns 0 or GYRE_EADDRESS. */
+int gyre__addr_parse_host(struct gyre__host *out, const char *text);
+
+/* Whether `text` is a host name: labels of letters, digits, '-' and '_', the last of which is no number, so that a
+ * mistyped IP address is not looked up. */
+bool gyre__addr_is_name(const char *text, size_t len);
+
+/* Several addresses in one text, "tcp://127.0.0.1:80,[::1]:80": how many, 0 if it is not of TCP; and the one at
+ * `index`. Returns 0 or GYRE_EADDRESS. */
+uint32_t gyre__addr_list_count(const char *text);
+int gyre__addr_list_item(struct gyre__address *out, const char *text, uint32_t index);
+
+/* Of an internet address; as on the wire. */
+in_port_t gyre__addr_port(const struct gyre__addr *addr);
+bool gyre__addr_same_host(const struct gyre__addr *a, const struct gyre__addr *b);
+
+/* An internet address with another port. */
+void gyre__addr_set(struct gyre__addr *out, const struct sockaddr_storage *ss, in_port_t port);
+
 /* The other way, as gyre__addr_parse() takes it; always terminated. */
 void gyre__addr_format(const struct gyre__addr *addr, char *out, size_t size);
 

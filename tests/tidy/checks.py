@@ -31,8 +31,9 @@ ROOMS = {
     "datagram": ON_A_LOOP,
     "watch": {"base", "seam", "loop"},
     "work": {"base", "seam", "loop"},
-    "listen": ON_A_LOOP | {"stream"},
-    "connect": ON_A_LOOP | {"stream"},
+    "resolve": {"base", "socket", "loop"},
+    "listen": ON_A_LOOP | {"stream", "resolve"},
+    "connect": ON_A_LOOP | {"stream", "resolve"},
 }
 ROOMS["reactor"] = set(ROOMS)  # the conductor knows all players, the backends among them
 ROOMS["engine"] = set(ROOMS)
@@ -50,6 +51,7 @@ FACES = {
     "datagram": {"udp.h"},
     "watch": {"watch.h"},
     "work": {"pool.h"},
+    "resolve": {"resolve.h"},
     "listen": {"listener.h"},
     "connect": {"connect.h"},
     "reactor": {"reactor.h", "backends.h"},

@@ -123,7 +123,7 @@ Test(nonsense, addresses)
     static const struct {
         const char *address;
         int err;
-    } table[] = {{"", GYRE_EADDRESS}, {"tcp://localhost:1", GYRE_EADDRESS}, {"unix://", GYRE_EPATHLEN},
+    } table[] = {{"", GYRE_EADDRESS}, {"tcp://local host:1", GYRE_EADDRESS}, {"unix://", GYRE_EPATHLEN},
                  {"unix://@", GYRE_EPATHLEN}, {"tcp://1.2.3.4:70000", GYRE_EADDRESS}};
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         struct gyre_conn *c = NULL;
