@@ -111,12 +111,6 @@ static void tell(struct gyre_lookup *r)
     free_request(r);
 }
 
-static void run_task(struct gyre_loop *l, void *user)
-{
-    (void)l;
-    tell(user);
-}
-
 /* Take it from whoever has it. Returns false if it is on its way to the loop already. */
 static bool take_back(struct gyre_lookup *r)
 {
@@ -127,6 +121,14 @@ static bool take_back(struct gyre_lookup *r)
         gyre__names_leave(r);
     gyre__asker_unlock(asker);
     return mine;
+}
+
+/* The thread that posted it goes on to wake the loop. Until it has let go of the lock neither may be freed. */
+static void run_task(struct gyre_loop *l, void *user)
+{
+    (void)l;
+    (void)take_back(user);
+    tell(user);
 }
 
 static void send_home(struct gyre_lookup *r, int err)
