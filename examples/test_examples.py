@@ -136,7 +136,7 @@ def run_echo(programs, backend, directory):
 def run_relay(programs, backend, _directory):
     path = os.path.join(programs, "relay")
     server = Program(os.path.join(programs, "echo"), *flags(backend), "tcp://127.0.0.1:0")
-    front = Program(path, *flags(backend), "tcp://127.0.0.1:0", server.address)
+    front = Program(path, *flags(backend), "tcp://localhost:0", server.address.replace("127.0.0.1", "localhost"))
     check(f"relay on {backend} returns every byte", exchange(front.address) == PATTERN)
     with connect(front.address) as left_open:
         left_open.sendall(b"x")

@@ -45,7 +45,7 @@ def run_bad_input(programs, check):
     refused(client, ["tcp://127.0.0.1:1", "many", "1"], 2, 'CONNECTIONS is a number from 1 to 100000, not "many"')
     refused(client, ["tcp://127.0.0.1:1", "1", "0"], 2, "BATCHES")
     refused(client, ["tcp://127.0.0.1:1", "1", "1", "-1"], 2, "FRAMES")
-    refused(client, ["here", "2", "1"], 1, "an IP address is needed")
+    refused(client, ["here", "2", "1"], 1, "streams use tcp://HOST:PORT")
     worker = os.path.join(programs, "worker")
     refused(worker, ["tcp://127.0.0.1:0"], 2, "a directory")
     refused(worker, ["tcp://127.0.0.1:0", ".", "4"], 2, "two numbers")

@@ -53,7 +53,7 @@
  *   time limit, no on_timeout       | dropped, RST  | discarded    | on_close: GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT
  *   linger, close or lifetime limit | dropped, RST  | discarded    | closing: GYRE_CLOSE_TIMEOUT, GYRE_ETIMEOUT
  *   connect limit                   | dropped       | none         | on_close: GYRE_CLOSE_CONNECT, GYRE_ETIMEOUT
- *   connecting fails                | dropped       | none         | on_close: GYRE_CLOSE_CONNECT, -errno
+ *   connecting fails                | dropped       | none         | on_close: GYRE_CLOSE_CONNECT, the error
  *   accepted, on_socket fails       | none          | none         | on_close: GYRE_CLOSE_ERROR, error of on_socket
  *   invalid frame                   | sent, FIN     | discarded    | on_bad_frame, on_close: GYRE_CLOSE_ERROR, its err
  *   reading a queued file fails     | dropped, RST  | discarded    | on_close: GYRE_CLOSE_ERROR, GYRE_EFILE or -errno
@@ -211,6 +211,7 @@ struct gyre_conn_options {
      * that you pass in. NULL: none. */
     gyre_socket_fn *on_socket;
     int64_t close_timeout_ns; /* limit on the time of a whole close; 0: 10 minutes plus 1 s per 16 KiB to deliver */
+    int64_t attempt_delay_ns; /* time until the next of several addresses is tried (connect.h); 0: 250 ms; from 10 ms */
 };
 
 /* Hands `fd` to you. You own the descriptor, which is close-on-exec and in blocking mode. (On the simulator only
@@ -397,8 +398,7 @@ GYRE_API int gyre_conn_fd(const struct gyre_conn *c);
  * the peer address is available only while the connection is open. The peer address of a unix socket is available once
  * the socket is connected. Return 0. Errors: GYRE_ECLOSED: `c` is NULL; GYRE_ETHREAD; and
  *   -ENOTCONN: the address is not available now
- *   -EINVAL: an out parameter is NULL
- *   -errno: the error of the system call */
+ *   -EINVAL: an out parameter is NULL; -errno: the error of the system call */
 GYRE_API int gyre_conn_local_address(struct sockaddr_storage *out, socklen_t *out_len, const struct gyre_conn *c);
 GYRE_API int gyre_conn_peer_address(struct sockaddr_storage *out, socklen_t *out_len, const struct gyre_conn *c);
 

@@ -43,9 +43,9 @@ struct gyre_reconnector_options {
                                       is destroyed; the last field */
 };
 
-/* Create a stopped reconnector for connections to `address` with `handlers`. `address` is copied. Borrows `handlers`
- * until the reconnector is destroyed and its last connection has closed. Returns owned in `*out`; free the reconnector
- * with gyre_reconnector_destroy().
+/* Create a stopped reconnector for connections to `address` with `handlers`. `address` is copied. A host name is looked
+ * up for each attempt, as gyre_connect() does. Borrows `handlers` until the reconnector is destroyed and its last
+ * connection has closed. Returns owned in `*out`; free the reconnector with gyre_reconnector_destroy().
  *
  * Returns 0, or:
  *   -EINVAL         `out`, `loop` or `address` is NULL

@@ -4,8 +4,8 @@
  * The normal course: a socket, a connection in state CONNECTING around it, a CONNECT op (in the place of the send op),
  * and on success the same way on as an accepted one. What can go wrong before the op is submitted is returned at once
  * and leaves nothing behind; what goes wrong after it is told by on_close alone. */
-#include "socket/prepare.h"
 #include "connect.h"
+#include "dial.h"
 #include "socket/addr.h"
 
 #include <errno.h>
@@ -20,14 +20,20 @@ void gyre__conn_on_connect(struct gyre__op *op, const struct gyre__event *ev)
         gyre__conn_connect_later(c);
         return;
     }
-    gyre__free(l->mem, (void *)(uintptr_t)op->u.connect.addr);
+    struct gyre__addr *to = GYRE_CONTAINER((void *)(uintptr_t)op->u.connect.addr, struct gyre__addr, ss);
+    int err = ev->res;
+    if (err == 0 && c->state != GYRE_CONN_ENDING && gyre__connect_is_self(l, c->f.fd, to)) {
+        err = GYRE_ESELF;
+        c->flags |= GYRE_CF_RESET; /* or the port would be taken for a while */
+    }
+    gyre__free(l->mem, to);
     op->done = GYRE_DONE_SENT;
     if (c->state == GYRE_CONN_ENDING) {
         gyre__conn_settle_later(c);
         return;
     }
-    if (ev->res != 0) {
-        gyre__conn_end(c, GYRE_CLOSE_CONNECT, ev->res);
+    if (err != 0) {
+        gyre__conn_end(c, GYRE_CLOSE_CONNECT, err);
         return;
     }
     gyre__count(&l->be->stats.connected, 1);
@@ -53,31 +59,13 @@ static int start_connect(struct gyre_conn *c, const struct gyre__addr *addr)
     return 0;
 }
 
-static int open_socket(struct gyre_loop *l, const struct gyre__profile *profile, const struct gyre__route *route)
-{
-    const struct gyre__sock_ops *sock = l->be->ops->sock;
-    bool inet = !gyre__addr_is_unix(&route->to);
-    int fd = sock->open(l->be, route->to.ss.ss_family);
-    if (fd < 0)
-        return fd;
-    int err = gyre__options_apply(l->be, fd, &profile->options, inet);
-    if (err == 0 && route->device[0] != '\0')
-        err = sock->device(l->be, fd, route->device);
-    if (err == 0)
-        err = gyre__options_ask(&profile->options, fd, GYRE_SOCKET_CONNECT);
-    if (err == 0 && route->bound)
-        err = sock->bind(l->be, fd, &route->from, route->port_last);
-    if (err == 0)
-        return fd;
-    sock->close(l->be, fd);
-    return err;
-}
-
 int gyre__connect_with(struct gyre_conn **out, struct gyre_loop *l, const struct gyre__route *route,
                        struct gyre__profile *profile, unsigned how)
 {
     struct gyre_conn *c;
-    int fd = open_socket(l, profile, route);
+    if (route->kind != GYRE_ROUTE_ONE)
+        return gyre__dial(out, l, route, profile, how);
+    int fd = gyre__connect_socket(l, profile, route);
     if (fd < 0) {
         if (how & GYRE_CONN_RESERVED)
             gyre__loop_unreserve(l);

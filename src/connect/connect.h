@@ -3,6 +3,7 @@
 #ifndef GYRE_CONNECT_CONNECT_H
 #define GYRE_CONNECT_CONNECT_H
 
+#include "race.h"
 #include "route.h"
 #include "stream/conn.h"
 

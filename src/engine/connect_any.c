@@ -12,6 +12,7 @@ struct remote_connect {
     struct gyre__route route;
     gyre_connected_fn *done;
     void *user;
+    char text[]; /* the route's */
 };
 
 static void run_connect(struct gyre_loop *l, void *user)
@@ -87,12 +88,15 @@ int gyre_engine_connect_sized(struct gyre_engine *engine, const char *address,
     if (err != 0)
         return err;
     err = gyre__route_find(&route, address, &profile->options);
-    struct remote_connect *r = err == 0 ? gyre__alloc(mem, sizeof *r) : NULL;
+    size_t len = strlen(address) + 1;
+    struct remote_connect *r = err == 0 ? gyre__alloc(mem, sizeof *r + len) : NULL;
     if (r == NULL) {
         gyre__free(mem, profile);
         return err != 0 ? err : -ENOMEM;
     }
     *r = (struct remote_connect){.profile = profile, .route = route, .done = done, .user = user};
+    memcpy(r->text, address, len);
+    r->route.text = r->text;
     err = post_connect(engine, r);
     if (err != 0)
         gyre__free(mem, profile);

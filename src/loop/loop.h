@@ -24,6 +24,7 @@
 #include <stdatomic.h>
 
 struct gyre__acceptors;
+struct gyre__attempts;
 struct gyre__conns;
 struct gyre__resolves;
 struct gyre__set;
@@ -41,6 +42,7 @@ enum gyre__done {
     GYRE_DONE_UDP_RECV, /* datagram/udp.h */
     GYRE_DONE_UDP_SENT,
     GYRE_DONE_WATCH, /* watch/watch.h */
+    GYRE_DONE_ATTEMPT, /* connect/connect.h */
     GYRE_DONES,
 };
 
@@ -60,6 +62,7 @@ enum gyre__timer_kind {
     GYRE_TIMER_LIMITS, /* stream/conn.h */
     GYRE_TIMER_CONNECT,
     GYRE_TIMER_RECONNECT, /* connect/connect.h */
+    GYRE_TIMER_RACE,
     GYRE_TIMER_TRIM, /* reactor/trim.c */
     GYRE_TIMER_RESOLVE, /* resolve/resolve.h */
     GYRE_TIMERS,
@@ -109,6 +112,7 @@ struct gyre_loop {
     struct gyre__acceptors *acceptors; /* listen/listener.h */
     struct gyre__shared *shared;       /* stream/shared.h */
     struct gyre__resolves *resolves;   /* resolve/resolve.h */
+    struct gyre__attempts *attempts;   /* connect/connect.h */
 
     struct gyre__tasks urgent; /* go before `tasks` */
     struct gyre__tasks tasks;

@@ -6,6 +6,7 @@
  * then is the backend destroyed, and then the memory freed. */
 #include "backends.h"
 #include "turn.h"
+#include "connect/connect.h"
 #include "base/options.h"
 #include "base/refuse.h"
 #include "buffer/pipes.h"
@@ -106,6 +107,8 @@ static int init_rooms(struct gyre_loop *l, const struct gyre_loop_options *o)
         err = gyre__watches_init(l);
     if (err == 0)
         err = gyre__resolves_init(l, o->resolver);
+    if (err == 0)
+        err = gyre__attempts_init(l);
     return err == 0 ? gyre__acceptors_init(l) : err;
 }
 
@@ -115,6 +118,7 @@ static void free_rooms(struct gyre_loop *l)
     gyre__conns_fini(l);
     gyre__udps_fini(l);
     gyre__watches_fini(l);
+    gyre__attempts_fini(l);
     gyre__resolves_fini(l);
 }
 
@@ -197,13 +201,14 @@ void gyre__loop_end(struct gyre_loop *l)
     gyre__watches_end(l);
     gyre__resolves_end(l);
     while (err == 0 && (gyre_loop_conn_count(l) > 0 || l->acceptors->open > 0 || l->conns->settle_head != NULL ||
-                        l->udps->open > 0 || l->watches->count > 0))
+                        l->udps->open > 0 || l->watches->count > 0 || gyre__attempts_any(l)))
         err = gyre__loop_turn(l, -1);
     if (err != 0) {
         gyre__acceptors_abandon(l);
         gyre__conns_abandon(l);
         gyre__udps_abandon(l);
         gyre__watches_abandon(l);
+        gyre__attempts_abandon(l);
     }
     gyre__loop_set_inside(l, false);
     l->ended = true;

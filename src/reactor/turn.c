@@ -49,6 +49,7 @@ gyre__done_fn *const gyre__turn_done_fns[GYRE_DONES] = {
     [GYRE_DONE_UDP_RECV] = gyre__udp_on_recv,
     [GYRE_DONE_UDP_SENT] = gyre__udp_on_sent,
     [GYRE_DONE_WATCH] = gyre__watch_on_poll,
+    [GYRE_DONE_ATTEMPT] = gyre__attempt_on_connect,
 };
 
 gyre__timer_fire_fn *const gyre__turn_fire_fns[GYRE_TIMERS] = {
@@ -64,6 +65,7 @@ gyre__timer_fire_fn *const gyre__turn_fire_fns[GYRE_TIMERS] = {
     [GYRE_TIMER_CONNECT] = gyre__conns_on_again,
     [GYRE_TIMER_RECONNECT] = gyre__reconnector_on_timer,
     [GYRE_TIMER_TRIM] = gyre__trim_on_timer,
+    [GYRE_TIMER_RACE] = gyre__race_on_timer,
     [GYRE_TIMER_RESOLVE] = gyre__resolve_on_timer,
 };
 

@@ -58,8 +58,11 @@ int gyre__conn_take_slot(struct gyre_conn **out, struct gyre_loop *l, bool reser
 void gyre__conn_give_slot(struct gyre_conn *c)
 {
     struct gyre_loop *l = c->loop;
-    if (c->extra != NULL)
+    if (c->extra != NULL) {
         gyre__wheel_stop(&l->wheel, &c->extra->limits_timer);
+        if (c->extra->dialing != NULL)
+            c->extra->dialing->free(c->extra->dialing);
+    }
     gyre__free(l->mem, c->extra);
     c->extra = NULL;
     c->magic = GYRE_CONN_DEAD_MAGIC;

@@ -91,6 +91,12 @@ struct gyre__profile {
     void (*release)(struct gyre_loop *l, struct gyre__profile *profile); /* a connection of it is gone */
 };
 
+/* What looks for the socket of a connection that has none yet; see connect/race.h. */
+struct gyre__dialing {
+    void (*stop)(struct gyre__dialing *d); /* the connection is ENDING */
+    void (*free)(struct gyre__dialing *d); /* the connection is gone */
+};
+
 struct gyre__closed_waiter {
     struct gyre__task task;
     struct gyre__closed_waiter *next;
@@ -132,6 +138,7 @@ struct gyre__extra {
     struct gyre_conn *waiters;      /* as a destination: the sources that wait, in order; see waiters.c */
     struct gyre_conn *last_passed_over, *last_waiter; /* of them */
     uint32_t forward_share;         /* as a destination: of each source, before it waits again; 0: no limit */
+    struct gyre__dialing *dialing;  /* NULL: the connection has its socket */
     gyre_detached_fn *detached; /* of gyre_conn_detach(); detach.c */
     void *detached_user;
 };
@@ -208,8 +215,12 @@ enum {
 };
 
 /* A connection in state CONNECTING around `fd`, attached; the caller then starts it. On failure the descriptor is
- * closed and the place given back. Returns 0, GYRE_ECONNS, -ENOMEM or what attach said. */
+ * closed and the place given back. With -1 it gets its descriptor later. Returns 0, GYRE_ECONNS, -ENOMEM or what attach
+ * said. */
 int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct gyre__profile *profile, unsigned how);
+
+/* The descriptor of a connection that has none, connected. Returns 0, or what attach said, and then it is closed. */
+int gyre__conn_take_socket(struct gyre_conn *c, int fd, unsigned how);
 
 /* Undo gyre__conn_new(): nothing was submitted, no callback comes; the profile is not released. */
 void gyre__conn_unmake(struct gyre_conn *c);

@@ -12,6 +12,8 @@
 int gyre_conn_dup_fd(const struct gyre_conn *c)
 {
     int err = gyre__conn_usable(c);
+    if (err == 0 && c->f.fd < 0)
+        err = -ENOTCONN;
     if (err != 0)
         return err;
     gyre__conn_touch(c);

@@ -39,7 +39,9 @@ static int address(const struct gyre_conn *c, bool peer, struct sockaddr_storage
 {
     if (c == NULL)
         return GYRE_ECLOSED;
-    return gyre__loop_allows(c->loop) ? gyre__addr_of(c->loop->be, c->f.fd, peer, out, out_len) : GYRE_ETHREAD;
+    if (!gyre__loop_allows(c->loop))
+        return GYRE_ETHREAD;
+    return c->f.fd >= 0 ? gyre__addr_of(c->loop->be, c->f.fd, peer, out, out_len) : -ENOTCONN;
 }
 
 int gyre_conn_local_address(struct sockaddr_storage *out, socklen_t *out_len, const struct gyre_conn *c)
@@ -60,7 +62,7 @@ static int options_of(const struct gyre_conn *c, const struct gyre__sockopt_ops 
     if (!gyre__loop_allows(c->loop))
         return GYRE_ETHREAD;
     *out = c->loop->be->ops->sock->options;
-    return 0;
+    return c->f.fd >= 0 ? 0 : -ENOTCONN;
 }
 
 static bool is_option(enum gyre_sockopt option)

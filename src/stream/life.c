@@ -15,7 +15,7 @@ int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct g
     if (err != 0) {
         if (reserved)
             gyre__loop_unreserve(l);
-        if (!(how & GYRE_CONN_FOREIGN))
+        if (fd >= 0 && !(how & GYRE_CONN_FOREIGN))
             l->be->ops->sock->close(l->be, fd);
         return err;
     }
@@ -33,10 +33,10 @@ int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct g
     if (profile->options.start_paused)
         c->flags |= GYRE_CF_PAUSED;
     err = gyre__limits_new(c);
-    if (err == 0)
+    if (err == 0 && fd >= 0)
         err = l->be->ops->attach(l->be, &c->f);
     if (err != 0) {
-        if (!(how & GYRE_CONN_FOREIGN))
+        if (fd >= 0 && !(how & GYRE_CONN_FOREIGN))
             l->be->ops->sock->close(l->be, fd);
         gyre__conn_give_slot(c);
         return err;
@@ -46,10 +46,34 @@ int gyre__conn_new(struct gyre_conn **out, struct gyre_loop *l, int fd, struct g
     return 0;
 }
 
+int gyre__conn_take_socket(struct gyre_conn *c, int fd, unsigned how)
+{
+    struct gyre__backend *be = c->loop->be;
+    c->f.fd = fd;
+    c->f.flags |= (uint8_t)(how & GYRE_FDF_INET);
+    int err = be->ops->attach(be, &c->f);
+    if (err != 0) {
+        c->f.fd = -1;
+        be->ops->sock->close(be, fd);
+    }
+    return err;
+}
+
+/* Its socket, if it has one. */
+static void close_socket(struct gyre_conn *c)
+{
+    struct gyre__backend *be = c->loop->be;
+    if (c->f.fd < 0)
+        return;
+    if (c->flags & GYRE_CF_RESET)
+        (void)be->ops->sock->set_reset(be, c->f.fd);
+    be->ops->close(be, &c->f);
+}
+
 void gyre__conn_unmake(struct gyre_conn *c)
 {
     gyre__wheel_stop(&c->loop->wheel, &c->timer);
-    c->loop->be->ops->close(c->loop->be, &c->f);
+    close_socket(c);
     gyre__conn_give_slot(c);
 }
 
@@ -102,11 +126,10 @@ static void finish(struct gyre_conn *c)
     if (c->profile->handlers->on_close != NULL)
         c->profile->handlers->on_close(c, c->err);
 
-    if (c->flags & GYRE_CF_RESET)
-        (void)be->ops->sock->set_reset(be, c->f.fd);
-    else if (GYRE_UNLIKELY(atomic_load_explicit(&gyre__has_forked, memory_order_relaxed)))
+    if (c->f.fd >= 0 && !(c->flags & GYRE_CF_RESET) &&
+        GYRE_UNLIKELY(atomic_load_explicit(&gyre__has_forked, memory_order_relaxed)))
         send_fin(c); /* close() would say it only when no child has the descriptor any more */
-    be->ops->close(be, &c->f);
+    close_socket(c);
     count_end(c);
     c->profile->release(l, c->profile);
     struct gyre__closed_waiter *waiters = c->extra != NULL ? c->extra->closed_waiters : NULL;
@@ -213,6 +236,8 @@ static void enter(struct gyre_conn *c)
     } else if (c->state == GYRE_CONN_ENDING) {
         gyre__conn_unstarve(c);
         gyre__conn_connect_forget(c);
+        if (c->extra != NULL && c->extra->dialing != NULL)
+            c->extra->dialing->stop(c->extra->dialing);
         gyre__op_cancel(c->loop, &c->recv);
         gyre__op_cancel(c->loop, &c->send);
     }

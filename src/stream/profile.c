@@ -16,6 +16,8 @@ enum {
 };
 
 static const int64_t connect_timeout_default_ns = INT64_C(30000000000);
+static const int64_t attempt_delay_default_ns = INT64_C(250000000); /* RFC 8305, 5; and the least that it allows: */
+static const int64_t attempt_delay_min_ns = INT64_C(10000000);
 static const int64_t linger_timeout_default_ns = INT64_C(30000000000);
 
 int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_options *options,
@@ -39,6 +41,8 @@ int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_opt
         o->write_low_bytes = o->write_high_bytes / 4;
     if (o->connect_timeout_ns == 0)
         o->connect_timeout_ns = connect_timeout_default_ns;
+    if (o->attempt_delay_ns == 0)
+        o->attempt_delay_ns = attempt_delay_default_ns;
     if (o->linger_timeout_ns == 0)
         o->linger_timeout_ns = linger_timeout_default_ns;
     const struct gyre__range ranges[] = {
@@ -53,6 +57,7 @@ int gyre__profile_init(struct gyre__profile *profile, const struct gyre_conn_opt
         {"linger_timeout_ns", o->linger_timeout_ns, 0, INT64_MAX},
         {"close_timeout_ns", o->close_timeout_ns, 0, INT64_MAX},
         {"connect_timeout_ns", o->connect_timeout_ns, 0, INT64_MAX},
+        {"attempt_delay_ns", o->attempt_delay_ns, attempt_delay_min_ns, INT64_MAX},
     };
     err = gyre__check_ranges(ranges, sizeof ranges / sizeof ranges[0]);
     return err != 0 ? err : gyre__options_check(o);

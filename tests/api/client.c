@@ -283,7 +283,7 @@ REAL_TEST(api_client, failed_takes_no_place)
 /* What cannot be is said at once: `done` does not come. */
 REAL_TEST(api_client, errors)
 {
-    static const char *const bad[] = {"", "tcp://nowhere:1", "udp://127.0.0.1:9", "unix:/x", "tcp://127.0.0.1:66000"};
+    static const char *const bad[] = {"", "tcp://no where:1", "udp://127.0.0.1:9", "unix:/x", "tcp://127.0.0.1:66000"};
     struct rig r;
     struct calls k = {.done = 0};
     const struct gyre_conn_options wrong = {.idle_timeout_ns = -1};

@@ -296,7 +296,7 @@ BACKEND_TEST(api_connect, bad_arguments)
         {"tcp://127.0.0.1:+80", GYRE_EADDRESS},
         {"tcp://127.0.0.1: 80", GYRE_EADDRESS},
         {"tcp://127.0.0.256:80", GYRE_EADDRESS},
-        {"tcp://localhost:80", GYRE_EADDRESS},
+        {"tcp://local host:80", GYRE_EADDRESS},
         {"tcp://[::1:80", GYRE_EADDRESS},
         {"tcp://::1:80", GYRE_EADDRESS},
         {"tcp://[::1]", GYRE_EADDRESS},

@@ -42,6 +42,8 @@ struct state {
     bool finished; /* all its bytes came back */
     bool kept;     /* the reconnector has connected often enough */
     int undocumented;
+    bool by_name; /* it connects to localhost, which is looked up and has two addresses */
+    char name[64];
 };
 
 static void note(struct state *st, int err)
@@ -228,6 +230,9 @@ static void run_on_loop(struct state *st, struct fault_mem *mem, const char *whe
     if (err != 0)
         return;
     st->address = gyre_listener_address(l);
+    (void)snprintf(st->name, sizeof st->name, "tcp://localhost:%s", strrchr(st->address, ':') + 1);
+    if (st->by_name)
+        st->address = st->name;
     travel(st, where);
     (void)keep_connected(st, mem, where);
     bool struck = fault_mem_struck(mem);
@@ -240,10 +245,10 @@ static void run_on_loop(struct state *st, struct fault_mem *mem, const char *whe
         mem->refused = 1;
 }
 
-static bool run_scenario(const struct backend_param *p, long n, enum fault_mode mode)
+static bool run_with(const struct backend_param *p, long n, enum fault_mode mode, bool by_name)
 {
     static struct fault_mem mem;
-    struct state st = {.orphan = -1};
+    struct state st = {.orphan = -1, .by_name = by_name};
     char where[96];
     const struct gyre_sim_options sim_options = {.seed = 7, .profile = GYRE_SIM_QUIET};
     int fds = open_descriptors();
@@ -272,6 +277,16 @@ static bool run_scenario(const struct backend_param *p, long n, enum fault_mode 
     return fault_mem_struck(&mem);
 }
 
+static bool run_scenario(const struct backend_param *p, long n, enum fault_mode mode)
+{
+    return run_with(p, n, mode, false);
+}
+
+static bool run_by_name(const struct backend_param *p, long n, enum fault_mode mode)
+{
+    return run_with(p, n, mode, true);
+}
+
 static void run_all(const struct backend_param *p, enum fault_mode mode,
                     bool (*scenario)(const struct backend_param *, long, enum fault_mode))
 {
@@ -297,6 +312,17 @@ BACKEND_TEST(client_memory, refused_once)
 BACKEND_TEST(client_memory, refused_for_good)
 {
     run_all(p, FAULT_FOREVER, run_scenario);
+}
+
+/* The same with a name: what the lookup, the attempts and the cache need may be refused, too. */
+BACKEND_TEST(client_memory, name_refused_once)
+{
+    run_all(p, FAULT_ONCE, run_by_name);
+}
+
+BACKEND_TEST(client_memory, name_refused_for_good)
+{
+    run_all(p, FAULT_FOREVER, run_by_name);
 }
 
 /* ---- an engine that connects for others ---- */
