@@ -39,6 +39,8 @@ struct gyre_reconnector_options {
     uint64_t seed;         /* seed of the random waits; 0: different each time, but on the simulator the same */
     const struct gyre_reconnector_handlers *handlers; /* borrowed until the reconnector is destroyed; NULL: none */
     void *user;                                       /* passed to `handlers`; connections get conn.user */
+    bool keep_queued; /* what was queued on a connection that could not be made is queued on the next one, before
+                         on_open; see gyre_reconnector_queued(). false: it is dropped */
     struct gyre_conn_options conn; /* options of each connection; what they point to is borrowed until the reconnector
                                       is destroyed; the last field */
 };
@@ -97,6 +99,13 @@ GYRE_API int gyre_reconnector_stop(struct gyre_reconnector *reconnector);
 /* Returns the current connection, borrowed: connecting, open or closing. Returns NULL if there is none.
  * Thread: the loop's. */
 GYRE_API struct gyre_conn *gyre_reconnector_conn(const struct gyre_reconnector *reconnector);
+
+/* Returns the number of bytes kept for the next connection (option `keep_queued`). They count as queued on the next
+ * connection and not as unsent on the failed one. The `done` of a kept piece runs when that piece has left, or with
+ * GYRE_ECLOSED if the reconnector is destroyed, also during this call, or gives up. Only a connection that never opened
+ * leaves bytes to keep: what was queued on an open connection may have arrived, so gyre never sends it again.
+ * Thread: the loop's. */
+GYRE_API uint64_t gyre_reconnector_queued(const struct gyre_reconnector *reconnector);
 
 /* Returns the number of failures in a row, as the top of this file counts them. Thread: the loop's. */
 GYRE_API uint32_t gyre_reconnector_failures(const struct gyre_reconnector *reconnector);

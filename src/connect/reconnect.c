@@ -32,6 +32,8 @@ struct gyre_reconnector {
     struct gyre__loop_timer timer;
     uint64_t random;
     uint64_t opened_ns; /* if `opened` */
+    struct gyre__segq kept;   /* for the next connection */
+    uint64_t kept_file_bytes; /* of files in `kept` */
     int err;            /* of a connect that failed at once */
     bool opened;
     bool running;
@@ -53,6 +55,13 @@ static int64_t next_delay(struct gyre_reconnector *r)
 
 static void connect_now(struct gyre_reconnector *r);
 
+static void drop_kept(struct gyre_reconnector *r)
+{
+    gyre__count(&r->loop->be->stats.bytes_dropped, r->kept.bytes);
+    gyre__segq_clear(&r->kept, &r->loop->segs, GYRE_ECLOSED);
+    r->kept_file_bytes = 0;
+}
+
 /* `r` may be gone when it returns. */
 static void failed(struct gyre_reconnector *r, int err)
 {
@@ -60,6 +69,7 @@ static void failed(struct gyre_reconnector *r, int err)
     r->failures += r->failures < UINT32_MAX;
     if (r->options.failures_max != 0 && r->failures >= r->options.failures_max) {
         r->running = false;
+        drop_kept(r);
         if (h != NULL && h->on_give_up != NULL)
             h->on_give_up(r, err, r->options.user);
         return;
@@ -82,12 +92,60 @@ void gyre__reconnector_on_timer(struct gyre__loop_timer *t)
     failed(r, r->err);
 }
 
+static struct gyre_reconnector *of(const struct gyre_conn *c)
+{
+    const struct gyre_conn_handlers *wrapped = c->profile->handlers;
+    struct gyre_reconnector *r = GYRE_CONTAINER((void *)(uintptr_t)wrapped, struct gyre_reconnector, wrapped);
+    GYRE_CHECK(r->magic == RECONNECTOR_MAGIC);
+    return r;
+}
+
+/* Files are not part of the bytes of a queue. */
+static uint64_t take_file_bytes(struct gyre_conn *c)
+{
+    uint64_t bytes = c->extra != NULL ? c->extra->file_bytes : 0;
+    if (c->extra != NULL)
+        c->extra->file_bytes = 0;
+    return bytes;
+}
+
+/* The queue of a connection that could not be made. */
+static void keep(struct gyre_conn *c)
+{
+    struct gyre_reconnector *r = of(c);
+    if (!r->running || r->dying || c->out.tail == NULL)
+        return;
+    r->kept_file_bytes = take_file_bytes(c);
+    r->kept = c->out;
+    c->out = (struct gyre__segq){.tail = NULL};
+}
+
+/* To a connection that has just been made. Without memory for what a file needs, it fails, and the next one gets it. */
+static void hand_over(struct gyre_reconnector *r, struct gyre_conn *c)
+{
+    c->profile->keep = keep;
+    if (r->kept.tail == NULL)
+        return;
+    if (r->kept_file_bytes > 0 && gyre__conn_extra(c) == NULL) {
+        gyre__conn_end(c, GYRE_CLOSE_CONNECT, -ENOMEM);
+        return;
+    }
+    if (r->kept_file_bytes > 0)
+        c->extra->file_bytes = r->kept_file_bytes;
+    c->out = r->kept;
+    r->kept = (struct gyre__segq){.tail = NULL};
+    r->kept_file_bytes = 0;
+    gyre__conn_queued(c, 0);
+}
+
 static void connect_now(struct gyre_reconnector *r)
 {
     r->opened = false;
     r->err = gyre_connect(&r->conn, r->loop, r->address, &r->wrapped, &r->options.conn);
     if (r->err == 0) {
         r->conn->profile->pinned = true; /* its handlers lie in `r` */
+        if (r->options.keep_queued)
+            hand_over(r, r->conn);
         return;
     }
     r->conn = NULL;
@@ -97,14 +155,6 @@ static void connect_now(struct gyre_reconnector *r)
     }
     r->failed_at_once = true;
     gyre__wheel_start(&r->loop->wheel, &r->timer, gyre__loop_now(r->loop));
-}
-
-static struct gyre_reconnector *of(const struct gyre_conn *c)
-{
-    const struct gyre_conn_handlers *wrapped = c->profile->handlers;
-    struct gyre_reconnector *r = GYRE_CONTAINER((void *)(uintptr_t)wrapped, struct gyre_reconnector, wrapped);
-    GYRE_CHECK(r->magic == RECONNECTOR_MAGIC);
-    return r;
 }
 
 static void on_open(struct gyre_conn *c)
@@ -209,6 +259,7 @@ int gyre_reconnector_destroy(struct gyre_reconnector *r)
     if (err != 0)
         return err;
     r->dying = true;
+    drop_kept(r);
     if (r->conn != NULL)
         return 0;
     r->magic = 0;
@@ -249,4 +300,9 @@ struct gyre_conn *gyre_reconnector_conn(const struct gyre_reconnector *r)
 uint32_t gyre_reconnector_failures(const struct gyre_reconnector *r)
 {
     return r->failures;
+}
+
+uint64_t gyre_reconnector_queued(const struct gyre_reconnector *r)
+{
+    return r->kept.bytes + r->kept_file_bytes;
 }

@@ -89,6 +89,7 @@ struct gyre__profile {
     uint32_t refs; /* of a connected one, freed at 0; a listener's lives as long as the listener */
     bool pinned;   /* its connections cannot be detached */
     void (*release)(struct gyre_loop *l, struct gyre__profile *profile); /* a connection of it is gone */
+    void (*keep)(struct gyre_conn *c); /* connecting failed: take what is queued and was never sent; NULL: drop it */
 };
 
 /* What looks for the socket of a connection that has none yet; see connect/race.h. */

@@ -116,6 +116,8 @@ static void finish(struct gyre_conn *c)
     struct gyre_loop *l = c->loop;
     struct gyre__backend *be = l->be;
     GYRE_CHECK(c->f.inflight == 0);
+    if (c->reason == GYRE_CLOSE_CONNECT && c->profile->keep != NULL)
+        c->profile->keep(c);
     if (c->err != 0 || (c->flags & GYRE_CF_RESET))
         c->unsent += c->out.bytes + (uint32_t)gyre__conn_unacked(c);
     gyre__count(&be->stats.bytes_dropped, c->out.bytes);

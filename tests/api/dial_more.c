@@ -233,3 +233,109 @@ BACKEND_TEST(api_dial, options)
     cr_assert_eq(gyre_conn_connect_error(NULL, 0, NULL), GYRE_ECLOSED);
     stop(&api, &n);
 }
+
+struct kept {
+    struct gyre_reconnector *r;
+    size_t got;
+    unsigned sents, closes, opens, waits;
+    int sent_err;
+    uint64_t unsent;
+    uint8_t bytes[256];
+};
+
+static void on_kept_bytes(struct gyre_conn *c)
+{
+    struct kept *k = gyre_conn_user(c);
+    k->got += gyre_conn_read(k->bytes + k->got, sizeof k->bytes - k->got, c);
+}
+
+static void on_kept_open(struct gyre_conn *c)
+{
+    struct kept *k = gyre_conn_user(c);
+    k->opens++;
+    cr_assert_eq(gyre_conn_write(c, "c", 1), 0);
+}
+
+static void on_kept_close(struct gyre_conn *c, int err)
+{
+    struct kept *k = gyre_conn_user(c);
+    (void)err;
+    k->closes++;
+    k->unsent += gyre_conn_unsent(c);
+}
+
+static void on_kept_sent(int err, void *user)
+{
+    struct kept *k = user;
+    k->sents++;
+    k->sent_err = err;
+}
+
+static void on_kept_wait(struct gyre_reconnector *r, int err, int64_t delay_ns, void *user)
+{
+    struct kept *k = user;
+    (void)err;
+    (void)delay_ns;
+    k->waits++;
+    if (gyre_reconnector_queued(r) > 0)
+        cr_assert_eq(gyre_reconnector_queued(r), 5);
+}
+
+static const struct gyre_conn_handlers kept_server = {.on_data = on_kept_bytes};
+static const struct gyre_conn_handlers kept_client = {
+    .on_data = discard, .on_open = on_kept_open, .on_close = on_kept_close};
+static const struct gyre_reconnector_handlers kept_waits = {.on_wait = on_kept_wait};
+
+static void queue_five(struct kept *k)
+{
+    struct gyre_conn *c = gyre_reconnector_conn(k->r);
+    cr_assert_not_null(c);
+    cr_assert_eq(gyre_conn_write(c, "a1", 2), 0);
+    cr_assert_eq(gyre_conn_write_ref(c, "b23", 3, on_kept_sent, k), 0);
+    cr_assert_eq(gyre_conn_outbound(c), 5);
+}
+
+/* All addresses fail: what was queued is still there for the next attempts, and leaves first once one succeeds. Without
+ * the option it is dropped, and when the reconnector is destroyed. */
+BACKEND_TEST(api_dial, kept_for_a_retry)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        struct api api;
+        struct names n;
+        struct stage gone;
+        struct kept k = {.got = 0};
+        struct gyre_listener *listener;
+        char address[sizeof gone.address], list[400];
+        bool keeps = i != 1;
+        start(&api, &n, p, NULL);
+        stage_open(&api, &gone);
+        (void)snprintf(address, sizeof address, "%s", gone.address);
+        stage_close(&gone);
+        (void)snprintf(list, sizeof list, "%s,127.0.0.2:%s", address, strrchr(address, ':') + 1);
+        const struct gyre_reconnector_options o = {
+            .delay_min_ns = MS(1), .delay_max_ns = MS(2), .handlers = &kept_waits, .user = &k, .conn = {.user = &k},
+            .keep_queued = keeps};
+        cr_assert_eq(gyre_reconnector_create(&k.r, api.loop, i == 0 ? address : list, &kept_client, &o), 0);
+        cr_assert_eq(gyre_reconnector_start(k.r), 0);
+        queue_five(&k);
+        api_until(&api, k.waits >= 4);
+        cr_assert_eq(k.sents, keeps ? 0 : 1);
+        cr_assert_eq(k.unsent, keeps ? 0 : 5);
+        if (i == 2) { /* destroyed instead */
+            cr_assert_eq(gyre_reconnector_destroy(k.r), 0);
+            cr_assert_eq(k.sents, 1);
+            cr_assert_eq(k.sent_err, GYRE_ECLOSED);
+        } else {
+            const struct gyre_listener_options lo = {.conn = {.user = &k}};
+            cr_assert_eq(gyre_loop_listen(&listener, api.loop, address, &kept_server, &lo), 0);
+            api_until(&api, k.got == (keeps ? 6 : 1));
+            cr_assert_eq(memcmp(k.bytes, keeps ? "a1b23c" : "c", k.got), 0);
+            cr_assert_eq(k.opens, 1);
+            api_until(&api, k.sents == 1);
+            cr_assert_eq(k.sent_err, keeps ? 0 : -ECONNREFUSED);
+            cr_assert_eq(gyre_reconnector_queued(k.r), 0);
+            cr_assert_eq(gyre_reconnector_destroy(k.r), 0);
+        }
+        stop(&api, &n);
+    }
+}
