@@ -155,10 +155,9 @@ void gyre__resolve_on_timer(struct gyre__loop_timer *t)
 {
     struct gyre_lookup *r = GYRE_CONTAINER(t, struct gyre_lookup, timer);
     struct gyre_resolver *res = r->resolver;
-    bool answered = r->err != GYRE_ETIMEOUT && r->answer != NULL;
     if (!take_back(r))
-        return;
-    if (!answered) {
+        return; /* a thread has just answered */
+    if (r->err == GYRE_ETIMEOUT || r->answer == NULL) {
         r->err = GYRE_ETIMEOUT;
     } else {
         gyre__asker_lock(res->asker);
