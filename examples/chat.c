@@ -128,6 +128,12 @@ static void on_close(struct gyre_conn *c, int err)
     free(guest);
 }
 
+static void on_drain_begin(struct gyre_conn *c)
+{
+    tell(c, "* the chat closes\n");
+    gyre_conn_close(c);
+}
+
 static const struct gyre_conn_handlers handlers = {
     .on_open = on_open, .on_frame = on_line, .on_bad_frame = on_bad_line, .on_close = on_close};
 
@@ -148,6 +154,7 @@ int main(int argc, char **argv)
 
     (void)gyre_framer_init_line(&lines, 0, LINE_MAX_BYTES); /* fails only for a limit out of range */
     struct gyre_conn_options conn = {
-        .framer = &lines, .write_high_bytes = 64 << 10, .write_timeout_ns = INT64_C(30000000000)};
+        .framer = &lines, .write_high_bytes = 64 << 10, .write_timeout_ns = INT64_C(30000000000),
+        .on_drain_begin = on_drain_begin};
     return example_serve(&engine, &options, argv[first], &handlers, &conn, stats);
 }

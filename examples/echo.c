@@ -47,7 +47,7 @@ static int serve(const char *address)
 static void on_signal(int number)
 {
     signal(number, SIG_DFL); /* a second signal ends the program at once */
-    gyre_engine_drain(engine, INT64_C(5000000000));
+    (void)gyre_engine_drain(engine, &(struct gyre_drain_options){.deadline_ns = INT64_C(5000000000)});
 }
 
 int main(int argc, char **argv)

@@ -57,6 +57,11 @@ static void ignore(struct gyre_conn *c)
     (void)gyre_conn_discard(c, SIZE_MAX);
 }
 
+static void on_drain_begin(struct gyre_conn *c)
+{
+    gyre_conn_close(c); /* after the lines that are queued */
+}
+
 static const struct gyre_conn_handlers handlers = {.on_data = ignore};
 
 static bool make_line(size_t bytes)
@@ -89,7 +94,7 @@ int main(int argc, char **argv)
     period_ns = period_ms * INT64_C(1000000);
     if (!make_line((size_t)bytes))
         return example_failed(name, -ENOMEM);
-    struct gyre_conn_options conn = {.write_high_bytes = 256 << 10};
+    struct gyre_conn_options conn = {.write_high_bytes = 256 << 10, .on_drain_begin = on_drain_begin};
     struct gyre_engine *engine;
     int status = example_serve(&engine, &options, argv[first], &handlers, &conn, stats);
     if (status == 0)

@@ -8,6 +8,7 @@
 #include <gyre/sockopt.h>
 #include <gyre/buf.h>
 #include <gyre/conn.h>
+#include <gyre/conn_id.h>
 #include <gyre/frame.h>
 #include <gyre/connect.h>
 #include <gyre/listener.h>
@@ -18,6 +19,7 @@
 #include <gyre/work.h>
 #include <gyre/resolve.h>
 #include <gyre/engine.h>
+#include <gyre/handover.h>
 #include <gyre/stats.h>
 #include <gyre/sim.h>
 

@@ -130,7 +130,7 @@ static struct gyre_engine *running;
 static void on_signal(int number)
 {
     signal(number, SIG_DFL); /* a second one ends it at once */
-    gyre_engine_drain(running, INT64_C(5000000000));
+    (void)gyre_engine_drain(running, &(struct gyre_drain_options){.deadline_ns = INT64_C(5000000000)});
 }
 
 int example_serve(struct gyre_engine **engine, const struct gyre_engine_options *options, const char *address,

@@ -3,7 +3,8 @@
  *
  * States: (connecting →) open → closing → closed. `on_open` runs first. Then `on_data`, `on_drain` and `on_eof` run as
  * events occur. `on_close` runs exactly once, as the last callback. If connecting failed, only `on_close` runs. Do not
- * use the pointer to a connection after its `on_close` has returned. A gyre_conn_id may outlive the connection.
+ * use the pointer to a connection after its `on_close` has returned. A gyre_conn_id
+ * (conn_id.h) may outlive it.
  *
  * Reading. In `on_data` the received bytes lie in the receive buffer. Consume the bytes you want and leave the rest.
  * The rest is copied into a buffer of the connection, and bytes received later follow in order. `on_data` runs again
@@ -58,9 +59,10 @@
  *   invalid frame                   | sent, FIN     | discarded    | on_bad_frame, on_close: GYRE_CLOSE_ERROR, its err
  *   reading a queued file fails     | dropped, RST  | discarded    | on_close: GYRE_CLOSE_ERROR, GYRE_EFILE or -errno
  *   gyre_conn_detach()              | sent          | kept         | its `done` instead of on_close
- *   gyre_engine_drain(), open       | sent, FIN     | discarded    | on_close: GYRE_CLOSE_SHUTDOWN, 0
- *   gyre_engine_drain(), connecting | dropped       | none         | on_close: GYRE_CLOSE_SHUTDOWN, GYRE_ESHUTDOWN
- *   drain time over, engine stopped | dropped, RST  | discarded    | on_close: GYRE_CLOSE_SHUTDOWN, GYRE_ESHUTDOWN
+ *   gyre_conn_close_reset()         | sent, RST     | discarded    | on_close: GYRE_CLOSE_USER, 0
+ *   gyre_engine_drain(), while busy | kept          | kept         | on_drain_begin; the connection stays open
+ *   gyre_engine_drain(), once idle  | sent, FIN     | none         | on_close: GYRE_CLOSE_SHUTDOWN, 0
+ *   drain deadline, engine stopped  | dropped, RST  | discarded    | on_close: GYRE_CLOSE_SHUTDOWN, GYRE_ESHUTDOWN
  *   gyre_loop_destroy()             | dropped, RST  | discarded    | on_close: GYRE_CLOSE_SHUTDOWN, GYRE_ESHUTDOWN
  *   gyre_loop_stop(), no engine     | kept          | kept         | none; the connection stays open
  *   gyre_listener_close()           | kept          | kept         | none; the connection stays open
@@ -212,6 +214,10 @@ struct gyre_conn_options {
     gyre_socket_fn *on_socket;
     int64_t close_timeout_ns; /* limit on the time of a whole close; 0: 10 minutes plus 1 s per 16 KiB to deliver */
     int64_t attempt_delay_ns; /* time until the next of several addresses is tried (connect.h); 0: 250 ms; from 10 ms */
+    /* The engine drains (gyre_engine_drain()). Called once, from the loop, with an open connection. The connection
+     * stays open until you close it, or until the deadline. Finish what is under way, tell the peer if the protocol
+     * can, and close. NULL: the library closes the connection when it is idle. */
+    void (*on_drain_begin)(struct gyre_conn *c);
 };
 
 /* Hands `fd` to you. You own the descriptor, which is close-on-exec and in blocking mode. (On the simulator only
@@ -357,9 +363,17 @@ GYRE_API int gyre_conn_shutdown(struct gyre_conn *c);
  * does not run. A second call does nothing. Returns 0. Errors: GYRE_ETHREAD. */
 GYRE_API int gyre_conn_close(struct gyre_conn *c);
 
+/* Close as gyre_conn_close(), but with a reset (RST) in place of the FIN, once the peer's system has acknowledged all
+ * output. The peer cannot take the end for a clean one. On a unix socket the peer sees an ordinary end. A second close
+ * of either kind does nothing. Returns 0. Errors: GYRE_ETHREAD. */
+GYRE_API int gyre_conn_close_reset(struct gyre_conn *c);
+
 /* Close at once: drop the queued output and reset a TCP connection (RST), even if a child of fork(2) has a copy of the
  * descriptor: on Linux at once, elsewhere when the last copy is closed. Returns 0. Errors: GYRE_ETHREAD. */
 GYRE_API int gyre_conn_abort(struct gyre_conn *c);
+
+/* Return whether the connection was told that its engine drains. */
+GYRE_API bool gyre_conn_is_draining(const struct gyre_conn *c);
 
 /* For on_close: return the reason, and how many bytes of the output were not delivered: the bytes still queued and,
  * on TCP, the bytes sent but not acknowledged when the connection ended. 0 after a clean end. */
@@ -411,58 +425,6 @@ GYRE_API int gyre_conn_peer_address(struct sockaddr_storage *out, socklen_t *out
  *   -EINVAL: an out parameter is NULL */
 GYRE_API int gyre_conn_original_address(struct sockaddr_storage *out, socklen_t *out_len, const struct gyre_conn *c);
 
-/* ---- From other threads ----
- *
- * Post errors. A call that posts to the connection's loop returns 0 or one of these. After an error the `done` of the
- * call does not run.
- *   -EAGAIN: `tasks_max` tasks are queued
- *   -EINVAL: `id.loop` or a required pointer is NULL, or a size is out of range
- *   -ENOMEM: out of memory
- *   GYRE_ESHUTDOWN: the loop is being destroyed
- *   GYRE_EFORK: the loop belongs to the parent process */
-
-/* Identifies a connection and may outlive it. After the connection closed, the id is stale: it never refers to another
- * connection (until 2^32 connections have used the same slot). An id may be copied. The loop must outlive its use. */
-struct gyre_conn_id {
-    struct gyre_loop *loop;
-    uint32_t slot;
-    uint32_t generation;
-};
-
-/* Return the connection's id. Thread: the connection's loop. */
-GYRE_API struct gyre_conn_id gyre_conn_id_of(const struct gyre_conn *c);
-
-/* Return the connection, borrowed, or NULL if the id is stale. Thread: the loop's. */
-GYRE_API struct gyre_conn *gyre_conn_from_id(struct gyre_conn_id id);
-
-/* Queue a copy of `len` bytes on the connection's loop. The call posts, also on the loop's own thread: bytes that
- * gyre_conn_write() queues before the posted task runs go first. `done(err, user)` (may be NULL) runs once on that
- * loop. `err` is 0 when the kernel has accepted the bytes, GYRE_ESTALE if the connection was gone, the error of
- * gyre_conn_write(), or the error that ended the connection. Returns 0 or a post error. Thread: any. */
-GYRE_API int gyre_conn_id_write(struct gyre_conn_id id, const void *data, size_t len, gyre_sent_fn *done, void *user);
-
-/* gyre_conn_id_write() of `iov_count` (0 to 1024) pieces, which are copied as one write. Thread: any. */
-GYRE_API int gyre_conn_id_writev(struct gyre_conn_id id, const struct iovec *iov, int iov_count, gyre_sent_fn *done,
-                                 void *user);
-
-/* gyre_conn_id_write() without a copy. Borrows `data` until `done`, which runs once on the loop if 0 was returned,
- * even if the connection has closed. Thread: any. */
-GYRE_API int gyre_conn_id_write_ref(struct gyre_conn_id id, const void *data, size_t len, gyre_sent_fn *done,
-                                    void *user);
-
-/* Call gyre_conn_wake(), gyre_conn_close() or gyre_conn_abort() on the connection's loop. A stale id has no effect.
- * Return 0 or a post error. Thread: any. */
-GYRE_API int gyre_conn_id_wake(struct gyre_conn_id id);
-GYRE_API int gyre_conn_id_close(struct gyre_conn_id id);
-GYRE_API int gyre_conn_id_abort(struct gyre_conn_id id);
-
-typedef void gyre_closed_fn(int err, void *user);
-
-/* Close as gyre_conn_id_close(). `done(err, user)` runs once on the connection's loop, after on_close, with the error
- * of on_close, also if the connection was closing already. `err` may also be GYRE_ESTALE: the connection was gone, or
- * was detached; or -ENOMEM: it was not closed. Returns 0 or a post error. Thread: any. */
-GYRE_API int gyre_conn_id_close_then(struct gyre_conn_id id, gyre_closed_fn *done, void *user);
-
 /* ---- All connections of a loop ---- */
 
 /* Return false to stop. */
@@ -472,26 +434,6 @@ typedef bool gyre_each_fn(struct gyre_conn *c, void *user);
  * anything, also close and connect. Whether `fn` is called for connections made during the call is not specified.
  * Returns the number of calls. Errors: -EINVAL: an argument is NULL; GYRE_ETHREAD. Thread: the loop's. */
 GYRE_API int64_t gyre_loop_each_conn(struct gyre_loop *loop, gyre_each_fn *fn, void *user);
-
-/* Let other threads read, by id, a pointer of yours and the number of queued bytes. Before this call, and from just
- * before on_close, those threads get GYRE_ESTALE. Another call changes the pointer. You own the object that `shared`
- * points to. Count references if a thread may use the object while on_close runs. Returns 0. Errors: common.
- * Thread: the connection's loop. */
-GYRE_API int gyre_conn_share(struct gyre_conn *c, void *shared);
-
-/* Return the shared pointer, or NULL if none was set. Release the object in on_close. Thread: the connection's loop. */
-GYRE_API void *gyre_conn_shared(const struct gyre_conn *c);
-
-/* Get the shared pointer, or replace it. `*old` (may be NULL) receives the previous one. A thread that gets the pointer
- * sees what another thread wrote before setting it. Return 0. Errors: GYRE_ESTALE; -EINVAL: `id.loop` or `out` is NULL.
- * Thread: any. */
-GYRE_API int gyre_conn_id_shared(void **out, struct gyre_conn_id id);
-GYRE_API int gyre_conn_id_set_shared(void **old, struct gyre_conn_id id, void *shared);
-
-/* Return the queued bytes of a shared connection at this moment: gyre_conn_outbound() plus the bytes that
- * gyre_conn_id_write() and its variants have posted since gyre_conn_share() and that the loop has not queued yet.
- * Errors: GYRE_ESTALE; -EINVAL: `id.loop` is NULL. Thread: any. */
-GYRE_API int64_t gyre_conn_id_outbound(struct gyre_conn_id id);
 
 #ifdef __cplusplus
 }

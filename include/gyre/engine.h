@@ -4,6 +4,7 @@
 #ifndef GYRE_ENGINE_H
 #define GYRE_ENGINE_H
 
+#include <gyre/conn_id.h>
 #include <gyre/connect.h>
 #include <gyre/listener.h>
 #include <gyre/udp.h>
@@ -95,12 +96,43 @@ GYRE_API int gyre_engine_run(struct gyre_engine *engine);
  * Thread: any, until the engine is destroyed. Do not destroy the engine before this call has returned. */
 GYRE_API void gyre_engine_stop(struct gyre_engine *engine);
 
-/* Make gyre_engine_run() return gracefully. Accepting stops, and every open connection and datagram socket is closed
- * once its queued data has been sent. Connections that are still connecting are aborted. After `timeout_ns` nanoseconds
- * the remaining connections are aborted as by gyre_engine_stop(); 0 or negative: at once. `engine` NULL does nothing.
- * Async-signal-safe.
+struct gyre_drain_options {
+    int64_t deadline_ns; /* limit on the time of the whole drain; 0: 30 s */
+    int64_t spread_ns;   /* the connections are told one after another over this time; 0: all at once */
+    int64_t quiet_ns;    /* a connection is idle after so long without a byte in either direction; 0: 100 ms */
+};
+
+/* Make gyre_engine_run() return when the work under way is done.
+ *   1. Accepting stops. Connections that the kernel has accepted already are served. (Not those on a socket that is
+ *      shared with others: they stay in its backlog for the others.)
+ *   2. Each open connection is told: its `on_drain_begin` runs (gyre_conn_options). Such a connection stays open until
+ *      you close it.
+ *   3. A connection without `on_drain_begin` is closed gracefully when it is idle: nothing is queued or unread, nobody
+ *      waits for an answer, and no byte has moved for `quiet_ns`. An answer is awaited on an accepted connection while
+ *      the peer's bytes came last, and on a connection made with gyre_connect() while yours were written last. So
+ *      answers of jobs and of other threads still arrive.
+ *   4. At the deadline the remaining connections are reset, as by gyre_engine_stop(). None gets a FIN, which would make
+ *      a truncated answer look complete.
+ * Connections that are connecting go on, and gyre_connect() still works. Reconnectors connect no more. Datagram sockets
+ * are closed once their queued data has been sent. Timers, posted tasks and on_tick go on.
+ *
+ * A second call replaces the options, and its deadline starts anew. gyre_engine_stop() ends a drain at once.
+ * Async-signal-safe, unless an option is refused. A signal handler may pass an engine that is NULL.
+ *
+ * Returns 0, or:
+ *   -EINVAL       `engine` is NULL
+ *   GYRE_EOPTION  a time is negative
+ *   GYRE_EFORK    the engine belongs to the parent process
+ *   -E2BIG        an option is set that this library does not know
  * Thread: as gyre_engine_stop(). */
-GYRE_API void gyre_engine_drain(struct gyre_engine *engine, int64_t timeout_ns);
+#define gyre_engine_drain(engine, ...)                                                                                 \
+    gyre_engine_drain_sized((engine),                                                                                  \
+                            GYRE_LAST_ARGUMENT_IS_OPTIONS_OR_NULL(struct gyre_drain_options, __VA_ARGS__))
+GYRE_API int gyre_engine_drain_sized(struct gyre_engine *engine, const struct gyre_drain_options *options,
+                                     size_t size_bytes);
+
+/* Returns whether the engine drains or stops. Thread: any. Async-signal-safe. */
+GYRE_API bool gyre_engine_is_draining(const struct gyre_engine *engine);
 
 /* Return the number of loops, the loop at `index` (borrowed), and the `user` of the options. Thread: any. */
 GYRE_API uint32_t gyre_engine_loop_count(const struct gyre_engine *engine);

@@ -203,8 +203,9 @@ GYRE_API int gyre_loop_listen_fd_sized(struct gyre_listener **out, struct gyre_l
                                        size_t conn_size_bytes);
 
 /* Stop accepting for good and close the listening sockets. Accepted connections stay open. Until the sockets are closed
- * the library may accept more connections, for which `filter`, on_open and the other handlers run. Clients in the
- * backlog are reset, unless another process or loop has the socket, too. Sockets on other loops, and sockets that are
+ * the library may accept more connections, for which `filter`, on_open and the other handlers run. Clients that wait in
+ * the backlog are accepted first, unless the listener is paused or full. If another process or loop has the socket,
+ * too, they stay in the backlog for that one. Sockets on other loops, and sockets that are
  * accepting at this moment, are closed in the next turn of their loop. `on_closed` runs when all sockets are closed.
  * The listener becomes invalid when its sockets and its last connection are closed, which may be before this call
  * returns. A second call does nothing until the engine or the loop listens again, because the memory of an invalid

@@ -79,6 +79,7 @@ int gyre__connect_with(struct gyre_conn **out, struct gyre_loop *l, const struct
         gyre__conn_unmake(c);
         return err;
     }
+    c->flags |= GYRE_CF_CALLER | GYRE_CF_HEARD; /* it owes nothing so far */
     profile->refs++;
     *out = c;
     return 0;

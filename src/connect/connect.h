@@ -20,7 +20,7 @@ static inline int gyre__loop_may_connect(const struct gyre_loop *l)
         return GYRE_EFORK;
     if (!gyre__loop_allows(l))
         return GYRE_ETHREAD;
-    return l->phase == GYRE_PHASE_SERVING ? 0 : GYRE_ESHUTDOWN;
+    return l->phase == GYRE_PHASE_ENDING ? GYRE_ESHUTDOWN : 0;
 }
 
 /* Begin to connect. Takes `profile` on success. With GYRE_CONN_RESERVED the place is given back on failure.

@@ -141,7 +141,9 @@ static void hand_over(struct gyre_reconnector *r, struct gyre_conn *c)
 static void connect_now(struct gyre_reconnector *r)
 {
     r->opened = false;
-    r->err = gyre_connect(&r->conn, r->loop, r->address, &r->wrapped, &r->options.conn);
+    r->err = r->loop->phase == GYRE_PHASE_SERVING
+                 ? gyre_connect(&r->conn, r->loop, r->address, &r->wrapped, &r->options.conn)
+                 : GYRE_ESHUTDOWN;
     if (r->err == 0) {
         r->conn->profile->pinned = true; /* its handlers lie in `r` */
         if (r->options.keep_queued)

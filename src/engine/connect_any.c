@@ -19,7 +19,7 @@ static void run_connect(struct gyre_loop *l, void *user)
 {
     struct remote_connect *r = user;
     struct gyre_conn *c = NULL;
-    int err = l->phase == GYRE_PHASE_SERVING ? 0 : GYRE_ESHUTDOWN;
+    int err = l->phase == GYRE_PHASE_ENDING ? GYRE_ESHUTDOWN : 0;
     if (err == 0)
         err = gyre__connect_with(&c, l, &r->route, r->profile, GYRE_CONN_RESERVED);
     else

@@ -19,6 +19,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#define DRAIN_DEADLINE_NS INT64_C(30000000000)
+#define DRAIN_QUIET_NS INT64_C(100000000)
+
 enum { LOOPS_MAX = 1024, CPUS_MAX = 1024, ENGINE_MAGIC = 0x656e6769 };
 
 static struct gyre_engine *engine_of(const struct gyre_loop *l)
@@ -199,7 +202,7 @@ static bool is_ending(const struct gyre_engine *engine)
     return atomic_load(&engine->set.loops[0]->request) >= GYRE_REQUEST_DRAIN;
 }
 
-static int engine_listen(struct gyre_listener **out, struct gyre_engine *engine, struct gyre__listen_request *request)
+int gyre__engine_listen(struct gyre_listener **out, struct gyre_engine *engine, struct gyre__listen_request *request)
 {
     struct gyre_listener *listener;
     int err = 0;
@@ -238,7 +241,7 @@ int gyre_engine_listen_sized(struct gyre_listener **out, struct gyre_engine *eng
     if (gyre__loop_is_forked(engine->set.loops[0]))
         return GYRE_EFORK;
     int err = gyre__listen_look_up(&request, engine->set.loops, engine->set.count);
-    return err != 0 ? err : engine_listen(out, engine, &request);
+    return err != 0 ? err : gyre__engine_listen(out, engine, &request);
 }
 
 int gyre_engine_listen_fd_sized(struct gyre_listener **out, struct gyre_engine *engine, int fd,
@@ -246,8 +249,9 @@ int gyre_engine_listen_fd_sized(struct gyre_listener **out, struct gyre_engine *
                                 size_t size_bytes, size_t conn_size_bytes)
 {
     struct gyre__listen_request request = {
-        .fd = fd, .handlers = handlers, .options = options, .size = size_bytes, .conn_size = conn_size_bytes};
-    return engine == NULL ? -EINVAL : engine_listen(out, engine, &request);
+        .fds = &fd, .fd_count = 1, .handlers = handlers, .options = options, .size = size_bytes,
+        .conn_size = conn_size_bytes};
+    return engine == NULL ? -EINVAL : gyre__engine_listen(out, engine, &request);
 }
 
 static void begin_ticking(struct gyre_loop *l)
@@ -390,12 +394,33 @@ void gyre_engine_stop(struct gyre_engine *engine)
         gyre__loop_ask(engine->set.loops[i], GYRE_REQUEST_END);
 }
 
-void gyre_engine_drain(struct gyre_engine *engine, int64_t timeout_ns)
+/* Nothing here that a signal handler must not call, unless an option is refused. */
+int gyre_engine_drain_sized(struct gyre_engine *engine, const struct gyre_drain_options *options, size_t size_bytes)
 {
-    for (uint32_t i = 0; engine != NULL && i < engine->set.count; i++) {
-        atomic_store(&engine->set.loops[i]->drain_ns, timeout_ns);
-        gyre__loop_ask(engine->set.loops[i], GYRE_REQUEST_DRAIN);
+    struct gyre_drain_options o;
+    int err = engine == NULL ? -EINVAL : gyre__options_copy(&o, sizeof o, options, size_bytes);
+    if (err == 0 && gyre__loop_is_forked(engine->set.loops[0]))
+        err = GYRE_EFORK;
+    if (err == 0)
+        err = gyre__check_not_negative("deadline_ns", o.deadline_ns);
+    if (err == 0)
+        err = gyre__check_not_negative("spread_ns", o.spread_ns);
+    if (err == 0)
+        err = gyre__check_not_negative("quiet_ns", o.quiet_ns);
+    for (uint32_t i = 0; err == 0 && i < engine->set.count; i++) {
+        struct gyre_loop *l = engine->set.loops[i];
+        atomic_store(&l->drain.deadline_ns, o.deadline_ns > 0 ? o.deadline_ns : DRAIN_DEADLINE_NS);
+        atomic_store(&l->drain.spread_ns, o.spread_ns);
+        atomic_store(&l->drain.quiet_ns, o.quiet_ns > 0 ? o.quiet_ns : DRAIN_QUIET_NS);
+        atomic_fetch_add(&l->drain.calls, 1);
+        gyre__loop_ask(l, GYRE_REQUEST_DRAIN);
     }
+    return err;
+}
+
+bool gyre_engine_is_draining(const struct gyre_engine *engine)
+{
+    return is_ending(engine);
 }
 
 uint32_t gyre_engine_loop_count(const struct gyre_engine *engine)

@@ -33,4 +33,9 @@ struct gyre_engine {
     struct gyre_pool_options pool_options;
 };
 
+struct gyre__listen_request;
+
+/* Listen on what `request` says, with all loops. Errors as gyre_engine_listen(). */
+int gyre__engine_listen(struct gyre_listener **out, struct gyre_engine *engine, struct gyre__listen_request *request);
+
 #endif

@@ -20,6 +20,7 @@ enum {
     ROOM_LOOK_MS = 100,
     ROOM_NEAR = 1024,     /* accept one by one when there is room for less */
     ERRORS_IN_A_ROW = 16, /* of single connections, before backing off all the same */
+    TAKE_MAX = 65536,     /* of the connections that wait on a socket that is being closed */
 };
 
 /* ---- limits ---- */
@@ -34,7 +35,7 @@ static uint32_t room_of(const struct gyre__acceptor *a)
 {
     const struct gyre_listener *listener = a->listener;
     uint32_t room = 0;
-    for (uint32_t i = 0; i < listener->acceptor_count && room < ROOM_NEAR; i++)
+    for (uint32_t i = 0; i < listener->loop_count && room < ROOM_NEAR; i++)
         room += lesser(gyre__loop_room(listener->acceptors[i]->loop), ROOM_NEAR);
     return lesser(lesser(room, gyre__listener_room(listener)), ROOM_NEAR);
 }
@@ -193,6 +194,21 @@ static void accepted(struct gyre__acceptor *a, int fd)
 
 static void closed(struct gyre__acceptor *a);
 
+/* Before the socket is closed: those that the kernel has accepted would be reset with it. Where others accept, too,
+ * they are theirs. */
+static void take_waiting(struct gyre__acceptor *a)
+{
+    struct gyre__backend *be = a->loop->be;
+    if (a->loop->phase == GYRE_PHASE_ENDING || is_paused(a) || atomic_load(&a->listener->shared))
+        return;
+    for (unsigned n = 0; n < TAKE_MAX && a->f.fd >= 0 && room_of(a) > 0; n++) {
+        int fd = be->ops->accept_now(be, &a->f);
+        if (fd < 0)
+            return;
+        accepted(a, fd);
+    }
+}
+
 void gyre__acceptor_on_accept(struct gyre__op *op, const struct gyre__event *ev)
 {
     struct gyre__acceptor *a = GYRE_CONTAINER(op, struct gyre__acceptor, op);
@@ -206,6 +222,7 @@ void gyre__acceptor_on_accept(struct gyre__op *op, const struct gyre__event *ev)
         if (GYRE_UNLIKELY(a->state == GYRE_ACCEPTOR_OPEN && room_of(a) < ROOM_NEAR))
             gyre__op_cancel(a->loop, &a->op); /* and go on one by one */
     } else if (a->state == GYRE_ACCEPTOR_CLOSING) { /* CLOSED: a callback of this very event has closed it */
+        take_waiting(a);
         closed(a);
     } else if (a->state == GYRE_ACCEPTOR_OPEN) {
         gyre__count(&a->loop->be->stats.rearms, (op->flags & GYRE_OPF_MULTI) != 0);
@@ -374,6 +391,14 @@ void gyre__acceptors_close(struct gyre_loop *l)
         if (a->state != GYRE_ACCEPTOR_TAKING_OVER)
             gyre__acceptor_stop(a);
     }
+}
+
+bool gyre__acceptors_expect(const struct gyre_loop *l)
+{
+    for (const struct gyre__acceptor *a = l->acceptors->list; a != NULL; a = a->next)
+        if (a->listener->hands_over && atomic_load(&a->listener->sockets) > 0)
+            return true;
+    return false;
 }
 
 void gyre__acceptors_abandon(struct gyre_loop *l)

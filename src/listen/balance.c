@@ -24,7 +24,7 @@ static uint32_t next_in_turn(struct gyre__balancer *balance, uint32_t count)
 /* The one after the one chosen last goes first among equals, or all short connections would be the first loop's. */
 static uint32_t least_loaded(const struct gyre_listener *listener)
 {
-    uint32_t count = listener->acceptor_count, best = listener->balance.next, least = UINT32_MAX;
+    uint32_t count = listener->loop_count, best = listener->balance.next, least = UINT32_MAX;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t index = (listener->balance.next + i) % count;
         uint32_t load = gyre__loop_load(listener->acceptors[index]->loop);
@@ -69,16 +69,16 @@ static uint32_t by_user(struct gyre_listener *listener, const struct gyre__addr 
 {
     uint32_t index =
         listener->balance.choose(listener, (const struct sockaddr *)&peer->ss, peer->len, listener->user);
-    if (index < listener->acceptor_count)
+    if (index < listener->loop_count)
         return index;
     gyre__count(&listener->acceptors[0]->loop->be->stats.balance_errors, 1);
-    return next_in_turn(&listener->balance, listener->acceptor_count);
+    return next_in_turn(&listener->balance, listener->loop_count);
 }
 
 static uint32_t choose(struct gyre_listener *listener, const struct gyre__addr *peer)
 {
     struct gyre__balancer *balance = &listener->balance;
-    uint32_t count = listener->acceptor_count;
+    uint32_t count = listener->loop_count;
     switch (balance->kind) {
     case GYRE_BALANCE_LEAST_CONNS:
         return least_loaded(listener);
@@ -98,7 +98,7 @@ static uint32_t choose(struct gyre_listener *listener, const struct gyre__addr *
 
 struct gyre__acceptor *gyre__balance_choose(struct gyre_listener *listener, const struct gyre__addr *peer)
 {
-    uint32_t count = listener->acceptor_count, index = choose(listener, peer), skipped = 0;
+    uint32_t count = listener->loop_count, index = choose(listener, peer), skipped = 0;
     while (skipped < count && gyre__loop_room(listener->acceptors[index]->loop) == 0) {
         index = (index + 1) % count;
         skipped++;

@@ -107,7 +107,7 @@ static void give_one(struct gyre_listener *listener)
 
 struct gyre__acceptor *gyre__listener_take_place(struct gyre_listener *listener, struct gyre__acceptor *to)
 {
-    uint32_t count = listener->acceptor_count, first = to->loop->index;
+    uint32_t count = listener->loop_count, first = to->loop->index;
     if (!take_one(listener))
         return NULL;
     for (uint32_t i = 0; i < count; i++) {

@@ -104,7 +104,8 @@ struct gyre__balancer {
 
 struct gyre_listener {
     uint32_t magic;
-    uint32_t acceptor_count;
+    uint32_t acceptor_count; /* one for each loop, and one more for each socket beyond that */
+    uint32_t loop_count;
     uint32_t index;
     uint32_t conns_max; /* 0: none */
     _Atomic(uint32_t) conns; /* of all acceptors, if there is a limit */
@@ -143,7 +144,9 @@ struct gyre__listen_request {
     const char *address;         /* or NULL: */
     struct gyre__address found;  /* if `named`: what the name in `address` stands for */
     bool named;
-    int fd;                      /* a listening socket, taken on success */
+    const int *fds;              /* listening sockets of one address, taken on success */
+    uint32_t fd_count;           /* 0 with `address` */
+    bool takes_path;             /* the file of their unix path is ours from now on */
     const struct gyre_conn_handlers *handlers;
     const struct gyre_listener_options *options;
     size_t size; /* of `options` in the caller, and of `conn` in them */
@@ -234,6 +237,9 @@ void gyre__acceptor_forget_socket(struct gyre__acceptor *a);
 
 /* The loop is run for the first time: accept on all it has. */
 void gyre__acceptors_arm(struct gyre_loop *l);
+
+/* Whether another loop may hand a connection to this one still. */
+bool gyre__acceptors_expect(const struct gyre_loop *l);
 
 /* The loop stops accepting, on all it has; does so without its backend, which is lost. */
 void gyre__acceptors_close(struct gyre_loop *l);

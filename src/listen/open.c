@@ -73,11 +73,12 @@ static int open_first(struct gyre_listener *listener, const struct plan *plan, b
     return 0;
 }
 
-static int open_others(struct gyre_listener *listener, const struct plan *plan)
+/* From acceptor `from` on. */
+static int open_others(struct gyre_listener *listener, const struct plan *plan, uint32_t from)
 {
     struct gyre__listen_config config = plan->config;
     config.share = true;
-    for (uint32_t i = 1; i < listener->acceptor_count; i++) {
+    for (uint32_t i = from; i < listener->acceptor_count; i++) {
         int fd = open_socket(listener->acceptors[i]->loop, plan, &listener->addr, &config);
         if (fd < 0)
             return fd;
@@ -86,30 +87,41 @@ static int open_others(struct gyre_listener *listener, const struct plan *plan)
     return 0;
 }
 
-/* A listening socket that somebody else made. */
-static int take_socket(struct gyre_listener *listener, const struct plan *plan, int fd)
+/* Listening sockets that somebody else made. With several of them, each loop is to have one: where the sockets that
+ * came let others join them, the missing ones are made, and else some loops have none. */
+static int take_sockets(struct gyre_listener *listener, const struct plan *plan,
+                        const struct gyre__listen_request *request)
 {
     struct gyre_loop *l = listener->acceptors[0]->loop;
     const struct gyre__sock_ops *sock = l->be->ops->sock;
-    int err = gyre__options_apply(l->be, fd, &plan->options.conn, plan->inet);
-    if (err == 0)
-        err = sock->name(l->be, fd, false, &listener->addr);
-    if (err == 0)
-        listener->acceptors[0]->f.fd = fd;
-    return err;
+    for (uint32_t i = 0; i < request->fd_count; i++) {
+        int err = gyre__options_apply(l->be, request->fds[i], &plan->options.conn, plan->inet);
+        if (err != 0)
+            return err;
+    }
+    int err = sock->name(l->be, request->fds[0], false, &listener->addr);
+    if (err != 0)
+        return err;
+    for (uint32_t i = 0; i < request->fd_count; i++)
+        listener->acceptors[i]->f.fd = request->fds[i];
+    if (request->takes_path)
+        gyre__path_remember(&listener->path, l->be, &listener->addr);
+    if (plan->per_loop)
+        (void)open_others(listener, plan, request->fd_count);
+    return 0;
 }
 
 static int open_sockets(struct gyre_listener *listener, const struct plan *plan,
                         const struct gyre__listen_request *request)
 {
     if (request->address == NULL)
-        return take_socket(listener, plan, request->fd);
+        return take_sockets(listener, plan, request);
     bool more_follow = plan->per_loop && listener->acceptor_count > 1;
     int err = open_first(listener, plan, more_follow);
-    return err == 0 && more_follow ? open_others(listener, plan) : err;
+    return err == 0 && more_follow ? open_others(listener, plan, 1) : err;
 }
 
-static int check_options(const struct plan *plan, bool given)
+static int check_options(const struct plan *plan, uint32_t given)
 {
     const struct gyre_listener_options *o = &plan->options;
     const struct gyre__range ranges[] = {
@@ -124,24 +136,37 @@ static int check_options(const struct plan *plan, bool given)
         return err;
     if ((o->balance == GYRE_BALANCE_CUSTOM) != (o->choose != NULL))
         return gyre__refuse("choose is %s; it goes with GYRE_BALANCE_CUSTOM", o->choose != NULL ? "set" : "NULL");
-    if (given && o->balance == GYRE_BALANCE_KERNEL)
+    if (given == 1 && o->balance == GYRE_BALANCE_KERNEL)
         return gyre__refuse("balance is GYRE_BALANCE_KERNEL; it needs one socket per loop, and one was given");
+    if (given > 1 && o->balance != GYRE_BALANCE_AUTO && o->balance != GYRE_BALANCE_KERNEL)
+        return gyre__refuse("balance is %u; with several sockets it is the kernel's, GYRE_BALANCE_KERNEL",
+                            (unsigned)o->balance);
     if (!plan->inet && (o->balance == GYRE_BALANCE_KERNEL || o->defer_accept_s > 0 || o->fastopen_queue > 0 ||
                         o->device != NULL)) /* unix sockets know no SO_REUSEPORT and none of the others */
         return gyre__refuse("GYRE_BALANCE_KERNEL, defer_accept_s, fastopen_queue and device are for TCP only");
     return 0;
 }
 
-/* Whether the descriptor is what it must be. */
+/* Whether the descriptors are what they must be: listening sockets of one address. */
 static int inspect(struct plan *plan, const struct gyre__listen_request *request)
 {
     struct gyre__backend *be = request->loops[0]->be;
-    struct gyre__sock_info info;
-    int err = gyre__addr_inspect(be, request->fd, &info);
-    if (err != 0)
-        return err;
-    plan->inet = info.family != AF_UNIX;
-    return info.stream && info.listening ? 0 : GYRE_ESOCKTYPE;
+    char first[GYRE_ADDR_TEXT_MAX], text[GYRE_ADDR_TEXT_MAX];
+    for (uint32_t i = 0; i < request->fd_count; i++) {
+        struct gyre__sock_info info;
+        struct gyre__addr addr;
+        int err = gyre__addr_inspect(be, request->fds[i], &info);
+        if (err == 0)
+            err = info.stream && info.listening ? be->ops->sock->name(be, request->fds[i], false, &addr)
+                                                : GYRE_ESOCKTYPE;
+        if (err != 0)
+            return err;
+        plan->inet = info.family != AF_UNIX;
+        gyre__addr_format(&addr, i == 0 ? first : text, GYRE_ADDR_TEXT_MAX);
+        if (i > 0 && strcmp(first, text) != 0)
+            return gyre__refuse("the first descriptor listens on %s, but number %u on %s", first, i, text);
+    }
+    return 0;
 }
 
 int gyre__listen_look_up(struct gyre__listen_request *request, struct gyre_loop *const *loops, uint32_t loop_count)
@@ -168,10 +193,10 @@ static int make_plan(struct plan *plan, const struct gyre__listen_request *reque
         return err;
     if (request->address != NULL)
         plan->inet = !gyre__addr_is_unix(&plan->address.addr);
-    err = check_options(plan, request->address == NULL);
+    err = check_options(plan, request->fd_count);
     if (err != 0)
         return err;
-    plan->per_loop = request->address != NULL && plan->inet &&
+    plan->per_loop = request->fd_count != 1 && plan->inet &&
                      (o->balance == GYRE_BALANCE_AUTO || o->balance == GYRE_BALANCE_KERNEL);
     plan->config = (struct gyre__listen_config){.backlog = o->backlog != 0 ? o->backlog : BACKLOG_DEFAULT,
                                                 .unix_mode = o->unix_mode,
@@ -182,21 +207,28 @@ static int make_plan(struct plan *plan, const struct gyre__listen_request *reque
     return 0;
 }
 
+static uint32_t acceptors_for(const struct gyre__listen_request *request)
+{
+    return request->fd_count > request->loop_count ? request->fd_count : request->loop_count;
+}
+
 static struct gyre_listener *new_listener(const struct gyre__listen_request *request)
 {
     const struct gyre_mem *mem = request->loops[0]->mem;
+    uint32_t count = acceptors_for(request);
     struct gyre_listener *listener = gyre__alloc(mem, sizeof *listener);
     if (listener == NULL)
         return NULL;
     *listener = (struct gyre_listener){.magic = GYRE_LISTENER_MAGIC,
-                                       .acceptor_count = request->loop_count,
+                                       .acceptor_count = count,
+                                       .loop_count = request->loop_count,
                                        .engine = request->engine,
                                        .set = request->set,
                                        .mem = mem};
-    listener->acceptors = gyre__alloc_many(mem, request->loop_count, sizeof(struct gyre__acceptor *));
+    listener->acceptors = gyre__alloc_many(mem, count, sizeof(struct gyre__acceptor *));
     bool ok = listener->acceptors != NULL;
     for (uint32_t i = 0; ok && i < listener->acceptor_count; i++)
-        ok = gyre__acceptor_new(&listener->acceptors[i], request->loops[i], listener) == 0;
+        ok = gyre__acceptor_new(&listener->acceptors[i], request->loops[i % request->loop_count], listener) == 0;
     if (ok) {
         atomic_store(&listener->refs, listener->acceptor_count);
         return listener;
@@ -206,10 +238,11 @@ static struct gyre_listener *new_listener(const struct gyre__listen_request *req
 }
 
 /* One that was closed, and that nothing refers to any more. */
-static struct gyre_listener *idle_listener(struct gyre_listener **list)
+static struct gyre_listener *idle_listener(const struct gyre__listen_request *request)
 {
-    struct gyre_listener *listener = *list;
-    while (listener != NULL && !atomic_load(&listener->idle))
+    struct gyre_listener *listener = *request->list;
+    while (listener != NULL &&
+           !(atomic_load(&listener->idle) && listener->acceptor_count == acceptors_for(request)))
         listener = listener->next;
     if (listener == NULL)
         return NULL;
@@ -224,7 +257,7 @@ static struct gyre_listener *idle_listener(struct gyre_listener **list)
 
 static struct gyre_listener *find_or_make(const struct gyre__listen_request *request)
 {
-    struct gyre_listener *listener = idle_listener(request->list);
+    struct gyre_listener *listener = idle_listener(request);
     if (listener != NULL)
         return listener;
     listener = new_listener(request);
@@ -242,7 +275,7 @@ static void set_up(struct gyre_listener *listener, const struct plan *plan, cons
     listener->index = index;
     listener->inet = plan->inet;
     atomic_store(&listener->shared, shared);
-    listener->hands_over = listener->acceptor_count > 1 && !plan->per_loop;
+    listener->hands_over = listener->loop_count > 1 && !plan->per_loop;
     listener->conns_max = o->conns_max;
     listener->filter = o->filter;
     listener->on_closed = o->on_closed;
@@ -312,8 +345,10 @@ int gyre__listener_make(struct gyre_listener **out, const struct gyre__listen_re
         err = start(listener);
     }
     if (err != 0) {
+        for (uint32_t i = 0; i < request->fd_count; i++)
+            gyre__acceptor_forget_socket(listener->acceptors[i]); /* they stay the caller's, and so does their file */
         if (request->address == NULL)
-            gyre__acceptor_forget_socket(listener->acceptors[0]); /* it stays the caller's */
+            gyre__path_forget(&listener->path);
         undo(listener);
         return err;
     }
@@ -353,6 +388,7 @@ int gyre_loop_listen_fd_sized(struct gyre_listener **out, struct gyre_loop *loop
                               size_t size_bytes, size_t conn_size_bytes)
 {
     struct gyre__listen_request request = {
-        .fd = fd, .handlers = handlers, .options = options, .size = size_bytes, .conn_size = conn_size_bytes};
+        .fds = &fd, .fd_count = 1, .handlers = handlers, .options = options, .size = size_bytes,
+        .conn_size = conn_size_bytes};
     return loop == NULL ? -EINVAL : loop_listen(out, loop, &request);
 }

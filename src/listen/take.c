@@ -9,7 +9,7 @@
 static int make_conn(struct gyre_loop *l, int fd, struct gyre__profile *profile, const struct gyre_listener *listener)
 {
     struct gyre_conn *c;
-    if (l->phase != GYRE_PHASE_SERVING) {
+    if (l->phase == GYRE_PHASE_ENDING) {
         gyre__loop_unreserve(l);
         l->be->ops->sock->close(l->be, fd);
         return GYRE_ESHUTDOWN;
@@ -119,8 +119,8 @@ void gyre__acceptor_take(struct gyre__acceptor *a, int fd)
     to = gyre__listener_take_place(listener, to);
     if (to == NULL)
         refuse(a, fd, false);
-    else if (to == a)
-        adopt(a, fd);
+    else if (to->loop == a->loop)
+        adopt(to, fd);
     else
         hand_over(a, to, fd);
 }

@@ -79,14 +79,25 @@ enum { GYRE_LOOP_MAGIC = 0x6c6f6f70 };
 enum gyre__loop_request {
     GYRE_REQUEST_NONE = 0,
     GYRE_REQUEST_RETURN, /* gyre_loop_stop(): return from run, leave everything as it is */
-    GYRE_REQUEST_DRAIN,  /* gyre_engine_drain(): stop accepting, close gracefully, then end */
+    GYRE_REQUEST_DRAIN,  /* gyre_engine_drain(): stop accepting, let connections finish, then end */
     GYRE_REQUEST_END,    /* gyre_engine_stop(): abort everything, then return */
 };
 
 enum gyre__loop_phase {
     GYRE_PHASE_SERVING = 0,
-    GYRE_PHASE_DRAINING, /* no accepting or connecting; connections close as they finish */
+    GYRE_PHASE_DRAINING, /* no accepting; connections close as they finish, and may need new ones for that */
     GYRE_PHASE_ENDING,   /* everything is being aborted, and nothing new begins */
+};
+
+/* How the loop drains. The first four are written by any thread, and by signal handlers. */
+struct gyre__drain {
+    _Atomic(int64_t) deadline_ns; /* how long it may take */
+    _Atomic(int64_t) spread_ns;   /* until the last connection is told */
+    _Atomic(int64_t) quiet_ns;    /* how long a connection must have been quiet to be idle */
+    _Atomic(uint32_t) calls;      /* of gyre_engine_drain() so far; each begins anew */
+    uint32_t seen;                /* of them */
+    uint64_t began_ns;
+    uint64_t end_ns;
 };
 
 struct gyre_loop {
@@ -123,7 +134,7 @@ struct gyre_loop {
 
     _Atomic(bool) closed; /* being destroyed: no more tasks */
     _Atomic(int) request;
-    _Atomic(int64_t) drain_ns; /* how long draining may take */
+    struct gyre__drain drain;
     struct gyre__loop_timer drain_timer;
     struct gyre__loop_timer famine_timer; /* active: starved receives wait for memory; firing is all it does */
     struct gyre__loop_timer trim_timer;   /* active: receive buffers may have to be given back */

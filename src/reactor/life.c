@@ -6,6 +6,7 @@
  * then is the backend destroyed, and then the memory freed. */
 #include "backends.h"
 #include "turn.h"
+#include "drain.h"
 #include "connect/connect.h"
 #include "base/options.h"
 #include "base/refuse.h"
@@ -196,7 +197,7 @@ void gyre__loop_end(struct gyre_loop *l)
     gyre__wheel_stop(&l->wheel, &l->tick_timer);
     gyre__wheel_stop(&l->wheel, &l->trim_timer);
     gyre__acceptors_close(l);
-    gyre__conns_each(l, gyre__turn_end_one);
+    gyre__conns_each(l, gyre__drain_end_one);
     gyre__udps_each(l, gyre__udp_shut);
     gyre__watches_end(l);
     gyre__resolves_end(l);
@@ -277,7 +278,10 @@ int gyre_loop_run_nowait(struct gyre_loop *l)
     int err = enter(l);
     if (err != 0)
         return err;
+    (void)gyre__loop_now(l);
     gyre__loop_set_inside(l, true);
+    if (GYRE_UNLIKELY(atomic_load_explicit(&l->request, memory_order_relaxed) == GYRE_REQUEST_DRAIN))
+        (void)gyre__drain_is_over(l);
     err = gyre__loop_turn(l, 0);
     gyre__loop_set_inside(l, false);
     return err != 0 ? err : gyre_loop_timeout_ns(l) == 0;

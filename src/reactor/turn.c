@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * A turn of the loop; draining and serving.
+ * A turn of the loop; serving.
  *
  * One turn: wait, which submits; pass each event to the function that its operation names; fire timers; run posted
  * tasks; then settle what was marked: gather the queued writes of each connection into one send, move closing ones on.
  * At the end receives that found no buffer try again, and acceptors that were held back go on if a connection closed.
  * What a turn submits goes to the kernel with the next turn's wait. */
 #include "turn.h"
+#include "drain.h"
 #include "trim.h"
 #include "connect/connect.h"
 #include "datagram/udp.h"
@@ -16,18 +17,6 @@
 #include <string.h>
 
 static const char lost_text[] = "the loop's backend failed and cannot go on";
-
-void gyre__turn_end_one(struct gyre_conn *c)
-{
-    gyre__conn_end(c, GYRE_CLOSE_SHUTDOWN, GYRE_ESHUTDOWN);
-}
-
-static void on_drain_over(struct gyre__loop_timer *t)
-{
-    struct gyre_loop *l = GYRE_CONTAINER(t, struct gyre_loop, drain_timer);
-    gyre__conns_each(l, gyre__turn_end_one);
-    gyre__udps_each(l, gyre__udp_shut);
-}
 
 static void on_tick(struct gyre__loop_timer *t)
 {
@@ -57,7 +46,7 @@ gyre__timer_fire_fn *const gyre__turn_fire_fns[GYRE_TIMERS] = {
     [GYRE_TIMER_USER] = gyre__timer_expired,
     [GYRE_TIMER_LATER] = gyre__timer_later_over,
     [GYRE_TIMER_ACCEPTOR] = gyre__acceptor_on_timer,
-    [GYRE_TIMER_DRAIN] = on_drain_over,
+    [GYRE_TIMER_DRAIN] = gyre__drain_on_timer,
     [GYRE_TIMER_FAMINE] = on_famine_over,
     [GYRE_TIMER_TICK] = on_tick,
     [GYRE_TIMER_UDP] = gyre__udp_on_timer,
@@ -158,24 +147,6 @@ int gyre__loop_turn(struct gyre_loop *l, int64_t timeout_ns)
     return 0;
 }
 
-static void shut_one(struct gyre_conn *c)
-{
-    if (c->state == GYRE_CONN_CONNECTING)
-        gyre__conn_end(c, GYRE_CLOSE_SHUTDOWN, GYRE_ESHUTDOWN);
-    else
-        gyre__conn_begin_close(c, GYRE_CLOSE_SHUTDOWN);
-}
-
-static void begin_drain(struct gyre_loop *l)
-{
-    int64_t limit_ns = atomic_load(&l->drain_ns);
-    l->phase = GYRE_PHASE_DRAINING;
-    gyre__acceptors_close(l);
-    gyre__conns_each(l, shut_one);
-    gyre__udps_each(l, gyre__udp_drain);
-    gyre__wheel_start(&l->wheel, &l->drain_timer, gyre__loop_clock(l) + (uint64_t)(limit_ns > 0 ? limit_ns : 0));
-}
-
 /* Whether serving is over. */
 static bool serve_request(struct gyre_loop *l)
 {
@@ -187,9 +158,7 @@ static bool serve_request(struct gyre_loop *l)
         return atomic_compare_exchange_strong(&l->request, &now, GYRE_REQUEST_NONE);
     }
     case GYRE_REQUEST_DRAIN:
-        if (l->phase == GYRE_PHASE_SERVING)
-            begin_drain(l);
-        return gyre_loop_conn_count(l) == 0 && l->acceptors->open == 0 && l->udps->open == 0;
+        return gyre__drain_is_over(l);
     case GYRE_REQUEST_END:
         return true;
     }

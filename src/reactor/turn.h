@@ -13,7 +13,4 @@ extern gyre__timer_fire_fn *const gyre__turn_fire_fns[GYRE_TIMERS];
 /* Run the tasks that were posted, as many as one turn runs. */
 void gyre__turn_run_tasks(struct gyre_loop *l);
 
-/* End a connection because its loop ends. */
-void gyre__turn_end_one(struct gyre_conn *c);
-
 #endif

@@ -103,9 +103,8 @@ static int32_t sent(ssize_t n)
 /* To find that no other connection waits costs Linux a socket made and freed again, ten times what poll(2) costs, and
  * with single connections coming in it would be every second call. So a listener that has just given one is asked; one
  * that others share always is, because they may have taken the connection and had the socket block. */
-static int32_t do_accept(const struct gyre__op *op, struct gyre_stats *stats)
+static int32_t do_accept(struct gyre__fd *f, struct gyre_stats *stats)
 {
-    struct gyre__fd *f = op->f;
     int fd;
     if ((f->be_flags & GYRE_RDF_FILLED) || (f->flags & GYRE_FDF_SHARED)) {
         f->be_flags &= (uint8_t)~GYRE_RDF_FILLED;
@@ -119,6 +118,12 @@ static int32_t do_accept(const struct gyre__op *op, struct gyre_stats *stats)
     } while (fd < 0 && errno == EINTR);
     f->be_flags = (uint8_t)(fd >= 0 ? f->be_flags | GYRE_RDF_FILLED : f->be_flags & ~GYRE_RDF_FILLED);
     return result(fd);
+}
+
+int gyre__rd_accept_now(struct gyre__backend *be, struct gyre__fd *f)
+{
+    int32_t fd = do_accept(f, &be->stats);
+    return fd == BLOCKED ? -EAGAIN : fd;
 }
 
 /* A unix socket whose listener's backlog is full says EAGAIN, and no edge ever follows; likewise Linux's TCP when it
@@ -349,7 +354,7 @@ static int32_t call(struct gyre__op *op, struct gyre_stats *stats)
 {
     switch ((enum gyre__op_kind)op->kind) {
     case GYRE_OP_ACCEPT:
-        return do_accept(op, stats);
+        return do_accept(op->f, stats);
     case GYRE_OP_CONNECT:
         return do_connect(op, stats);
     case GYRE_OP_SEND:

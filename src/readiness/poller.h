@@ -64,6 +64,7 @@ void gyre__rd_destroy(struct gyre__backend *be);
 int gyre__rd_attach(struct gyre__backend *be, struct gyre__fd *f);
 void gyre__rd_close(struct gyre__backend *be, struct gyre__fd *f);
 int gyre__rd_detach(struct gyre__backend *be, struct gyre__fd *f);
+int gyre__rd_accept_now(struct gyre__backend *be, struct gyre__fd *f); /* perform.c */
 void gyre__rd_submit(struct gyre__backend *be, struct gyre__op *op);
 void gyre__rd_cancel(struct gyre__backend *be, struct gyre__op *op);
 int gyre__rd_wait(struct gyre__backend *be, struct gyre__event *out, unsigned cap, int64_t timeout_ns);
@@ -76,9 +77,9 @@ void gyre__rd_features(struct gyre__backend *be, char *out, size_t size);
 /* Everything but name and create. */
 #define GYRE_READINESS_BACKEND                                                                                         \
     .sock = &gyre__sock_system, .destroy = gyre__rd_destroy, .attach = gyre__rd_attach, .close = gyre__rd_close,       \
-    .detach = gyre__rd_detach, .submit = gyre__rd_submit, .cancel = gyre__rd_cancel, .wait = gyre__rd_wait,            \
-    .wake = gyre__rd_wake, .pollable = gyre__rd_pollable, .pool_add = gyre__rd_pool_add,                               \
-    .pool_remove = gyre__rd_pool_remove, .features = gyre__rd_features
+    .detach = gyre__rd_detach, .accept_now = gyre__rd_accept_now, .submit = gyre__rd_submit,                           \
+    .cancel = gyre__rd_cancel, .wait = gyre__rd_wait, .wake = gyre__rd_wake, .pollable = gyre__rd_pollable,            \
+    .pool_add = gyre__rd_pool_add, .pool_remove = gyre__rd_pool_remove, .features = gyre__rd_features
 
 /* ---- error.c: errors that a poller told of. ---- */
 

@@ -229,6 +229,10 @@ struct gyre__backend_ops {
      * flight on it. Not with GYRE_FDF_FOREIGN; with GYRE_FDF_LISTEN it stays non-blocking. */
     int (*detach)(struct gyre__backend *be, struct gyre__fd *f);
 
+    /* Take a connection that waits on `f`, a listening socket on which no op is in flight. Returns the descriptor that
+     * an ACCEPT would bring, or -errno: -EAGAIN if none waits. */
+    int (*accept_now)(struct gyre__backend *be, struct gyre__fd *f);
+
     void (*submit)(struct gyre__backend *be, struct gyre__op *op);
     void (*cancel)(struct gyre__backend *be, struct gyre__op *op);
 

@@ -458,6 +458,20 @@ static void sim_features(struct gyre__backend *base, char *out, size_t size)
                    be->one_accept ? "" : ",multishot_accept", be->one_recv ? "" : ",multishot_recv");
 }
 
+static int sim_accept_now(struct gyre__backend *base, struct gyre__fd *f)
+{
+    const struct sim_backend *be = (const struct sim_backend *)base;
+    struct sim_sock *s = gyre__sim_fd_find(be->sim, f->fd);
+    if (s == NULL || s->state != SIM_LISTENING)
+        return -EINVAL;
+    if (s->queue_first == NULL)
+        return -EAGAIN;
+    int fd = gyre__sim_fd_install(s->queue_first);
+    if (fd >= 0)
+        (void)gyre__sim_accept(s);
+    return fd;
+}
+
 const struct gyre__backend_ops gyre__backend_sim = {
     .name = "sim",
     .sock = &gyre__sock_sim,
@@ -467,6 +481,7 @@ const struct gyre__backend_ops gyre__backend_sim = {
     .close = sim_close,
     .detach = sim_detach,
     .lookup = gyre__sim_lookup,
+    .accept_now = sim_accept_now,
     .submit = sim_submit,
     .cancel = sim_cancel,
     .wait = sim_wait,

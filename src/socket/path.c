@@ -22,8 +22,10 @@ static int folder_of(const char *name)
     return folder >= 0 ? folder : AT_FDCWD;
 }
 
-static void forget(struct gyre__path *path)
+void gyre__path_forget(struct gyre__path *path)
 {
+    if (!path->ours)
+        return;
     path->ours = false;
     if (path->folder >= 0)
         (void)close(path->folder);
@@ -49,7 +51,7 @@ void gyre__path_remove(struct gyre__path *path, const struct gyre__addr *addr)
     if (fstatat(path->folder, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && (uint64_t)st.st_dev == path->device &&
         st.st_ino == path->inode)
         (void)unlinkat(path->folder, name, 0);
-    forget(path);
+    gyre__path_forget(path);
 }
 
 /* Asked with a socket of another type, so that nobody gets a connection: it is refused only if no socket has the file
@@ -67,6 +69,6 @@ static bool is_bound(const struct gyre__addr *addr)
 void gyre__path_remove_unused(struct gyre__path *path, const struct gyre__addr *addr)
 {
     if (path->ours && is_bound(addr))
-        forget(path); /* it is theirs now */
+        gyre__path_forget(path); /* it is theirs now */
     gyre__path_remove(path, addr);
 }

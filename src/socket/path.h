@@ -17,6 +17,9 @@ struct gyre__path {
 /* A socket of `be` was bound to `addr`: note the file that bind made, if it made one. */
 void gyre__path_remember(struct gyre__path *path, const struct gyre__backend *be, const struct gyre__addr *addr);
 
+/* The file is somebody else's. */
+void gyre__path_forget(struct gyre__path *path);
+
 /* Remove the file if it is the one that was noted. Before the socket is closed: until then no other file has its
  * number. */
 void gyre__path_remove(struct gyre__path *path, const struct gyre__addr *addr);

@@ -194,6 +194,16 @@ int gyre_conn_close(struct gyre_conn *c)
     return err == GYRE_ETHREAD ? err : 0;
 }
 
+int gyre_conn_close_reset(struct gyre_conn *c)
+{
+    int err = gyre__conn_usable(c);
+    if (err == 0) {
+        c->flags |= GYRE_CF_RESET_LAST;
+        gyre__conn_begin_close(c, GYRE_CLOSE_USER);
+    }
+    return err == GYRE_ETHREAD ? err : 0;
+}
+
 int gyre_conn_abort(struct gyre_conn *c)
 {
     if (c == NULL || c->magic != GYRE_CONN_MAGIC)

@@ -13,7 +13,7 @@
 
 #include "loop/loop.h"
 
-#include <gyre/conn.h>
+#include <gyre/conn_id.h>
 #include <string.h>
 
 enum { GYRE_CONN_MAGIC = 0x636f6e6e, GYRE_CONN_DEAD_MAGIC = 0x64656164 };
@@ -78,6 +78,10 @@ enum {
     GYRE_CF_AGAIN = 1u << 24,       /* on the loop's list of those that wait to connect again */
     GYRE_CF_REFUSED = 1u << 25,     /* and was there before */
     GYRE_CF_HUNG_UP = 1u << 26,     /* after the peer's end its hang-up was seen, too: there is nothing to be watched */
+    GYRE_CF_HEARD = 1u << 27,       /* bytes have come since the last were written */
+    GYRE_CF_CALLER = 1u << 28,      /* it was connected: the answers are the peer's */
+    GYRE_CF_DRAINING = 1u << 29,    /* was told that the engine drains; drain.c */
+    GYRE_CF_RESET_LAST = 1u << 30,  /* gyre_conn_close_reset(): a reset follows what was queued, and no FIN */
 };
 
 /* Options of the connections of one listener, or of one gyre_connect(); checked and with the defaults filled in. */
@@ -247,6 +251,9 @@ uint64_t gyre__conn_unacked(const struct gyre_conn *c);
 /* Look at `c` at the end of the turn. */
 void gyre__conn_settle_later(struct gyre_conn *c);
 
+/* drain.c: the loop drains: tell `c` if it is its turn, and close it if it is idle. */
+void gyre__conn_drain(struct gyre_conn *c);
+
 /* Settle every connection on the list as it is now. */
 void gyre__conns_settle(struct gyre_loop *l);
 
@@ -266,6 +273,10 @@ void gyre__conns_fini(struct gyre_loop *l);
 /* timeouts.c: the connection's timer, set to what its state needs. */
 void gyre__conn_start_timer(struct gyre_conn *c);
 void gyre__conn_on_timer(struct gyre__loop_timer *t);
+/* How long it may be idle; 0: for ever. */
+int64_t gyre__conn_idle_limit(const struct gyre_conn *c);
+/* LINGERING, with GYRE_CF_RESET_LAST: reset it once the peer's side has acknowledged all. */
+void gyre__conn_reset_when_taken(struct gyre_conn *c);
 
 /* Whether the user may read, write or steer it: OPEN or CONNECTING. Returns 0, GYRE_ECLOSED or GYRE_ETHREAD. */
 static inline int gyre__conn_usable(const struct gyre_conn *c)

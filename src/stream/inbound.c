@@ -339,6 +339,7 @@ void gyre__conn_on_recv(struct gyre__op *op, const struct gyre__event *ev)
         gyre__observe(&l->be->stats.recv_bytes, seg->len);
         if (GYRE_LIKELY(c->state == GYRE_CONN_OPEN)) {
             c->active = (uint32_t)l->now_tick;
+            c->flags |= GYRE_CF_HEARD;
             if (GYRE_UNLIKELY(c->extra != NULL))
                 c->extra->read_from_ns = l->now_ns;
             /* A pipe may be replaced by what was in it, when somebody looks. */
@@ -355,7 +356,7 @@ void gyre__conn_on_recv(struct gyre__op *op, const struct gyre__event *ev)
         }
     } else if (ev->res == 0) {
         c->flags |= GYRE_CF_EOF;
-        if (c->state == GYRE_CONN_LINGERING)
+        if (c->state == GYRE_CONN_LINGERING && !(c->flags & GYRE_CF_RESET_LAST))
             gyre__conn_end(c, (enum gyre_close_reason)c->reason, 0);
         gyre__conn_deliver(c, false);
     } else if (c->state != GYRE_CONN_ENDING) {

@@ -202,6 +202,12 @@ static void settle_closing(struct gyre_conn *c)
     gyre__conn_flush(c);
     if (c->state != GYRE_CONN_CLOSING || !all_sent(c))
         return;
+    if (c->flags & GYRE_CF_RESET_LAST) {
+        c->state = GYRE_CONN_LINGERING;
+        gyre__conn_note_active(c);
+        gyre__conn_reset_when_taken(c);
+        return;
+    }
     if (c->flags & GYRE_CF_EOF) {
         gyre__conn_end(c, (enum gyre_close_reason)c->reason, 0);
         return;

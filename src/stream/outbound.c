@@ -250,6 +250,7 @@ int64_t gyre_conn_try_write(struct gyre_conn *c, const void *data, size_t len)
         gyre__count(&be->stats.bytes_queued, (uint64_t)n);
         gyre__count(&be->stats.bytes_out, (uint64_t)n);
         gyre__conn_note_active(c);
+        c->flags &= ~(unsigned)GYRE_CF_HEARD;
     } else if (n != -EAGAIN) {
         send_failed(c, (int)n);
     }

@@ -6,7 +6,7 @@
 #ifndef GYRE_STREAM_SHARED_H
 #define GYRE_STREAM_SHARED_H
 
-#include <gyre/conn.h>
+#include <gyre/conn_id.h>
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -237,10 +237,9 @@ enum gyre_timeout_kind gyre_conn_timeout_kind(const struct gyre_conn *c)
 
 #define SECOND_NS INT64_C(1000000000)
 #define CLOSE_BASE_NS (600 * SECOND_NS)
-enum { CLOSE_RATE = 16 << 10 };
+enum { CLOSE_RATE = 16 << 10, TAKEN_LOOK_NS = 5000000 };
 
-/* 0: none. */
-static int64_t idle_limit(const struct gyre_conn *c)
+int64_t gyre__conn_idle_limit(const struct gyre_conn *c)
 {
     return c->extra != NULL && c->extra->idle_set ? c->extra->idle_ns : c->profile->options.idle_timeout_ns;
 }
@@ -271,14 +270,14 @@ bool gyre__limits_watch_sends(const struct gyre_conn *c)
 {
     bool tcp = c->f.flags & GYRE_FDF_INET;
     return c->state != GYRE_CONN_OPEN || (c->extra != NULL && c->extra->write_ns != 0) ||
-           (!tcp && idle_limit(c) != 0);
+           (!tcp && gyre__conn_idle_limit(c) != 0);
 }
 
 void gyre__conn_start_timer(struct gyre_conn *c)
 {
     struct gyre_loop *l = c->loop;
     const struct gyre_conn_options *options = &c->profile->options;
-    int64_t delay_ns = idle_limit(c);
+    int64_t delay_ns = gyre__conn_idle_limit(c);
     if (c->state == GYRE_CONN_CONNECTING)
         delay_ns = options->connect_timeout_ns;
     else if (c->state != GYRE_CONN_OPEN)
@@ -317,7 +316,7 @@ static void note_acknowledged(struct gyre_conn *c)
 static void idle_time_passed(struct gyre_conn *c)
 {
     note_acknowledged(c);
-    if (timer_goes_on(c, idle_limit(c)))
+    if (timer_goes_on(c, gyre__conn_idle_limit(c)))
         return;
     c->timeout_kind = GYRE_TIMEOUT_IDLE;
     if (c->profile->handlers->on_timeout == NULL) {
@@ -343,12 +342,28 @@ static bool bound_close(struct gyre_conn *c)
     return c->loop->now_ns >= end_ns;
 }
 
+void gyre__conn_reset_when_taken(struct gyre_conn *c)
+{
+    struct gyre_loop *l = c->loop;
+    if (gyre__conn_unacked(c) > 0) {
+        gyre__wheel_start(&l->wheel, &c->timer, gyre__loop_now(l) + TAKEN_LOOK_NS);
+        return;
+    }
+    gyre__conn_end(c, (enum gyre_close_reason)c->reason, 0);
+    c->flags |= GYRE_CF_RESET;
+}
+
 /* What the peer says is no progress of ours. */
 static void linger_time_passed(struct gyre_conn *c)
 {
     int64_t linger_ns = c->profile->options.linger_timeout_ns;
     bool over = (c->extra == NULL || c->extra->close_end_ns == 0) && bound_close(c);
     note_acknowledged(c);
+    if (!over && c->state == GYRE_CONN_LINGERING && (c->flags & GYRE_CF_RESET_LAST) &&
+        (linger_ns > LIMIT_MAX_NS || c->loop->now_ns < due_ns(c, linger_ns))) {
+        gyre__conn_reset_when_taken(c);
+        return;
+    }
     if (!over && (linger_ns > LIMIT_MAX_NS || timer_goes_on(c, linger_ns)))
         return;
     c->timeout_kind = GYRE_TIMEOUT_LINGER;

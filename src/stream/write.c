@@ -18,6 +18,7 @@ void gyre__conn_queued(struct gyre_conn *c, size_t len)
         gyre__limits_queued(c);
     if (GYRE_UNLIKELY(c->flags & GYRE_CF_SHARED))
         gyre__shared_publish(c);
+    c->flags &= ~(unsigned)GYRE_CF_HEARD;
     gyre__conn_settle_later(c);
 }
 

@@ -48,3 +48,8 @@ unsigned gyre__uring_accept_polled(struct gyre__uring *u, struct gyre__op *op, s
     (void)gyre__uring_put_or_wait(u, op);
     return n;
 }
+
+int gyre__uring_accept_now(struct gyre__backend *be, struct gyre__fd *f)
+{
+    return accept_one(gyre__uring_of(be), f->fd);
+}

@@ -162,6 +162,7 @@ int32_t gyre__uring_recvmsg_once(struct gyre__uring *u, struct gyre__op *op, str
 /* accept.c: the poll of a shared listener's accept is over with out->res. Accept what waits; returns how many events
  * that makes, at most `cap`. */
 unsigned gyre__uring_accept_polled(struct gyre__uring *u, struct gyre__op *op, struct gyre__event *out, unsigned cap);
+int gyre__uring_accept_now(struct gyre__backend *be, struct gyre__fd *f);
 
 /* What went wrong, for a person: the call or the step `what` failed with `err`. */
 struct gyre__uring_failure {

@@ -476,6 +476,7 @@ const struct gyre__backend_ops gyre__backend_uring = {
     .attach = uring_attach,
     .close = uring_close,
     .detach = uring_detach,
+    .accept_now = gyre__uring_accept_now,
     .submit = uring_submit,
     .cancel = uring_cancel,
     .wait = uring_wait,

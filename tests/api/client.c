@@ -122,7 +122,7 @@ REAL_TEST(api_client, without_a_listener)
         cr_assert_eq(call(&k), 0);
     await(k.closes == 40);
     cr_assert_eq(k.failed, 0);
-    gyre_engine_drain(client.engine, MS(5000));
+    (void)gyre_engine_drain(client.engine, &(struct gyre_drain_options){.deadline_ns = MS(5000)});
     rig_join(&client);
     rig_close(&client);
     rig = &server;
@@ -231,7 +231,7 @@ REAL_TEST(api_client, stopped_meanwhile)
             if (i == 20 && how % 2 == 0)
                 gyre_engine_stop(r.engine);
             if (i == 20 && how % 2 == 1)
-                gyre_engine_drain(r.engine, MS(5000));
+                (void)gyre_engine_drain(r.engine, &(struct gyre_drain_options){.deadline_ns = MS(5000)});
             cr_assert_eq(call(&k), 0);
         }
         rig_join(&r);

@@ -166,7 +166,7 @@ REAL_TEST(api_dial, engine)
                      0);
     }
     cr_assert_eq(gyre_resolve(NULL, gyre_engine_loop(engine, 0), "slow.test", count_end, &resolved, NULL), 0);
-    gyre_engine_drain(engine, MS(1000));
+    (void)gyre_engine_drain(engine, &(struct gyre_drain_options){.deadline_ns = MS(1000)});
     cr_assert_eq(gyre_engine_run(engine), 0);
     gyre_engine_destroy(engine);
     for (unsigned i = 0; i < 8; i++)

@@ -177,7 +177,7 @@ static void drain_with(const struct backend_param *p, const struct gyre_conn_han
     await(rig_opened(&r) == 1);
     if (half_close)
         cr_assert_eq(shutdown(fd, SHUT_WR), 0);
-    gyre_engine_drain(r.engine, MS(9000));
+    (void)gyre_engine_drain(r.engine, &(struct gyre_drain_options){.deadline_ns = MS(9000)});
     cr_assert_eq(read_all(fd), MIB(8));
     (void)close(fd);
     rig_join(&r);
@@ -212,7 +212,7 @@ REAL_TEST(api_engine, drain_closes_idle)
         rig_ping(fds[i]);
     }
     uint64_t start_ns = env_now_ns();
-    gyre_engine_drain(r.engine, MS(9000));
+    (void)gyre_engine_drain(r.engine, &(struct gyre_drain_options){.deadline_ns = MS(9000)});
     for (unsigned i = 0; i < 20; i++) {
         char byte;
         cr_assert_eq(rig_receive(fds[i], &byte, 1), 0, "%s", strerror(errno));
@@ -236,7 +236,7 @@ REAL_TEST(api_engine, drain_deadline)
     int fd = rig_client(gyre_listener_address(r.listener));
     await(rig_opened(&r) == 1);
     uint64_t start_ns = env_now_ns();
-    gyre_engine_drain(r.engine, MS(150));
+    (void)gyre_engine_drain(r.engine, &(struct gyre_drain_options){.deadline_ns = MS(150)});
     rig_join(&r);
     cr_assert_geq(env_now_ns() - start_ns, (uint64_t)MS(149));
     cr_assert_lt(env_now_ns() - start_ns, (uint64_t)MS(5000));

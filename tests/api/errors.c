@@ -398,13 +398,13 @@ REAL_TEST(api_errors, engine_twice)
     rig_open(&r, p, 2);
     rig_run(&r);
     cr_assert_eq(gyre_engine_run(r.engine), GYRE_ESTATE, "it runs already");
-    gyre_engine_drain(r.engine, MS(1000));
-    gyre_engine_drain(r.engine, 0);
+    (void)gyre_engine_drain(r.engine, &(struct gyre_drain_options){.deadline_ns = MS(1000)});
+    (void)gyre_engine_drain(r.engine, &(struct gyre_drain_options){.deadline_ns = 1});
     gyre_engine_stop(r.engine);
     gyre_engine_stop(r.engine);
     rig_join(&r);
     gyre_engine_stop(r.engine);
-    gyre_engine_drain(r.engine, 0);
+    (void)gyre_engine_drain(r.engine, &(struct gyre_drain_options){.deadline_ns = 1});
     cr_assert_eq(gyre_engine_run(r.engine), GYRE_ESTATE, "it has run");
     cr_assert_eq(gyre_engine_listen(NULL, r.engine, rig_tcp, &rig_handlers, NULL), GYRE_ESTATE);
     rig_close(&r);

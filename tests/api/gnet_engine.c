@@ -35,7 +35,7 @@ static void end_engine(void)
 {
     atomic_fetch_add(&endings, 1);
     if (how->drain)
-        gyre_engine_drain(rig->engine, MS(API_PATIENCE_MS));
+        (void)gyre_engine_drain(rig->engine, &(struct gyre_drain_options){.deadline_ns = MS(API_PATIENCE_MS)});
     else
         gyre_engine_stop(rig->engine);
 }
@@ -86,7 +86,7 @@ static void on_timeout(struct gyre_conn *c)
 static void on_close(struct gyre_conn *c, int err)
 {
     bool stopped = !how->drain && err == GYRE_ESHUTDOWN;
-    cr_assert(err == 0 || stopped, "on_close: %s", gyre_err_name(err));
+    cr_assert(err == 0 || stopped, "on_close, ended from %s: %s", where_names[how->where], gyre_err_name(err));
     rig_on_close(c, err);
     end_from(NULL, CLOSE);
 }
@@ -209,7 +209,7 @@ ParameterizedTest(struct ending *e, gnet_engine, ended_from_everywhere, .timeout
         cr_assert_eq(bytes, CLIENTS * 5 + (says_bye ? 3 : 0) + (e->where == SENT ? 2 : 0), "from %s: %zu bytes",
                      where_names[e->where], bytes);
     gyre_engine_stop(r.engine); /* a second time, when it is over */
-    gyre_engine_drain(r.engine, 0);
+    (void)gyre_engine_drain(r.engine, &(struct gyre_drain_options){.deadline_ns = 1});
     cr_assert_eq(gyre_engine_run(r.engine), GYRE_ESTATE);
     (void)close(udp_fd);
     rig_close(&r);
@@ -314,7 +314,7 @@ REAL_TEST(gnet_engine, port_is_free_again)
     (void)snprintf(address, sizeof address, "%s", gyre_listener_address(r.listener));
     int fd = rig_client(address);
     rig_ping(fd);
-    gyre_engine_drain(r.engine, MS(API_PATIENCE_MS));
+    (void)gyre_engine_drain(r.engine, &(struct gyre_drain_options){.deadline_ns = MS(API_PATIENCE_MS)});
     cr_assert_eq(rig_receive(fd, &byte, 1), 0);
     (void)close(fd);
     rig_join(&r);

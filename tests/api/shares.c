@@ -53,7 +53,8 @@ static void fan_in(const struct backend_param *p, unsigned count, uint64_t bytes
         least = sources[i]->got < least ? sources[i]->got : least;
         most = sources[i]->got > most ? sources[i]->got : most;
     }
-    cr_assert_geq(least * 3, most, "of %u sources one got %llu bytes through, another %llu", count,
+    /* Last come, first served gave one of them 60 times what another got. A busy machine shares unevenly, too. */
+    cr_assert_geq(least * 5, most, "of %u sources one got %llu bytes through, another %llu", count,
                   (unsigned long long)least, (unsigned long long)most);
     sink = NULL;
     for (unsigned i = 0; i < count; i++)

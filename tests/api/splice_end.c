@@ -372,7 +372,8 @@ REAL_TEST(api_splice_end, engine)
         echo_bulk(&r, fd);
         uint64_t sent = stuff(fd), got = 0;
         if (how < 2)
-            gyre_engine_drain(r.engine, how == 0 ? MS(API_PATIENCE_MS) : MS(50));
+            (void)gyre_engine_drain(r.engine, &(struct gyre_drain_options){
+                                                  .deadline_ns = how == 0 ? MS(API_PATIENCE_MS) : MS(50)});
         else
             gyre_engine_stop(r.engine);
         if (how == 0) {

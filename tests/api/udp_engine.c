@@ -45,7 +45,7 @@ static void on_answer(struct gyre_udp *u, const struct gyre_datagram *d)
     if (++shop->answers < CLIENTS)
         return;
     if (shop->drain)
-        gyre_engine_drain(shop->engine, INT64_C(5000000000));
+        (void)gyre_engine_drain(shop->engine, &(struct gyre_drain_options){.deadline_ns = INT64_C(5000000000)});
     else
         gyre_engine_stop(shop->engine);
 }

@@ -80,7 +80,7 @@ REAL_TEST(api_watch, on_an_engine)
                 cr_assert_eq(atomic_load(&posts[i].err), 0);
             }
         if (drain)
-            gyre_engine_drain(r.engine, MS(60000));
+            (void)gyre_engine_drain(r.engine, &(struct gyre_drain_options){.deadline_ns = MS(60000)});
         else
             gyre_engine_stop(r.engine);
         rig_join(&r);

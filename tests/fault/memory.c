@@ -100,7 +100,7 @@ static void client_ended(struct client *cl, struct gyre_loop *loop)
     }
     gyre_timer_destroy(sc->timer);
     sc->timer = NULL;
-    gyre_engine_drain(sc->engine, INT64_C(5000000000));
+    (void)gyre_engine_drain(sc->engine, &(struct gyre_drain_options){.deadline_ns = INT64_C(5000000000)});
 }
 
 static void on_given_back(int err, void *user)

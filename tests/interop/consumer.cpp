@@ -51,7 +51,9 @@ void finish(gyre_conn *c, int err)
 {
     if (err != 0)
         complain("the connection ended", err);
-    gyre_engine_drain(static_cast<gyre_engine *>(gyre_conn_user(c)), 5 * second_ns);
+    gyre_drain_options drain = {};
+    drain.deadline_ns = 5 * second_ns;
+    (void)gyre_engine_drain(static_cast<gyre_engine *>(gyre_conn_user(c)), &drain);
 }
 
 gyre_conn_handlers server_handlers()

@@ -189,7 +189,7 @@ static void round_of(const char *backend)
         (void)pthread_join(threads[i], NULL);
         bytes += crowds[i].bytes;
     }
-    gyre_engine_drain(engine, INT64_C(20000000000));
+    (void)gyre_engine_drain(engine, &(struct gyre_drain_options){.deadline_ns = INT64_C(20000000000)});
     (void)pthread_join(running, NULL);
     gyre_engine_destroy(engine);
     MUST(atomic_load(&opened) == atomic_load(&closed));

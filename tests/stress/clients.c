@@ -289,7 +289,7 @@ static void once(const char *backend, bool abrupt)
         (void)pthread_join(callers[i], NULL);
     (void)pthread_join(client, NULL);
     gyre_engine_destroy(st->client);
-    gyre_engine_drain(st->server, INT64_C(5000000000));
+    (void)gyre_engine_drain(st->server, &(struct gyre_drain_options){.deadline_ns = INT64_C(5000000000)});
     (void)pthread_join(server, NULL);
     gyre_engine_destroy(st->server);
     check(backend, st);

@@ -306,7 +306,9 @@ static double end_one(const char *backend, enum way way, uint64_t *random)
     else if (way == STOP)
         gyre_engine_stop(server->engine);
     else
-        gyre_engine_drain(server->engine, way == DRAIN ? given_ms * INT64_C(1000000) : INT64_C(60000000000));
+        (void)gyre_engine_drain(server->engine, &(struct gyre_drain_options){
+                                                    .deadline_ns = way == DRAIN ? 1 + given_ms * INT64_C(1000000)
+                                                                                : INT64_C(60000000000)});
     if (way == DRAIN_THEN_STOP) {
         rest_ms(given_ms = (unsigned)(stress_random(random) % 50));
         gyre_engine_stop(server->engine);

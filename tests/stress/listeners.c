@@ -305,7 +305,7 @@ static void *end_it(void *arg)
     if (st->round % 2 == 0)
         gyre_engine_stop(st->engine);
     else
-        gyre_engine_drain(st->engine, 5000000);
+        (void)gyre_engine_drain(st->engine, &(struct gyre_drain_options){.deadline_ns = 5000000});
     return NULL;
 }
 

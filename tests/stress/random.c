@@ -312,7 +312,7 @@ static void *end_it(void *arg)
     while (atomic_load(&st->cleared) < LOOPS)
         (void)nanosleep(&moment, NULL);
     if (stress_random(&random) % 2)
-        gyre_engine_drain(st->engine, 300000000);
+        (void)gyre_engine_drain(st->engine, &(struct gyre_drain_options){.deadline_ns = 300000000});
     else
         gyre_engine_stop(st->engine);
     return NULL;

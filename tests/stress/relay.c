@@ -258,7 +258,7 @@ static struct gyre_engine *make_engine(const struct gyre_loop_options *loop, uin
 
 static void end_engine(struct gyre_engine *engine, pthread_t thread)
 {
-    gyre_engine_drain(engine, INT64_C(20000000000));
+    (void)gyre_engine_drain(engine, &(struct gyre_drain_options){.deadline_ns = INT64_C(20000000000)});
     (void)pthread_join(thread, NULL);
     gyre_engine_destroy(engine);
 }

@@ -110,7 +110,7 @@ static void *read_on(void *arg)
     }
     free(text);
     if (atomic_fetch_add(&st->readers, 1) == READERS - 1)
-        gyre_engine_drain(st->engine, INT64_C(2000000000));
+        (void)gyre_engine_drain(st->engine, &(struct gyre_drain_options){.deadline_ns = INT64_C(2000000000)});
     return NULL;
 }
 

@@ -244,10 +244,11 @@ static void *end_it(void *arg)
         MUST(err == 0 || err == -EAGAIN); /* the writers may have filled the queue */
     }
     if (st->round % 3 != 0)
-        gyre_engine_drain(st->engine, (int64_t)(stress_random(&seed) % 20000000));
+        (void)gyre_engine_drain(st->engine, &(struct gyre_drain_options){
+                                                .deadline_ns = 1 + (int64_t)(stress_random(&seed) % 20000000)});
     if (st->round % 3 != 1)
         gyre_engine_stop(st->engine);
-    gyre_engine_drain(st->engine, 1000000);
+    (void)gyre_engine_drain(st->engine, &(struct gyre_drain_options){.deadline_ns = 1000000});
     gyre_engine_stop(st->engine);
     return NULL;
 }

@@ -258,7 +258,7 @@ static void nothing(struct gyre_loop *loop, void *user)
 static void tasks_have_run(struct gyre_engine *engine, void *user)
 {
     (void)user;
-    gyre_engine_drain(engine, INT64_C(10000000000));
+    (void)gyre_engine_drain(engine, &(struct gyre_drain_options){.deadline_ns = INT64_C(10000000000)});
 }
 
 /* When nobody writes any more, what was posted has run once a task that follows it has: then the engine drains. */

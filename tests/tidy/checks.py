@@ -52,7 +52,7 @@ FACES = {
     "watch": {"watch.h"},
     "work": {"pool.h"},
     "resolve": {"resolve.h"},
-    "listen": {"listener.h"},
+    "listen": {"listener.h", "handover.h"},
     "connect": {"connect.h"},
     "reactor": {"reactor.h", "backends.h"},
 }
@@ -79,7 +79,7 @@ BANNED = [
     ("printf puts putchar fprintf vprintf vfprintf fputs perror", ("src/",), {"src/base/log.c", "src/base/check.h"},
      LOGGING),
     ("strerror", ("src/",), {"src/base/err.c"}, "gyre_err_text, which is safe with threads"),
-    ("getenv", ("src/",), {"src/reactor/backends.c"}, "an option"),
+    ("getenv", ("src/",), {"src/reactor/backends.c", "src/listen/inherited.c"}, "an option"),  # LISTEN_FDS
     ("secure_getenv", ("src/",), {"src/reactor/backends.c", "src/uring/probe.c"}, "an option"),
     ("exit abort", ("src/",), {"src/base/check.h"}, RETURNING),
     ("_exit", ("src/",), {"src/base/check.h", "src/socket/bind_mode.c"}, RETURNING), # a child process of its own

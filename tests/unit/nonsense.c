@@ -88,7 +88,7 @@ Test(nonsense, null)
     gyre_engine_destroy(NULL);
     gyre_loop_stop(NULL);
     gyre_engine_stop(NULL);
-    gyre_engine_drain(NULL, 0);
+    (void)gyre_engine_drain(NULL, NULL);
     gyre_timer_destroy(NULL);
     gyre_sim_destroy(NULL);
     gyre_buf_release(NULL);
