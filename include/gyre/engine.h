@@ -110,7 +110,8 @@ struct gyre_drain_options {
  *   3. A connection without `on_drain_begin` is closed gracefully when it is idle: nothing is queued or unread, nobody
  *      waits for an answer, and no byte has moved for `quiet_ns`. An answer is awaited on an accepted connection while
  *      the peer's bytes came last, and on a connection made with gyre_connect() while yours were written last. So
- *      answers of jobs and of other threads still arrive.
+ *      answers of jobs and of other threads still arrive. If the peer has received everything, but neither sends nor
+ *      closes, its end is not waited for.
  *   4. At the deadline the remaining connections are reset, as by gyre_engine_stop(). None gets a FIN, which would make
  *      a truncated answer look complete.
  * Connections that are connecting go on, and gyre_connect() still works. Reconnectors connect no more. Datagram sockets

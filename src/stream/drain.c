@@ -37,8 +37,20 @@ static bool is_idle(const struct gyre_conn *c)
            !owes_an_answer(c) && is_quiet(c);
 }
 
+/* Everything has arrived, and the peer is silent and does not close: waiting for its end has no use. (While it sends,
+ * closing the socket would reset it, and it might lose what it has not read.) */
+static void stop_lingering(struct gyre_conn *c)
+{
+    if (c->flags & GYRE_CF_HEARD)
+        c->flags &= ~(unsigned)GYRE_CF_HEARD; /* look again */
+    else if (is_quiet(c) && !(c->flags & GYRE_CF_RESET_LAST) && gyre__conn_unacked(c) == 0)
+        gyre__conn_end(c, (enum gyre_close_reason)c->reason, 0);
+}
+
 void gyre__conn_drain(struct gyre_conn *c)
 {
+    if (c->state == GYRE_CONN_LINGERING)
+        stop_lingering(c);
     if (c->state != GYRE_CONN_OPEN)
         return; /* one that connects is part of something that goes on */
     if (!(c->flags & GYRE_CF_DRAINING)) {

@@ -352,6 +352,7 @@ void gyre__conn_on_recv(struct gyre__op *op, const struct gyre__event *ev)
         } else if (c->state == GYRE_CONN_DETACHING) {
             gyre__segq_push(&c->in, seg);
         } else {
+            c->flags |= GYRE_CF_HEARD;
             gyre__seg_free(&l->segs, seg, 0); /* closing: the peer's last words are thrown away */
         }
     } else if (ev->res == 0) {

@@ -178,6 +178,24 @@ REAL_TEST(api_drain, stopped)
     rig_close(&r);
 }
 
+/* A client that ignores our FIN does not keep the engine from ending. */
+REAL_TEST(api_drain, peer_that_does_not_close)
+{
+    struct rig r;
+    char byte;
+    rig_open(&r, p, 2);
+    rig_listen(&r, rig_tcp, NULL);
+    rig_run(&r);
+    int fd = rig_client(gyre_listener_address(r.listener));
+    rig_ping(fd);
+    cr_assert_eq(gyre_engine_drain(r.engine, &(struct gyre_drain_options){.deadline_ns = MS(3600000)}), 0);
+    cr_assert_eq(rig_receive(fd, &byte, 1), 0, "%s", strerror(errno));
+    rig_join(&r);
+    cr_assert_eq(r.last_err, 0);
+    (void)close(fd);
+    rig_close(&r);
+}
+
 /* ---- being told ---- */
 
 static void say_goodbye(struct gyre_conn *c)
