@@ -114,8 +114,8 @@ struct gyre_drain_options {
  *      closes, its end is not waited for.
  *   4. At the deadline the remaining connections are reset, as by gyre_engine_stop(). None gets a FIN, which would make
  *      a truncated answer look complete.
- * Connections that are connecting go on, and gyre_connect() still works. Reconnectors connect no more. Datagram sockets
- * are closed once their queued data has been sent. Timers, posted tasks and on_tick go on.
+ * Until the deadline, connecting goes on and gyre_connect() works. Reconnectors connect no more. Datagram sockets are
+ * closed once their queued data has been sent. Timers, posted tasks and on_tick go on.
  *
  * A second call replaces the options, and its deadline starts anew. gyre_engine_stop() ends a drain at once.
  * Async-signal-safe, unless an option is refused. A signal handler may pass an engine that is NULL.

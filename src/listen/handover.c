@@ -91,11 +91,11 @@ static int send_message(int fd, const struct head *head, const int *fds, int64_t
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes};
     size_t bytes = head->here * sizeof(int);
     memset(&control, 0, sizeof control);
-    msg.msg_controllen = CMSG_SPACE(bytes);
+    msg.msg_controllen = (socklen_t)CMSG_SPACE(bytes);
     struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
     cmsg->cmsg_level = SOL_SOCKET;
     cmsg->cmsg_type = SCM_RIGHTS;
-    cmsg->cmsg_len = CMSG_LEN(bytes);
+    cmsg->cmsg_len = (socklen_t)CMSG_LEN(bytes);
     memcpy(CMSG_DATA(cmsg), fds, bytes);
     for (;;) {
         ssize_t n = sendmsg(fd, &msg, SEND_FLAGS);
@@ -228,25 +228,40 @@ static int keep(struct gyre_handover *h, int fd)
     return err;
 }
 
-/* Take what came with a message; close all of it if there is an error. */
-static int keep_fds(struct gyre_handover *h, struct msghdr *msg, uint32_t announced, uint32_t room)
+/* The descriptors of one control message. Returns 0, or what has gone wrong so far: then it closes them. */
+static int keep_some(struct gyre_handover *h, const uint8_t *data, size_t count, uint32_t room, uint32_t *came, int err)
 {
+    for (size_t i = 0; i < count; i++) {
+        int fd;
+        memcpy(&fd, data + i * sizeof fd, sizeof fd);
+        if (err == 0 && (*came)++ >= room)
+            err = -EPROTO;
+        if (err == 0)
+            err = keep(h, fd);
+        else
+            (void)close(fd);
+    }
+    return err;
+}
+
+/* Take what came with a message; close all of it if there is an error. Other control messages are there if whoever made
+ * the socket asked for them. */
+static int keep_fds(struct gyre_handover *h, const struct msghdr *msg, uint32_t announced, uint32_t room)
+{
+    const uint8_t *at = msg->msg_control;
+    size_t left = msg->msg_controllen;
     uint32_t came = 0;
     int err = msg->msg_flags & MSG_CTRUNC ? -EMFILE : 0;
-    for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(msg); cmsg != NULL; cmsg = CMSG_NXTHDR(msg, cmsg)) {
-        if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
-            continue;
-        size_t count = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < count; i++) {
-            int fd;
-            memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof fd, sizeof fd);
-            if (err == 0 && came++ >= room)
-                err = -EPROTO;
-            if (err == 0)
-                err = keep(h, fd);
-            else
-                (void)close(fd);
-        }
+    while (left >= sizeof(struct cmsghdr)) {
+        struct cmsghdr head;
+        memcpy(&head, at, sizeof head);
+        size_t whole = head.cmsg_len, space = CMSG_SPACE(whole - CMSG_LEN(0));
+        if (whole < CMSG_LEN(0) || whole > left)
+            break;
+        if (head.cmsg_level == SOL_SOCKET && head.cmsg_type == SCM_RIGHTS)
+            err = keep_some(h, at + CMSG_LEN(0), (whole - CMSG_LEN(0)) / sizeof(int), room, &came, err);
+        at += space < left ? space : left;
+        left -= space < left ? space : left;
     }
     return err == 0 && came != announced ? -EPROTO : err;
 }

@@ -97,6 +97,7 @@ struct gyre__drain {
     _Atomic(uint32_t) calls;      /* of gyre_engine_drain() so far; each begins anew */
     uint32_t seen;                /* of them */
     uint64_t began_ns;
+    uint64_t began_turn;
     uint64_t end_ns;
 };
 

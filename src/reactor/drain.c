@@ -25,6 +25,7 @@ static void look(struct gyre_loop *l)
 {
     struct gyre__drain *drain = &l->drain;
     if (l->now_ns >= drain->end_ns) {
+        l->phase = GYRE_PHASE_ENDING; /* or what is reset might be connected anew, without end */
         gyre__conns_each(l, gyre__drain_end_one);
         gyre__udps_each(l, gyre__udp_shut);
     } else {
@@ -46,6 +47,7 @@ static void begin(struct gyre_loop *l, uint32_t calls)
     drain->seen = calls;
     gyre__loop_look_at_clock(l); /* the turn may have begun before the call */
     drain->began_ns = l->now_ns;
+    drain->began_turn = l->be->stats.turns;
     drain->end_ns = drain->began_ns + (uint64_t)atomic_load(&drain->deadline_ns);
     if (l->phase == GYRE_PHASE_SERVING) {
         l->phase = GYRE_PHASE_DRAINING;
@@ -55,10 +57,19 @@ static void begin(struct gyre_loop *l, uint32_t calls)
     look(l);
 }
 
+/* What was posted before the drain has its turn: it may be a socket that this loop has yet to see, and for which others
+ * wait. What tasks post anew is not waited for. */
+static bool tasks_had_their_turn(const struct gyre_loop *l)
+{
+    return l->be->stats.turns > l->drain.began_turn || !(gyre__tasks_any(&l->tasks) || gyre__tasks_any(&l->urgent));
+}
+
 bool gyre__drain_is_over(struct gyre_loop *l)
 {
     uint32_t calls = atomic_load(&l->drain.calls);
     if (calls != l->drain.seen)
         begin(l, calls);
-    return gyre__loop_load(l) == 0 && l->acceptors->open == 0 && l->udps->open == 0 && !gyre__acceptors_expect(l);
+    bool more_may_come = l->now_ns < l->drain.end_ns && gyre__acceptors_expect(l);
+    return gyre__loop_load(l) == 0 && l->acceptors->open == 0 && l->udps->open == 0 && tasks_had_their_turn(l) &&
+           !more_may_come;
 }

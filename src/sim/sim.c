@@ -130,8 +130,9 @@ static int resolve_options(struct gyre_sim_options *opt)
         opt->fds_max = 1u << 20;
     if (opt->mem == NULL)
         opt->mem = &gyre__mem_system;
+    int64_t delay_max_ns = opt->delay_max_ns <= DELAY_NS_MAX ? (int64_t)opt->delay_max_ns : INT64_MAX;
     const struct gyre__range ranges[] = {
-        {"delay_max_ns or delay_min_ns", gyre__size_value(opt->delay_max_ns), 0, DELAY_NS_MAX},
+        {"delay_max_ns or delay_min_ns", delay_max_ns, 0, DELAY_NS_MAX},
         {"send_buffer_bytes", opt->send_buffer_bytes, 0, BUF_BYTES_MAX},
         {"recv_buffer_bytes", opt->recv_buffer_bytes, 0, BUF_BYTES_MAX},
         {"fds_max", opt->fds_max, 1, 1 << 20},
