@@ -191,7 +191,7 @@ static int32_t receive_in_many(int fd, const struct gyre__bufpool *pool, const u
     struct iovec iov[BUFS_MAX];
     for (unsigned i = 0; i < count; i++)
         iov[i] = (struct iovec){.iov_base = gyre__bufpool_data(pool, bufs[i]), .iov_len = pool->size};
-    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = count};
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (uint16_t)count};
     ssize_t n;
     do {
         gyre__count(&stats->calls, 1);
