@@ -61,7 +61,7 @@ static void *serve_control(void *arg)
 static int open_control(void)
 {
     mode_t before = umask(077); /* whoever may connect gets the sockets */
-    control = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    control = socket(AF_UNIX, SOCK_STREAM, 0);
     (void)unlink(control_addr.sun_path);
     bool bound = control >= 0 && bind(control, (struct sockaddr *)&control_addr, sizeof control_addr) == 0;
     int err = bound && listen(control, 4) == 0 ? 0 : -errno;
@@ -74,7 +74,7 @@ static int open_control(void)
 /* Connect to the running copy. Returns the descriptor, or -1 if there is none. */
 static int find_old(void)
 {
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     if (fd >= 0 && connect(fd, (struct sockaddr *)&control_addr, sizeof control_addr) == 0)
         return fd;
     if (fd >= 0)
