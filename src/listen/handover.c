@@ -5,6 +5,7 @@
  * recvmsg(2); then one byte back. Nothing that the other process says is trusted: the number of descriptors is held
  * against those that came, and each is looked at. */
 #include "handover.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/refuse.h"
 #include "listener.h"
@@ -15,7 +16,6 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { PER_MESSAGE = 64 };
@@ -47,16 +47,9 @@ union control {
 
 /* ---- waiting ---- */
 
-static int64_t now_ns(void)
-{
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
-
 static int64_t end_of(int64_t timeout_ns)
 {
-    int64_t now = now_ns();
+    int64_t now = (int64_t)gyre__clock_ns();
     return timeout_ns < INT64_MAX - now ? now + timeout_ns : INT64_MAX;
 }
 
@@ -64,7 +57,7 @@ static int64_t end_of(int64_t timeout_ns)
 static int wait_for(int fd, short events, int64_t end_ns)
 {
     for (;;) {
-        int64_t left_ms = (end_ns - now_ns() + 999999) / 1000000;
+        int64_t left_ms = (end_ns - (int64_t)gyre__clock_ns() + 999999) / 1000000;
         struct pollfd p = {.fd = fd, .events = events};
         int n = poll(&p, 1, left_ms <= 0 ? 0 : left_ms > 60000 ? 60000 : (int)left_ms);
         if (n > 0)

@@ -7,7 +7,7 @@
 
 #include <gyre/base.h>
 
-enum { GYRE_HANDOVER_FDS = 1024, GYRE_HANDOVER_NAME = 256 };
+enum { GYRE_HANDOVER_NAME = 256 };
 
 struct gyre__handed {
     int fd; /* -1: a listener has taken it */

@@ -2,19 +2,15 @@
  * The record of a loop: its clock, its owner, posting to it, places for connections. src/reactor turns it. */
 #include "loop.h"
 #include "set.h"
+#include "base/clock.h"
 #include "buffer/buf.h"
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 uint64_t gyre__loop_clock(const struct gyre_loop *l)
 {
-    struct timespec ts;
-    if (l->be->ops->now != NULL)
-        return l->be->ops->now(l->be);
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
+    return l->be->ops->now != NULL ? l->be->ops->now(l->be) : gyre__clock_ns();
 }
 
 void gyre__loop_look_at_clock(struct gyre_loop *l)

@@ -5,12 +5,12 @@
  * goes to all of them, and the record stays in the cache until its time is over or others need the room. What can go
  * wrong: all requests give up before a thread has the question. Then the question is dropped with the record. */
 #include "names.h"
+#include "base/clock.h"
 #include "base/options.h"
 #include "base/refuse.h"
 #include "socket/addr.h"
 
 #include <string.h>
-#include <time.h>
 
 enum {
     THREADS_DEFAULT = 4,
@@ -235,7 +235,6 @@ static void answered(void *owner, struct gyre__answer *answer)
 {
     struct gyre__name *name = owner;
     struct gyre_resolver *res = name->resolver;
-    struct timespec ts;
     res->counts.lookups++;
     res->counts.failures += answer == NULL || answer->err != 0;
     while (name->waiters != NULL) {
@@ -253,8 +252,7 @@ static void answered(void *owner, struct gyre__answer *answer)
     }
     res->counts.under_way--;
     name->question = NULL;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    store(name, answer, (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec);
+    store(name, answer, gyre__clock_ns());
     gyre__answer_release(answer);
 }
 

@@ -6,13 +6,13 @@
  * ring and this backend's own functions: everything that the library will rely on has happened once before it relies on
  * it. The trial also finds filters that allow setup and forbid the rest. explain.c puts a failure into words. */
 #include "ring.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 /* --- words --- */
@@ -183,13 +183,6 @@ static int trial_end(struct trial *t, struct gyre__uring_failure *failure)
     return 0;
 }
 
-static uint64_t now_ns(void)
-{
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
-
 /* A time-out passes while a receive waits, then the receive is cancelled. */
 static int trial_cancel(struct trial *t, struct gyre__uring_failure *failure)
 {
@@ -197,9 +190,9 @@ static int trial_cancel(struct trial *t, struct gyre__uring_failure *failure)
     trial_release(t);
     t->recv.f = &t->far;
     trial_submit(t, &t->recv);
-    uint64_t before = now_ns();
+    uint64_t before = gyre__clock_ns();
     int n = t->be->ops->wait(t->be, &ev, 1, 1000000);
-    if (n != 0 || now_ns() - before < 900000)
+    if (n != 0 || gyre__clock_ns() - before < 900000)
         return n < 0 ? gyre__uring_fail(failure, waiting_call(t), n)
                      : gyre__uring_lacks(failure, "waiting with a time-out");
     t->recv.state = GYRE_OPS_CANCELLING;
