@@ -29,21 +29,6 @@ static void note_text(struct end *e)
 
 static const struct script noting = {.close = note_text};
 
-static void start(struct api *api, struct names *n, const struct backend_param *p,
-                  const struct gyre_resolver_options *o)
-{
-    api_init(api, p);
-    api->quiet_sim = true;
-    names_init(n, api, o);
-    api_open(api);
-}
-
-static void stop(struct api *api, struct names *n)
-{
-    api_close(api);
-    names_fini(n);
-}
-
 static const char *port_of(const struct stage *s)
 {
     return strrchr(s->address, ':') + 1;
@@ -96,7 +81,7 @@ BACKEND_TEST(api_dial, name)
     struct sockaddr_storage addr;
     socklen_t len;
     int64_t value;
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     stage_open(&api, &stage);
     names_one(&n, "one.test", "127.0.0.1");
     struct end *e = api_connect(&api, with_port(&stage, "tcp://one.test"), NULL, NULL);
@@ -121,7 +106,7 @@ BACKEND_TEST(api_dial, name)
     talk(&api, &stage, e);
     cr_assert_eq(names_stats(&n).hits, 1);
     stage_close(&stage);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* The first address refuses, and so does one of the other family; the next works, at once. */
@@ -131,7 +116,7 @@ BACKEND_TEST(api_dial, next_after_a_refusal)
     struct names n;
     struct stage stage;
     const char *addresses[] = {"127.0.0.2", "127.0.0.1", "::1"};
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     stage_open(&api, &stage);
     names_set(&n, "three.test", addresses, 3, 0);
     const struct gyre_conn_options slow = {.attempt_delay_ns = MS(3600000)};
@@ -140,7 +125,7 @@ BACKEND_TEST(api_dial, next_after_a_refusal)
     talk(&api, &stage, e);
     cr_assert_eq(api_stats(&api).connected, 1);
     stage_close(&stage);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* The first address does not answer: the second is tried after the delay and wins, and the first is given up. */
@@ -151,7 +136,7 @@ BACKEND_TEST(api_dial, next_after_the_delay)
     struct stage stage;
     static struct hole hole;
     char list[512];
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     stage_open(&api, &stage);
     hole_open(&api, &hole);
     (void)snprintf(list, sizeof list, "%s,127.0.0.1:%s", hole.stage.address, port_of(&stage));
@@ -172,7 +157,7 @@ BACKEND_TEST(api_dial, next_after_the_delay)
     api_until(&api, e->closes == 1);
     hole_close(&hole);
     stage_close(&stage);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* A list of which one address works, wherever it stands. */
@@ -182,7 +167,7 @@ BACKEND_TEST(api_dial, list)
     struct names n;
     struct stage stage, gone[3];
     char list[512];
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     stage_open(&api, &stage);
     for (unsigned i = 0; i < 3; i++)
         stage_gone(&api, &gone[i]);
@@ -196,7 +181,7 @@ BACKEND_TEST(api_dial, list)
     }
     cr_assert_eq(names_stats(&n).requests, 0);
     stage_close(&stage);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* All fail: the error of the first, and one text with all; families take turns. */
@@ -206,7 +191,7 @@ BACKEND_TEST(api_dial, all_fail)
     struct names n;
     struct stage gone;
     char list[256], want[512];
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     stage_gone(&api, &gone);
     const char *port = port_of(&gone);
     (void)snprintf(list, sizeof list, "tcp://127.0.0.1:%s,127.0.0.2:%s,127.0.0.3:%s,[::1]:%s", port, port, port, port);
@@ -231,7 +216,7 @@ BACKEND_TEST(api_dial, all_fail)
     api_until(&api, e->closes == 1);
     cr_assert_eq(e->err, -ECONNREFUSED);
     cr_assert_str_eq(told, want);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* A hundred addresses, of which the limit leaves 64, all refuse: each is tried once, and all are in the text. */
@@ -246,7 +231,7 @@ BACKEND_TEST(api_dial, many_addresses)
         (void)snprintf(texts[i], sizeof texts[i], "127.0.1.%u", i + 1);
         many[i] = texts[i];
     }
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     stage_gone(&api, &gone);
     names_set(&n, "many.test", many, 100, 0);
     struct end *e = api_connect(&api, with_port(&gone, "tcp://many.test"), &noting, NULL);
@@ -257,7 +242,7 @@ BACKEND_TEST(api_dial, many_addresses)
         count++;
     cr_assert_eq(count, 64, "%s", told);
     cr_assert_not_null(strstr(told, "127.0.1.64:"));
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* A name that does not exist and a server that fails are told by on_close, with the name. */
@@ -265,7 +250,7 @@ BACKEND_TEST(api_dial, lookup_fails)
 {
     struct api api;
     struct names n;
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     names_set(&n, "broken.test", NULL, 0, GYRE_ENAMESERVER);
     names_one(&n, "four.test", "127.0.0.1");
     static const struct {
@@ -285,7 +270,7 @@ BACKEND_TEST(api_dial, lookup_fails)
         cr_assert_eq(e->unsent, 77);
         cr_assert_str_eq(told, rows[i].text);
     }
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* A source address decides the family; what does not fit is refused at once, or left out. */
@@ -296,7 +281,7 @@ BACKEND_TEST(api_dial, source_family)
     struct stage stage;
     static const struct gyre_conn_handlers handlers = {.on_data = (void (*)(struct gyre_conn *))abort};
     const char *both[] = {"::1", "127.0.0.1"};
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     stage_open(&api, &stage);
     names_set(&n, "both.test", both, 2, 0);
     const struct gyre_conn_options four = {.source_address = "tcp://127.0.0.1:0"};
@@ -314,7 +299,7 @@ BACKEND_TEST(api_dial, source_family)
     e = api_connect(&api, with_port(&stage, "tcp://both.test"), NULL, &ports);
     talk(&api, &stage, e);
     stage_close(&stage);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 static void expect_limit(struct api *api, struct end *e, const char *in_text)
@@ -332,7 +317,7 @@ BACKEND_TEST(api_dial, time_limit)
     struct names n;
     static struct hole hole;
     char list[512];
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     hole_open(&api, &hole);
     names_hang(&n, "slow.test");
     const struct gyre_conn_options o = {.connect_timeout_ns = MS(40), .attempt_delay_ns = MS(10)};
@@ -353,7 +338,7 @@ BACKEND_TEST(api_dial, time_limit)
     expect_limit(&api, e, "no answer, ");
     cr_assert_not_null(strstr(told, "not tried"), "%s", told);
     hole_close(&hole);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* Closed during the lookup with bytes queued: they are delivered all the same, and on_open does not run. */
@@ -364,7 +349,7 @@ BACKEND_TEST(api_dial, close_with_bytes)
     struct stage stage;
     struct peer peer;
     const char *addresses[] = {"127.0.0.2", "127.0.0.1"};
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     stage_open(&api, &stage);
     names_set(&n, "two.test", addresses, 2, 0);
     struct end *e = api_connect(&api, with_port(&stage, "tcp://two.test"), NULL, NULL);
@@ -380,7 +365,7 @@ BACKEND_TEST(api_dial, close_with_bytes)
     cr_assert_eq(e->opens, 0);
     cr_assert_eq(e->unsent, 0);
     stage_close(&stage);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 static int count_socket(int fd, enum gyre_socket_purpose purpose, void *user)
@@ -398,7 +383,7 @@ BACKEND_TEST(api_dial, on_socket)
     struct names n;
     struct stage gone;
     char list[512];
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     stage_gone(&api, &gone);
     (void)snprintf(list, sizeof list, "%s,127.0.0.2:%s,127.0.0.3:%s", gone.address, port_of(&gone), port_of(&gone));
     const struct gyre_conn_options o = {.on_socket = count_socket};
@@ -409,7 +394,7 @@ BACKEND_TEST(api_dial, on_socket)
     cr_assert_eq(e->n, 3);
     cr_assert_not_null(strstr(told, "127.0.0.1:"), "%s", told);
     cr_assert_not_null(strstr(told, " EPERM, tcp://127.0.0.3:"), "%s", told);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* A socket bound to a port that connects to this port reaches itself (a simultaneous open of TCP): refused. */
@@ -419,7 +404,7 @@ REAL_TEST(api_dial, itself)
     struct names n;
     struct stage gone, other;
     char address[sizeof gone.address], list[300];
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     stage_gone(&api, &gone);
     stage_open(&api, &other);
     (void)snprintf(address, sizeof address, "%s", gone.address);
@@ -436,5 +421,5 @@ REAL_TEST(api_dial, itself)
     e = api_connect(&api, list, NULL, &o);
     talk(&api, &other, e);
     stage_close(&other);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }

@@ -6,21 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static void start(struct api *api, struct names *n, const struct backend_param *p,
-                  const struct gyre_resolver_options *o)
-{
-    api_init(api, p);
-    api->quiet_sim = true;
-    names_init(n, api, o);
-    api_open(api);
-}
-
-static void stop(struct api *api, struct names *n)
-{
-    api_close(api);
-    names_fini(n);
-}
-
 enum point { LOOKING_UP, ANSWERED, TRYING, TRYING_MANY, POINTS };
 enum way { CLOSE, ABORT, CLOSE_WITH_BYTES_THEN_DESTROY, DESTROY, WAYS };
 
@@ -30,7 +15,7 @@ static void end_at(const struct backend_param *p, enum point point, enum way way
     struct names n;
     static struct hole hole;
     char address[512];
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     hole_open(&api, &hole);
     names_hang(&n, "slow.test");
     names_one(&n, "quick.test", "127.0.0.1");
@@ -61,7 +46,7 @@ static void end_at(const struct backend_param *p, enum point point, enum way way
     cr_assert_eq(e->err, way == CLOSE || way == ABORT ? 0 : GYRE_ESHUTDOWN);
     cr_assert_eq(names_stats(&n).waiting, 0);
     hole_close(&hole);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* The connection ends at each point, in each way. */
@@ -98,7 +83,7 @@ BACKEND_TEST(api_dial, reconnector)
     const struct end nobody = {.kind = 0};
     char address[64];
     int last = 0;
-    start(&api, &n, p, &(struct gyre_resolver_options){.negative_ttl_ns = -1});
+    names_start(&api, &n, p, &(struct gyre_resolver_options){.negative_ttl_ns = -1});
     stage_open(&api, &stage);
     (void)snprintf(address, sizeof address, "tcp://late.test:%s", strrchr(stage.address, ':') + 1);
     const struct gyre_reconnector_options o = {.delay_min_ns = MS(1), .delay_max_ns = MS(2), .handlers = &waits,
@@ -112,7 +97,7 @@ BACKEND_TEST(api_dial, reconnector)
     cr_assert_eq(gyre_reconnector_destroy(r), 0);
     peer_close(&peer);
     stage_close(&stage);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 static void count_end(struct gyre_loop *l, int err, const struct sockaddr_storage *addresses, size_t count,
@@ -197,7 +182,7 @@ BACKEND_TEST(api_dial, listen_on_localhost)
     struct gyre_timer *timer;
     static const struct gyre_conn_handlers handlers = {.on_data = discard};
     struct gyre_listener *listener = NULL;
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     const char *loopbacks[] = {"::1", "127.0.0.1"};
     names_set(&n, "localhost", loopbacks, 2, 0);
     cr_assert_eq(gyre_loop_listen(&listener, api.loop, "tcp4://LocalHost:0", &handlers, NULL), 0);
@@ -216,7 +201,7 @@ BACKEND_TEST(api_dial, listen_on_localhost)
         cr_assert_eq(strncmp(gyre_listener_address(listener), "tcp://[::1]:", 12), 0);
         cr_assert_eq(gyre_loop_listen(&listener, api.loop, "tcp://nix.test:0", &handlers, NULL), GYRE_ENONAME);
     }
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* The delay between attempts has a lower bound. */
@@ -225,13 +210,13 @@ BACKEND_TEST(api_dial, options)
     static const struct gyre_conn_handlers handlers = {.on_data = discard};
     struct api api;
     struct names n;
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     const struct gyre_conn_options bad[] = {{.attempt_delay_ns = MS(10) - 1}, {.attempt_delay_ns = -1}};
     for (unsigned i = 0; i < 2; i++)
         cr_assert_eq(gyre_connect(NULL, api.loop, "tcp://a.test:1", &handlers, &bad[i]), GYRE_EOPTION);
     cr_assert_not_null(strstr(gyre_last_option_error(), "attempt_delay_ns"));
     cr_assert_eq(gyre_conn_connect_error(NULL, 0, NULL), GYRE_ECLOSED);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 struct kept {
@@ -307,7 +292,7 @@ BACKEND_TEST(api_dial, kept_for_a_retry)
         struct gyre_listener *listener;
         char address[sizeof gone.address], list[400];
         bool keeps = i != 1;
-        start(&api, &n, p, NULL);
+        names_start(&api, &n, p, NULL);
         stage_open(&api, &gone);
         (void)snprintf(address, sizeof address, "%s", gone.address);
         stage_close(&gone);
@@ -336,6 +321,6 @@ BACKEND_TEST(api_dial, kept_for_a_retry)
             cr_assert_eq(gyre_reconnector_queued(k.r), 0);
             cr_assert_eq(gyre_reconnector_destroy(k.r), 0);
         }
-        stop(&api, &n);
+        names_stop(&api, &n);
     }
 }

@@ -171,3 +171,18 @@ void hole_close(struct hole *h)
         cr_assert_eq(close(h->fds[i]), 0);
     stage_close(&h->stage);
 }
+
+void names_start(struct api *api, struct names *n, const struct backend_param *p,
+                 const struct gyre_resolver_options *options)
+{
+    api_init(api, p);
+    api->quiet_sim = true;
+    names_init(n, api, options);
+    api_open(api);
+}
+
+void names_stop(struct api *api, struct names *n)
+{
+    api_close(api);
+    names_fini(n);
+}

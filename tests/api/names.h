@@ -44,6 +44,10 @@ unsigned names_inside(struct names *n);
 /* After api_close(). */
 void names_fini(struct names *n);
 struct gyre_resolver_counts names_stats(struct names *n);
+/* All of it around a test that needs nothing else: the loop, quiet on the simulator, with its resolver. */
+void names_start(struct api *api, struct names *n, const struct backend_param *p,
+                 const struct gyre_resolver_options *options);
+void names_stop(struct api *api, struct names *n);
 
 /* An address that does not answer: its backlog is full. */
 struct hole {

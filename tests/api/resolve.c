@@ -63,21 +63,6 @@ static void ask(struct ask *a, struct api *api, const char *name, const struct g
     cr_assert_eq(a->done, 1);
 }
 
-static void start(struct api *api, struct names *n, const struct backend_param *p,
-                  const struct gyre_resolver_options *o)
-{
-    api_init(api, p);
-    api->quiet_sim = true;
-    names_init(n, api, o);
-    api_open(api);
-}
-
-static void stop(struct api *api, struct names *n)
-{
-    api_close(api);
-    names_fini(n);
-}
-
 /* Addresses in the server's order, of the family asked for; the case of letters and a dot at the end do not count. */
 BACKEND_TEST(api_resolve, answers)
 {
@@ -85,7 +70,7 @@ BACKEND_TEST(api_resolve, answers)
     struct names n;
     struct ask a = {0};
     const char *both[] = {"::1", "127.0.0.2"};
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     names_set(&n, "both.test", both, 2, 0);
     ask(&a, &api, "both.test", NULL);
     cr_assert_eq(a.err, 0);
@@ -101,7 +86,7 @@ BACKEND_TEST(api_resolve, answers)
     ask(&a, &api, "BOTH.TEST", NULL);
     cr_assert_eq(a.count, 2);
     cr_assert_eq(names_stats(&n).hits, 1);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* A number is its own address; nobody is asked. */
@@ -110,7 +95,7 @@ BACKEND_TEST(api_resolve, numbers)
     struct api api;
     struct names n;
     struct ask a = {0};
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     ask(&a, &api, "192.0.2.7", NULL);
     cr_assert_eq(a.err, 0);
     cr_assert_str_eq(a.first, "192.0.2.7");
@@ -119,7 +104,7 @@ BACKEND_TEST(api_resolve, numbers)
     cr_assert_eq(begin(&a, &api, "192.0.2.7", &(struct gyre_resolve_options){.family = AF_INET6}), GYRE_EADDRESS);
     cr_assert_eq(names_stats(&n).requests, 0);
     cr_assert_eq(names_asked(&n), 0);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* What is refused at once leaves nothing behind. */
@@ -131,7 +116,7 @@ BACKEND_TEST(api_resolve, refused)
     static const char *const bad[] = {"", ".", "a..b", "-a", "a b", "a:b", "1.2.3", "127.0.0.256", "0x7f.1",
                                       "0x7f000001", "http://a", "a/b", "\xc3\xa4.test", "[::1]"};
     char longest[300];
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         cr_assert_eq(begin(&a, &api, bad[i], NULL), GYRE_EADDRESS, "\"%s\"", bad[i]);
     memset(longest, 'a', sizeof longest);
@@ -151,7 +136,7 @@ BACKEND_TEST(api_resolve, refused)
     cr_assert_eq(gyre_resolve(NULL, api.loop, "a.test", NULL, &a, NULL), -EINVAL);
     cr_assert_eq(gyre_resolve_cancel(NULL), 0);
     cr_assert_eq(a.done, 0);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* A name that does not exist is one error, a server that fails another; the first is kept, the second is not. */
@@ -160,7 +145,7 @@ BACKEND_TEST(api_resolve, failures)
     struct api api;
     struct names n;
     struct ask a = {0};
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     names_set(&n, "broken.test", NULL, 0, GYRE_ENAMESERVER);
     for (unsigned i = 0; i < 3; i++) {
         ask(&a, &api, "none.test", NULL);
@@ -175,7 +160,7 @@ BACKEND_TEST(api_resolve, failures)
     names_one(&n, "broken.test", "127.0.0.3");
     ask(&a, &api, "broken.test", NULL);
     cr_assert_str_eq(a.first, "127.0.0.3");
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* A hundred addresses: as many as the limit says are given, in order. */
@@ -190,17 +175,17 @@ BACKEND_TEST(api_resolve, many_addresses)
         (void)snprintf(texts[i], sizeof texts[i], "127.0.1.%u", i);
         many[i] = texts[i];
     }
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     names_set(&n, "many.test", many, 100, 0);
     ask(&a, &api, "many.test", NULL);
     cr_assert_eq(a.count, 64);
     cr_assert_str_eq(a.last, "127.0.1.63");
-    stop(&api, &n);
-    start(&api, &n, p, &(struct gyre_resolver_options){.addresses_max = 100});
+    names_stop(&api, &n);
+    names_start(&api, &n, p, &(struct gyre_resolver_options){.addresses_max = 100});
     names_set(&n, "many.test", many, 100, 0);
     ask(&a, &api, "many.test", NULL);
     cr_assert_eq(a.count, 100);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* An answer is given again for its time, then asked for anew; `fresh` asks anew at once, flush forgets all. */
@@ -209,7 +194,7 @@ BACKEND_TEST(api_resolve, cache)
     struct api api;
     struct names n;
     struct ask a = {0};
-    start(&api, &n, p, &(struct gyre_resolver_options){.ttl_ns = MS(3600000), .negative_ttl_ns = MS(20)});
+    names_start(&api, &n, p, &(struct gyre_resolver_options){.ttl_ns = MS(3600000), .negative_ttl_ns = MS(20)});
     names_one(&n, "a.test", "127.0.0.1");
     ask(&a, &api, "a.test", NULL);
     names_one(&n, "a.test", "127.0.0.2");
@@ -237,7 +222,7 @@ BACKEND_TEST(api_resolve, cache)
     api_watch(&api, MS(25));
     ask(&a, &api, "b.test", NULL);
     cr_assert_str_eq(a.first, "127.0.0.4");
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* With a negative time nothing is kept. */
@@ -246,7 +231,7 @@ BACKEND_TEST(api_resolve, no_cache)
     struct api api;
     struct names n;
     struct ask a = {0};
-    start(&api, &n, p, &(struct gyre_resolver_options){.ttl_ns = -1, .negative_ttl_ns = -1});
+    names_start(&api, &n, p, &(struct gyre_resolver_options){.ttl_ns = -1, .negative_ttl_ns = -1});
     names_one(&n, "a.test", "127.0.0.1");
     for (unsigned i = 0; i < 3; i++) {
         ask(&a, &api, "a.test", NULL);
@@ -257,7 +242,7 @@ BACKEND_TEST(api_resolve, no_cache)
     cr_assert_eq(names_stats(&n).hits, 0);
     cr_assert_eq(names_stats(&n).cached, 0);
     cr_assert_eq(names_stats(&n).lookups, 6);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* The cache holds so many names; the one not used for longest goes. */
@@ -267,7 +252,7 @@ BACKEND_TEST(api_resolve, cache_limit)
     struct names n;
     struct ask a = {0};
     char name[16];
-    start(&api, &n, p, &(struct gyre_resolver_options){.cache_max = 8});
+    names_start(&api, &n, p, &(struct gyre_resolver_options){.cache_max = 8});
     for (unsigned i = 0; i < 20; i++) {
         (void)snprintf(name, sizeof name, "n%u.test", i);
         ask(&a, &api, name, NULL);
@@ -278,7 +263,7 @@ BACKEND_TEST(api_resolve, cache_limit)
     cr_assert_eq(names_stats(&n).lookups, 20, "n0 was used each time and never went");
     ask(&a, &api, "n1.test", NULL);
     cr_assert_eq(names_stats(&n).lookups, 21);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* Requests for one name share one lookup, and each gets the answer. */
@@ -288,7 +273,7 @@ REAL_TEST(api_resolve, shared_lookup)
     static struct ask asks[COUNT];
     struct api api;
     struct names n;
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     names_hang(&n, "slow.test");
     for (unsigned i = 0; i < COUNT; i++)
         cr_assert_eq(begin(&asks[i], &api, "slow.test", NULL), 0);
@@ -303,7 +288,7 @@ REAL_TEST(api_resolve, shared_lookup)
     cr_assert_eq(names_stats(&n).joined, COUNT - 1);
     cr_assert_eq(names_stats(&n).waiting, 0);
     cr_assert_eq(names_stats(&n).under_way, 0);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* Of lookups and of requests there are as many as the limits say, then -EAGAIN; while all threads hang the loop goes
@@ -315,7 +300,7 @@ REAL_TEST(api_resolve, limits)
     static struct ask asks[10];
     char name[16];
     static char names[8][16];
-    start(&api, &n, p, &(struct gyre_resolver_options){.threads = 2, .lookups_max = 5, .requests_max = 7});
+    names_start(&api, &n, p, &(struct gyre_resolver_options){.threads = 2, .lookups_max = 5, .requests_max = 7});
     for (unsigned i = 0; i < 8; i++) {
         (void)snprintf(names[i], sizeof names[i], "h%u.test", i);
         names_hang(&n, names[i]);
@@ -336,7 +321,7 @@ REAL_TEST(api_resolve, limits)
         api_until(&api, asks[i].done == 1 && asks[i].err == 0);
     ask(&asks[9], &api, "h6.test", NULL);
     cr_assert_eq(asks[9].err, 0);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* A request that takes too long ends with GYRE_ETIMEOUT; the lookup goes on, for the cache. */
@@ -345,7 +330,7 @@ BACKEND_TEST(api_resolve, timeout)
     struct api api;
     struct names n;
     struct ask a = {0};
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     names_hang(&n, "slow.test");
     ask(&a, &api, "slow.test", &(struct gyre_resolve_options){.timeout_ns = MS(20)});
     cr_assert_eq(a.err, GYRE_ETIMEOUT);
@@ -357,7 +342,7 @@ BACKEND_TEST(api_resolve, timeout)
         cr_assert_eq(a.err, 0);
         cr_assert_eq(names_asked(&n), 1);
     }
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* Cancelled while a thread has it, while it waits for a thread, with the answer on its way, and from another's `done`:
@@ -367,7 +352,7 @@ BACKEND_TEST(api_resolve, cancel)
     struct api api;
     struct names n;
     struct ask a = {0}, b = {0}, c = {0};
-    start(&api, &n, p, &(struct gyre_resolver_options){.threads = 1});
+    names_start(&api, &n, p, &(struct gyre_resolver_options){.threads = 1});
     names_hang(&n, "slow.test");
     names_hang(&n, "other.test");
     names_one(&n, "quick.test", "127.0.0.1");
@@ -393,7 +378,7 @@ BACKEND_TEST(api_resolve, cancel)
     cr_assert_eq(begin(&a, &api, "slow.test", &(struct gyre_resolve_options){.timeout_ns = MS(1)}), 0);
     cr_assert_eq(begin(&b, &api, "fourth.test", NULL), 0);
     api_until(&api, a.done == 1 && b.done == 1);
-    stop(&api, &n);
+    names_stop(&api, &n);
 }
 
 /* The loop ends at each point: before the lookup, during it, with the answer on its way. Each `done` runs once. */
@@ -403,7 +388,7 @@ BACKEND_TEST(api_resolve, loop_ends)
         struct api api;
         struct names n;
         static struct ask asks[4];
-        start(&api, &n, p, &(struct gyre_resolver_options){.threads = 1});
+        names_start(&api, &n, p, &(struct gyre_resolver_options){.threads = 1});
         names_hang(&n, "slow.test");
         names_hang(&n, "later.test");
         names_one(&n, "quick.test", "127.0.0.1");
@@ -421,7 +406,7 @@ BACKEND_TEST(api_resolve, loop_ends)
         cr_assert_eq(asks[1].err, GYRE_ESHUTDOWN);
         cr_assert_eq(asks[2].err, GYRE_ESHUTDOWN);
         cr_assert_eq(asks[3].done, point >= 2);
-        stop(&api, &n);
+        names_stop(&api, &n);
     }
 }
 
@@ -437,7 +422,7 @@ REAL_TEST(api_resolve, destroyed_while_asking)
     struct api api;
     struct names n;
     struct ask a = {0};
-    start(&api, &n, p, NULL);
+    names_start(&api, &n, p, NULL);
     names_hang(&n, "slow.test");
     cr_assert_eq(begin(&a, &api, "slow.test", NULL), 0);
     await_inside(&n, 1);
