@@ -2,6 +2,7 @@
  * Reading received datagrams. Nothing here trusts a length: those of the header, those of the control messages, or that
  * of the address, which says how long it would have been. */
 #include "parse.h"
+#include "socket/control.h"
 
 #include <sys/types.h> /* FreeBSD's <netinet/udp.h> needs it and does not include it */
 
@@ -110,26 +111,14 @@ static void read_udp(struct gyre__dgram_info *out, int type, const uint8_t *data
 
 void gyre__dgram_control(struct gyre__dgram_info *out, const uint8_t *control, size_t len)
 {
-    const size_t head_bytes = CMSG_LEN(0);
+    struct gyre__control c;
     *out = (struct gyre__dgram_info){.interface = 0};
-    while (len >= sizeof(struct cmsghdr)) {
-        struct cmsghdr head;
-        memcpy(&head, control, sizeof head);
-        size_t whole = head.cmsg_len;
-        if (whole < head_bytes || whole > len)
-            return;
-        const uint8_t *data = control + head_bytes;
-        size_t data_len = whole - head_bytes;
-        if (head.cmsg_level == IPPROTO_IPV6)
-            read_v6(out, head.cmsg_type, data, data_len);
-        else if (head.cmsg_level == IPPROTO_IP)
-            read_v4(out, head.cmsg_type, data, data_len);
-        else if (head.cmsg_level == IPPROTO_UDP)
-            read_udp(out, head.cmsg_type, data, data_len);
-        size_t step = CMSG_SPACE(data_len);
-        if (step > len)
-            return;
-        control += step;
-        len -= step;
+    while (gyre__control_next(&c, &control, &len)) {
+        if (c.level == IPPROTO_IPV6)
+            read_v6(out, c.type, c.data, c.len);
+        else if (c.level == IPPROTO_IP)
+            read_v4(out, c.type, c.data, c.len);
+        else if (c.level == IPPROTO_UDP)
+            read_udp(out, c.type, c.data, c.len);
     }
 }

@@ -10,6 +10,7 @@
 #include "base/refuse.h"
 #include "listener.h"
 #include "socket/addr.h"
+#include "socket/control.h"
 
 #include <errno.h>
 #include <gyre/handover.h>
@@ -243,19 +244,12 @@ static int keep_fds(struct gyre_handover *h, const struct msghdr *msg, uint32_t 
 {
     const uint8_t *at = msg->msg_control;
     size_t left = msg->msg_controllen;
+    struct gyre__control c;
     uint32_t came = 0;
     int err = msg->msg_flags & MSG_CTRUNC ? -EMFILE : 0;
-    while (left >= sizeof(struct cmsghdr)) {
-        struct cmsghdr head;
-        memcpy(&head, at, sizeof head);
-        size_t whole = head.cmsg_len, space = CMSG_SPACE(whole - CMSG_LEN(0));
-        if (whole < CMSG_LEN(0) || whole > left)
-            break;
-        if (head.cmsg_level == SOL_SOCKET && head.cmsg_type == SCM_RIGHTS)
-            err = keep_some(h, at + CMSG_LEN(0), (whole - CMSG_LEN(0)) / sizeof(int), room, &came, err);
-        at += space < left ? space : left;
-        left -= space < left ? space : left;
-    }
+    while (gyre__control_next(&c, &at, &left))
+        if (c.level == SOL_SOCKET && c.type == SCM_RIGHTS)
+            err = keep_some(h, c.data, c.len / sizeof(int), room, &came, err);
     return err == 0 && came != announced ? -EPROTO : err;
 }
 

@@ -43,7 +43,7 @@ ROOMS["metrics"] = {"base", "seam", "loop", "engine"}
 FACES = {
     "seam": {"backend.h", "op.h", "fdq.h"},
     "buffer": {"seg.h", "bufpool.h", "buf.h", "pipes.h"},
-    "socket": {"addr.h", "path.h", "prepare.h"},
+    "socket": {"addr.h", "control.h", "path.h", "prepare.h"},
     "readiness": {"poller.h"},
     "sim": {"world.h"},
     "loop": {"loop.h", "set.h"},
